@@ -1,0 +1,226 @@
+package sparse
+
+import "iter"
+
+// Of is the sequence of the given extents, which must already ascend.
+func Of(extents ...Extent) Seq {
+	return func(yield func(Extent, error) bool) {
+		for _, e := range extents {
+			if !yield(e, nil) {
+				return
+			}
+		}
+	}
+}
+
+// Fail is the sequence that holds only err.
+func Fail(err error) Seq {
+	return func(yield func(Extent, error) bool) { yield(Extent{}, err) }
+}
+
+// Collect gathers a sequence into memory: for tests and short sequences.
+func Collect(s Seq) ([]Extent, error) {
+	var all []Extent
+	for e, err := range s {
+		if err != nil {
+			return all, err
+		}
+		all = append(all, e)
+	}
+	return all, nil
+}
+
+// Total is the number of bytes that the extents of s cover.
+func Total(s Seq) (int64, error) {
+	var n int64
+	for e, err := range s {
+		if err != nil {
+			return n, err
+		}
+		n += e.Len
+	}
+	return n, nil
+}
+
+// Coalesce joins neighbours of one kind that touch.
+func Coalesce(s Seq) Seq {
+	return func(yield func(Extent, error) bool) {
+		var run Extent
+		for e, err := range s {
+			if err != nil {
+				if run.Len > 0 && !yield(run, nil) {
+					return
+				}
+				yield(Extent{}, err)
+				return
+			}
+			switch {
+			case e.Len == 0:
+			case run.Len > 0 && e.Kind == run.Kind && e.Off == run.End():
+				run.Len += e.Len
+			default:
+				if run.Len > 0 && !yield(run, nil) {
+					return
+				}
+				run = e
+			}
+		}
+		if run.Len > 0 {
+			yield(run, nil)
+		}
+	}
+}
+
+// Clip keeps what lies in [off, off+n) and stops reading s behind it.
+func Clip(s Seq, off, n int64) Seq {
+	return func(yield func(Extent, error) bool) {
+		for e, err := range s {
+			if err != nil {
+				yield(Extent{}, err)
+				return
+			}
+			if e.Off >= off+n {
+				return
+			}
+			if c := e.Clip(off, off+n); c.Len > 0 && !yield(c, nil) {
+				return
+			}
+		}
+	}
+}
+
+// Fill clips s to [off, off+n) and covers what it leaves free there with
+// extents of the given kind.
+func Fill(s Seq, off, n int64, kind Kind) Seq {
+	return func(yield func(Extent, error) bool) {
+		pos := off
+		for e, err := range Clip(s, off, n) {
+			if err != nil {
+				yield(Extent{}, err)
+				return
+			}
+			if e.Off > pos && !yield(Extent{pos, e.Off - pos, kind}, nil) {
+				return
+			}
+			if !yield(e, nil) {
+				return
+			}
+			pos = e.End()
+		}
+		if pos < off+n {
+			yield(Extent{pos, off + n - pos, kind}, nil)
+		}
+	}
+}
+
+// Invert is what s leaves free of [off, off+n), as extents of the given kind.
+func Invert(s Seq, off, n int64, kind Kind) Seq {
+	return func(yield func(Extent, error) bool) {
+		pos := off
+		for e, err := range Clip(s, off, n) {
+			if err != nil {
+				yield(Extent{}, err)
+				return
+			}
+			if e.Off > pos && !yield(Extent{pos, e.Off - pos, kind}, nil) {
+				return
+			}
+			pos = e.End()
+		}
+		if pos < off+n {
+			yield(Extent{pos, off + n - pos, kind}, nil)
+		}
+	}
+}
+
+// Select keeps the extents for which keep is true.
+func Select(s Seq, keep func(Extent) bool) Seq {
+	return func(yield func(Extent, error) bool) {
+		for e, err := range s {
+			if err != nil || keep(e) {
+				if !yield(e, err) || err != nil {
+					return
+				}
+			}
+		}
+	}
+}
+
+// Intersect is the part of a that b covers too, with the kinds of a. The
+// kinds of b do not matter.
+func Intersect(a, b Seq) Seq {
+	return func(yield func(Extent, error) bool) {
+		next, stop := iter.Pull2(b)
+		defer stop()
+		be, err, ok := next()
+		for ae, aerr := range a {
+			if aerr != nil {
+				yield(Extent{}, aerr)
+				return
+			}
+			for ok && err == nil && be.Off < ae.End() {
+				if c := ae.Clip(be.Off, be.End()); c.Len > 0 && !yield(c, nil) {
+					return
+				}
+				if be.End() > ae.End() {
+					break
+				}
+				be, err, ok = next()
+			}
+			if err != nil {
+				yield(Extent{}, err)
+				return
+			}
+			if !ok {
+				return
+			}
+		}
+	}
+}
+
+// Overlay is top where top has extents and bottom elsewhere. Neighbours are
+// not joined: Coalesce does that.
+func Overlay(top, bottom Seq) Seq {
+	return func(yield func(Extent, error) bool) {
+		next, stop := iter.Pull2(bottom)
+		defer stop()
+		low, err, ok := next()
+		// below yields what bottom has before limit, from pos on.
+		pos := int64(0)
+		below := func(limit int64) bool {
+			for ok && err == nil && low.Off < limit {
+				if c := low.Clip(pos, limit); c.Len > 0 && !yield(c, nil) {
+					return false
+				}
+				if low.End() > limit {
+					break
+				}
+				low, err, ok = next()
+			}
+			return true
+		}
+		for e, terr := range top {
+			if terr != nil {
+				yield(Extent{}, terr)
+				return
+			}
+			if !below(e.Off) {
+				return
+			}
+			if err != nil {
+				yield(Extent{}, err)
+				return
+			}
+			if !yield(e, nil) {
+				return
+			}
+			pos = e.End()
+		}
+		if !below(1<<63 - 1) {
+			return
+		}
+		if err != nil {
+			yield(Extent{}, err)
+		}
+	}
+}
