@@ -1,0 +1,157 @@
+// Package cli is the command line of cbt: one file per command, and the only
+// code of the project that opens files.
+package cli
+
+import (
+	"context"
+	"runtime/debug"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// app is one run of the program: its environment and the flags that every
+// command has.
+type app struct {
+	Env
+	json     bool // machine-readable output, errors included
+	verbose  bool
+	progress bool // show progress even where Stderr is no terminal
+
+	started bool // the command line was accepted, a command runs
+}
+
+// Run executes one command line, without the program's name, and returns its
+// exit code. It writes nothing but to env; a panic becomes exit code 1. When
+// ctx comes from WithSignals, the exit code says which signal ended the run.
+func Run(ctx context.Context, env Env, args []string) (code int) {
+	if env.Getenv == nil {
+		env.Getenv = func(string) string { return "" }
+	}
+	out := &stickyWriter{w: env.Stdout}
+	env.Stdout = out
+	a := &app{Env: env}
+	defer func() {
+		if p := recover(); p != nil {
+			a.started = true
+			code = a.report(ctx, &panicError{p, debug.Stack()})
+		}
+	}()
+	root := newRootCommand(a)
+	a.json = hasJSONFlag(args)
+	root.SetArgs(append([]string{}, args...)) // nil would mean os.Args
+	err := root.ExecuteContext(ctx)
+	if err == nil && out.err != nil {
+		a.started, err = true, out.err
+	}
+	return a.report(ctx, err)
+}
+
+// commands is where every command is registered, in the order of the manual.
+var commands = []func(*app) *cobra.Command{
+	newCompletionCommand,
+	newVersionCommand,
+}
+
+func newRootCommand(a *app) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "cbt",
+		Short: "back up virtual machines by what changed",
+		Long: `cbt finds what changed between two snapshots of a virtual machine in metadata
+that the snapshots keep anyway, carries it away as a delta file, and brings
+every state of the chain back, byte for byte. It never writes to what it reads.
+
+A reference REF names an image:
+  disk.qcow2          its active state, backing files included
+  disk.qcow2@monday   its internal snapshot "monday"
+  disk.raw, /dev/sdb  a raw file or a block device
+  tuesday.cbt         the state after that delta`,
+		Example: `  cbt info disk.qcow2
+  cbt map disk.qcow2@monday`,
+		Annotations:   exits(exitDone, exitFailed, exitUsage, exitFindings, exitWrongBase, exitBusy),
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Args:          cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return unknownCommand(cmd, args)
+		},
+	}
+	flags := root.PersistentFlags()
+	flags.BoolVar(&a.json, "json", false, "machine-readable output; errors as an object on stderr")
+	flags.BoolVarP(&a.verbose, "verbose", "v", false, "say more on stderr")
+	flags.BoolVar(&a.progress, "progress", false, "show progress on stderr even if it is no terminal")
+	flags.BoolP("help", "h", false, "show help")
+
+	root.SetIn(a.Stdin)
+	root.SetOut(a.Stdout)
+	root.SetErr(a.Stderr)
+	root.SetHelpTemplate(helpTemplate)
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageErrorf("%w", err) })
+	root.CompletionOptions.DisableDefaultCmd = true
+	root.SetHelpCommand(newHelpCommand())
+	for _, newCommand := range commands {
+		root.AddCommand(newCommand(a))
+	}
+	for _, c := range append(root.Commands(), root) {
+		a.guard(c)
+	}
+	return root
+}
+
+// guard makes c refuse empty arguments, and notes when it starts to run.
+func (a *app) guard(c *cobra.Command) {
+	checkArgs, run := c.Args, c.RunE
+	c.Args = func(c *cobra.Command, args []string) error {
+		if slices.Contains(args, "") {
+			return usageErrorf("%s: argument %d is empty: is a variable unset?",
+				c.Name(), slices.Index(args, "")+1)
+		}
+		if err := refuseEmptyFlags(c); err != nil || checkArgs == nil {
+			return err
+		}
+		return checkArgs(c, args)
+	}
+	c.RunE = func(c *cobra.Command, args []string) error {
+		a.started = true
+		return run(c, args)
+	}
+}
+
+func refuseEmptyFlags(c *cobra.Command) (err error) {
+	c.Flags().Visit(func(f *pflag.Flag) {
+		empty := f.Value.String() == "" && f.Value.Type() == "string"
+		if list, ok := f.Value.(pflag.SliceValue); ok {
+			empty = slices.Contains(list.GetSlice(), "")
+		}
+		if empty && err == nil {
+			err = usageErrorf("%s: --%s is empty: is a variable unset?", c.Name(), f.Name)
+		}
+	})
+	return err
+}
+
+func unknownCommand(root *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return usageErrorf("no command given: `cbt --help` lists them")
+	}
+	hint := "`cbt --help` lists them"
+	if near := root.SuggestionsFor(args[0]); len(near) > 0 {
+		hint = "did you mean " + strings.Join(near, " or ") + "?"
+	}
+	return usageErrorf("unknown command %q: %s", args[0], hint)
+}
+
+// hasJSONFlag finds --json without parsing, for errors in the flags.
+func hasJSONFlag(args []string) bool {
+	for _, arg := range args {
+		switch arg {
+		case "--json", "--json=true":
+			return true
+		case "--":
+			return false
+		}
+	}
+	return false
+}

@@ -1,0 +1,115 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"syscall"
+)
+
+// The exit codes of every command; 128+N says that signal N ended it.
+const (
+	exitDone      = 0
+	exitFailed    = 1
+	exitUsage     = 2
+	exitFindings  = 3
+	exitWrongBase = 4
+	exitBusy      = 5
+	exitSignal    = 128
+)
+
+// exitError is an error that knows its exit code. Any other error is 1.
+type exitError struct {
+	code int
+	err  error
+}
+
+func (e *exitError) Error() string { return e.err.Error() }
+func (e *exitError) Unwrap() error { return e.err }
+
+func exitf(code int, format string, args ...any) error {
+	return &exitError{code, fmt.Errorf(format, args...)}
+}
+
+// usageErrorf is for what another command line would cure: exit 2.
+func usageErrorf(format string, args ...any) error { return exitf(exitUsage, format, args...) }
+
+// findings says that damage, faults or differences were found: exit 3.
+func findings(format string, args ...any) error { return exitf(exitFindings, format, args...) }
+
+// wrongBase says that a base or a parent is missing or another one: exit 4.
+func wrongBase(format string, args ...any) error { return exitf(exitWrongBase, format, args...) }
+
+// busy says that somebody else holds what is needed: exit 5.
+func busy(format string, args ...any) error { return exitf(exitBusy, format, args...) }
+
+// panicError is a bug, caught. Goroutines turn their panics into errors that
+// have a Stack method too; with -v the stack is printed.
+type panicError struct {
+	value any
+	stack []byte
+}
+
+func (e *panicError) Error() string { return fmt.Sprintf("internal error: %v", e.value) }
+func (e *panicError) Stack() []byte { return e.stack }
+
+// report prints err as one line, or as a JSON object, and returns the exit
+// code of the whole run.
+func (a *app) report(ctx context.Context, err error) int {
+	if err == nil {
+		return exitDone
+	}
+	code := a.exitCode(ctx, err)
+	if code == exitSignal+int(syscall.SIGPIPE) && !a.verbose {
+		return code // the reader has gone: there is nobody to tell
+	}
+	msg := oneLine(err.Error())
+	if code > exitSignal {
+		msg = "ended by a signal: " + msg
+	}
+	if a.json {
+		line, _ := json.Marshal(map[string]any{"error": msg, "exit": code})
+		fmt.Fprintf(a.Stderr, "%s\n", line)
+	} else {
+		fmt.Fprintf(a.Stderr, "cbt: %s\n", strings.TrimPrefix(msg, "cbt: "))
+	}
+	var s interface{ Stack() []byte }
+	if a.verbose && errors.As(err, &s) {
+		a.Stderr.Write(s.Stack())
+	}
+	return code
+}
+
+func (a *app) exitCode(ctx context.Context, err error) int {
+	if a.stdoutGone() {
+		return exitSignal + int(syscall.SIGPIPE)
+	}
+	var sig *signalError
+	if errors.As(context.Cause(ctx), &sig) {
+		if n, ok := sig.signal.(syscall.Signal); ok {
+			return exitSignal + int(n)
+		}
+	}
+	var coded *exitError
+	switch {
+	case errors.As(err, &coded):
+		return coded.code
+	case !a.started:
+		return exitUsage // cobra's own checks of flags and arguments
+	}
+	return exitFailed
+}
+
+// stdoutGone reports that whoever read standard output closed it.
+func (a *app) stdoutGone() bool {
+	s, ok := a.Stdout.(*stickyWriter)
+	return ok && errors.Is(s.err, syscall.EPIPE)
+}
+
+// signalError is why a context was cancelled.
+type signalError struct{ signal os.Signal }
+
+func (e *signalError) Error() string { return e.signal.String() }
