@@ -1,0 +1,177 @@
+package qcow2
+
+import (
+	"errors"
+	"fmt"
+	"io"
+
+	"cbt/sparse"
+)
+
+// Options say what Open may do about files that an image names, and about
+// damage.
+type Options struct {
+	// Backing opens the backing file of an image that has one. The format is
+	// empty if the image names none. A nil Backing refuses such images.
+	Backing func(name, format string) (sparse.View, error)
+	// Data opens the external data file of an image that has one: its bytes
+	// and its size. The name is empty if the image names none. A nil Data
+	// refuses such images.
+	Data func(name string) (io.ReaderAt, int64, error)
+	// AllowCorrupt reads images that are marked corrupt.
+	AllowCorrupt bool
+}
+
+// Image is an open qcow2 image. It is safe for concurrent use.
+type Image struct {
+	file   file
+	data   file // where guest data are; the image itself or its data file
+	header Header
+	layout layout
+	ext    extensions
+
+	snapshots []Snapshot
+	backing   sparse.View // nil if there is none
+	active    *View
+
+	tables   *cache[uint64]  // slices of L1 and L2 tables by offset
+	clusters *cache[l2Entry] // decompressed clusters by descriptor
+}
+
+// Open reads the header, the snapshot table and the active L1 table of the
+// image in the first size bytes of r, which must stay readable and must not
+// change while the image is used. What is wrong with the image is a
+// *sparse.FormatError; errors of r and of the callbacks are passed on.
+func Open(r io.ReaderAt, size int64, opt Options) (*Image, error) {
+	img := &Image{
+		file:     file{r, size},
+		tables:   newCache[uint64](tableCache),
+		clusters: newCache[l2Entry](decodeCache),
+	}
+	if err := img.readMetadata(opt.AllowCorrupt); err != nil {
+		return nil, err
+	}
+	if err := img.openData(opt); err != nil {
+		return nil, err
+	}
+	if err := img.openBacking(opt); err != nil {
+		return nil, err
+	}
+	var err error
+	if img.active, err = img.newView(nil); err != nil {
+		return nil, err
+	}
+	return img, nil
+}
+
+// readMetadata reads and checks header, extensions and snapshot table.
+// Features are judged as early as their names are known, so that an image
+// from the future is refused for that and not for what else is new in it.
+func (img *Image) readMetadata(allowCorrupt bool) error {
+	h, err := readHeader(img.file.r, img.file.size)
+	if err != nil {
+		return err
+	}
+	if h.ClusterBits < minClusterBits || h.ClusterBits > maxClusterBits {
+		return h.Validate(img.file.size)
+	}
+	var extErr error
+	img.ext, extErr = h.readExtensions(img.file.r, img.file.size)
+	if err := h.validateFeatures(img.ext.features, allowCorrupt); err != nil {
+		return err
+	}
+	if err := h.Validate(img.file.size); err != nil {
+		return err
+	}
+	if extErr != nil {
+		return extErr
+	}
+	if err := h.readBackingName(img.file.r, img.file.size); err != nil {
+		return err
+	}
+	img.header, img.layout = h, h.layout()
+	img.snapshots, err = h.readSnapshots(img.file.r, img.file.size)
+	return err
+}
+
+func (img *Image) openData(opt Options) error {
+	img.data = img.file
+	if !img.header.HasDataFile() {
+		return nil
+	}
+	if opt.Data == nil {
+		return fmt.Errorf("qcow2: external data file %q: not allowed", img.ext.dataFile)
+	}
+	r, size, err := opt.Data(img.ext.dataFile)
+	if err != nil {
+		return fmt.Errorf("qcow2: external data file %q: %w", img.ext.dataFile, err)
+	}
+	if size < 0 {
+		return fmt.Errorf("qcow2: external data file %q: negative size %d", img.ext.dataFile, size)
+	}
+	img.data = file{r, size}
+	return nil
+}
+
+func (img *Image) openBacking(opt Options) error {
+	name := img.header.BackingFile
+	if name == "" {
+		return nil
+	}
+	if opt.Backing == nil {
+		return fmt.Errorf("qcow2: backing file %q: not allowed", name)
+	}
+	v, err := opt.Backing(name, img.ext.backingFormat)
+	if err != nil {
+		return fmt.Errorf("qcow2: backing file %q: %w", name, err)
+	}
+	if v == nil {
+		return errors.New("qcow2: Options.Backing returned no view and no error")
+	}
+	img.backing = v
+	return nil
+}
+
+// Header is the header of the image.
+func (img *Image) Header() Header { return img.header }
+
+// BackingFormat is the format of the backing file as the image names it.
+func (img *Image) BackingFormat() string { return img.ext.backingFormat }
+
+// DataFile is the name of the external data file as the image names it.
+func (img *Image) DataFile() string { return img.ext.dataFile }
+
+// Extensions lists the header extensions, in the order of the file.
+func (img *Image) Extensions() []Extension { return append([]Extension(nil), img.ext.all...) }
+
+// FeatureNames lists the features that are set by their names: incompatible,
+// compatible and autoclear ones.
+func (img *Image) FeatureNames() (incompatible, compatible, autoclear []string) {
+	h := &img.header
+	return featureList(img.ext.features, 0, uint64(h.Incompatible)),
+		featureList(img.ext.features, 1, uint64(h.Compatible)),
+		featureList(img.ext.features, 2, uint64(h.Autoclear))
+}
+
+// Dirty reports whether refcounts may be wrong, because a writer with lazy
+// refcounts did not close the image. Reading does not use them.
+func (img *Image) Dirty() bool { return img.header.Incompatible&IncompatDirty != 0 }
+
+// Snapshots is the snapshot table, in its order.
+func (img *Image) Snapshots() []Snapshot { return append([]Snapshot(nil), img.snapshots...) }
+
+// Active is the active state: what a machine that starts sees.
+func (img *Image) Active() *View { return img.active }
+
+// Snapshot is the state of snapshot i of Snapshots. Each call makes a new
+// View, with what Recheck compares with.
+func (img *Image) Snapshot(i int) (*View, error) {
+	if i < 0 || i >= len(img.snapshots) {
+		return nil, fmt.Errorf("qcow2: snapshot %d of %d", i, len(img.snapshots))
+	}
+	s := &img.snapshots[i]
+	if err := s.validate(&img.header, img.file.size); err != nil {
+		return nil, fmt.Errorf("qcow2 snapshot %q: %w", s.Name, err)
+	}
+	return img.newView(s)
+}

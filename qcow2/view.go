@@ -1,0 +1,39 @@
+package qcow2
+
+import (
+	"crypto/sha256"
+
+	"cbt/sparse"
+)
+
+// View is the content of a disk as one L1 table of an image describes it: the
+// active state or an internal snapshot. It implements sparse.View.
+type View struct {
+	img       *Image
+	snapshot  *Snapshot // nil for the active state
+	size      int64
+	l1Offset  uint64
+	l1Entries int64
+	l1Sum     [sha256.Size]byte // for Recheck
+}
+
+func (img *Image) newView(s *Snapshot) (*View, error) {
+	h := &img.header
+	v := &View{img: img, snapshot: s, size: int64(h.Size), l1Offset: h.L1TableOffset, l1Entries: int64(h.L1Size)}
+	if s != nil {
+		v.size, v.l1Offset, v.l1Entries = s.DiskSize, uint64(s.L1Offset), int64(s.L1Entries)
+	}
+	return v, nil
+}
+
+// Image is the image that the view is of.
+func (v *View) Image() *Image { return v.img }
+
+// Snapshot is the entry of the snapshot table, nil for the active state.
+func (v *View) Snapshot() *Snapshot { return v.snapshot }
+
+// Backing is what unallocated clusters read from, nil if there is none.
+func (v *View) Backing() sparse.View { return v.img.backing }
+
+// Size is the size of the disk in bytes; a snapshot has its own.
+func (v *View) Size() int64 { return v.size }
