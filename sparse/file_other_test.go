@@ -1,0 +1,5 @@
+//go:build !linux
+
+package sparse_test
+
+const systemMaps = false
