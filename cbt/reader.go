@@ -1,0 +1,258 @@
+package cbt
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"sort"
+
+	"cbt/internal/lru"
+	"cbt/sparse"
+)
+
+// ErrTruncated is what errors.Is finds when a delta has no trailer where its
+// end is.
+var ErrTruncated = errors.New("truncated, or not a delta")
+
+// Delta is a delta in a file, read at random through its index. It is safe
+// for concurrent use. Open checks header, index root and trailer, each read
+// the frames that it passes; only Verify sees every byte.
+type Delta struct {
+	Header Header
+
+	r       io.ReaderAt
+	trailer trailer
+	size    int64
+	root    root
+	cache   *cache
+}
+
+// cache holds decoded parts of one or several deltas.
+type cache struct {
+	leaves   *lru.Cache[partKey, []chunkRef]
+	tables   *lru.Cache[partKey, *table]
+	payloads *lru.Cache[partKey, []byte]
+}
+
+type partKey struct {
+	d *Delta
+	n uint64
+}
+
+const (
+	leafCache    = 4 << 20 // bytes
+	tableCache   = 8 << 20
+	payloadCache = 24 << 20
+)
+
+func newCache() *cache {
+	return &cache{
+		lru.New[partKey, []chunkRef](leafCache),
+		lru.New[partKey, *table](tableCache),
+		lru.New[partKey, []byte](payloadCache),
+	}
+}
+
+// Open reads the ends of a delta of size bytes.
+func Open(r io.ReaderAt, size int64) (*Delta, error) {
+	if size < int64(len(magicFrame))+trailerSize {
+		return nil, &sparse.FormatError{Struct: "delta", Off: 0, Field: "size", Value: size, Err: ErrTruncated}
+	}
+	head := make([]byte, len(magicFrame)+frameHeadSize)
+	if _, err := sparse.ReadFull(r, head, 0); err != nil {
+		return nil, err
+	}
+	if !IsDelta(head) {
+		return nil, &sparse.FormatError{Struct: "delta", Off: 0, Msg: "does not begin like one"}
+	}
+	off := int64(len(magicFrame))
+	_, n, err := decodeFrameHead(head[off:], off)
+	if err != nil {
+		return nil, err
+	}
+	d := &Delta{r: r, size: size, cache: newCache()}
+	frame, err := d.readAt(off, n)
+	if err != nil {
+		return nil, err
+	}
+	body, err := openFrame(frame, headerFrame, 0, off)
+	if err != nil {
+		return nil, err
+	}
+	if d.Header, err = decodeHeader(body); err != nil {
+		return nil, err
+	}
+
+	end := size - trailerSize
+	if frame, err = d.readAt(end, trailerSize); err != nil {
+		return nil, err
+	}
+	if t, n, err := decodeFrameHead(frame, end); err != nil || t != trailerFrame || n != trailerSize {
+		return nil, &sparse.FormatError{Struct: "delta trailer", Off: end, Err: ErrTruncated}
+	}
+	tr, err := decodeTrailer(frame, end)
+	if err != nil {
+		return nil, err
+	}
+	d.trailer = *tr
+	if frame, err = d.readAt(tr.root, end-tr.root); err != nil {
+		return nil, err
+	}
+	if body, err = openFrame(frame, rootFrame, tr.seq-1, tr.root); err != nil {
+		return nil, err
+	}
+	rt, err := decodeRoot(body, d.Header.Streams, tr.root)
+	if err != nil {
+		return nil, err
+	}
+	d.root = *rt
+	if want := 1 + rt.chunks + uint64(len(rt.leaves)) + 1; tr.seq != want {
+		return nil, &sparse.FormatError{Struct: "delta trailer", Field: "sequence number", Off: end, Value: tr.seq, Msg: fmt.Sprintf("should be %d", want)}
+	}
+	return d, nil
+}
+
+// IsDelta reports whether a file that begins with head claims to be a delta.
+func IsDelta(head []byte) bool {
+	n := len(magicFrame)
+	return len(head) >= n+4 && string(head[:n]) == string(magicFrame) && le.Uint32(head[n:]) == skippableMagic
+}
+
+// ID is the SHA-256 that the trailer gives. Only Verify compares it with the
+// bytes.
+func (d *Delta) ID() ID { return d.trailer.sum }
+
+// Size is the size of the file in bytes.
+func (d *Delta) Size() int64 { return d.size }
+
+// Payload is the number of bytes in data extents.
+func (d *Delta) Payload() int64 { return d.trailer.payload }
+
+// Totals counts what each stream holds, in header order.
+func (d *Delta) Totals() []Totals { return d.root.totals }
+
+// Stream is the index of the named stream, or -1.
+func (d *Delta) Stream(name string) int {
+	for i, s := range d.Header.Streams {
+		if s.Name == name {
+			return i
+		}
+	}
+	return -1
+}
+
+// readAt reads a part of the file. n was bounded by the frame's type, or lies
+// between two places in the file; the file's end bounds it again.
+func (d *Delta) readAt(off, n int64) ([]byte, error) {
+	if off < 0 || n < 0 || off > d.size || n > d.size-off || n > frameOverhead+maxBody {
+		return nil, &sparse.FormatError{Struct: "delta", Off: off, Field: "length", Value: n, Msg: "reaches past the end of the file"}
+	}
+	b := make([]byte, n)
+	_, err := sparse.ReadFull(d.r, b, off)
+	return b, err
+}
+
+// leaf returns the index entries of leaf i.
+func (d *Delta) leaf(i int) ([]chunkRef, error) {
+	l := d.root.leaves[i]
+	n := int64(frameOverhead + leafHeadSize + l.entries*leafEntrySize)
+	return d.cache.leaves.Get(partKey{d, uint64(i)}, int64(l.entries)*64, func() ([]chunkRef, error) {
+		b, err := d.readAt(l.off, n)
+		if err != nil {
+			return nil, err
+		}
+		body, err := openFrame(b, leafFrame, 1+d.root.chunks+uint64(i), l.off)
+		if err != nil {
+			return nil, err
+		}
+		refs, err := decodeLeaf(body, uint64(i)*leafEntries, d.Header.Streams, l.off)
+		if err != nil {
+			return nil, err
+		}
+		if refs[0].start != l.start || refs[0].stream != l.stream || le.Uint32(b[len(b)-frameTailSize:]) != l.crc {
+			return nil, &sparse.FormatError{Struct: "delta index leaf", Off: l.off, Msg: "is not the one that the root names"}
+		}
+		return refs, nil
+	})
+}
+
+// ref returns the index entry of chunk k.
+func (d *Delta) ref(k uint64) (chunkRef, error) {
+	refs, err := d.leaf(int(k / leafEntries))
+	if err != nil {
+		return chunkRef{}, err
+	}
+	return refs[k%leafEntries], nil
+}
+
+// seek returns the first chunk of a stream that ends behind off, or any later
+// one's number if there is none. All errors of the index show here.
+func (d *Delta) seek(stream int, off int64) (uint64, error) {
+	leaves := d.root.leaves
+	after := sort.Search(len(leaves), func(i int) bool {
+		return leaves[i].stream > stream || leaves[i].stream == stream && leaves[i].start > off
+	})
+	if after == 0 {
+		return 0, nil
+	}
+	refs, err := d.leaf(after - 1)
+	if err != nil {
+		return 0, err
+	}
+	n := sort.Search(len(refs), func(i int) bool {
+		return refs[i].stream > stream || refs[i].stream == stream && refs[i].end > off
+	})
+	return uint64(after-1)*leafEntries + uint64(n), nil
+}
+
+// table returns the table of chunk k.
+func (d *Delta) table(k uint64) (*table, error) {
+	ref, err := d.ref(k)
+	if err != nil {
+		return nil, err
+	}
+	return d.cache.tables.Get(partKey{d, k}, int64(ref.tableLen)*2, func() (*table, error) {
+		b, err := d.readAt(ref.off, int64(ref.tableLen))
+		if err != nil {
+			return nil, err
+		}
+		body, err := openFrame(b, tableFrame, k+1, ref.off)
+		if err != nil {
+			return nil, err
+		}
+		t, err := decodeTable(body, d.Header.Streams, ref.off)
+		if err != nil {
+			return nil, err
+		}
+		if t.stream != ref.stream || t.start() != ref.start || t.end() != ref.end || t.dataLen != ref.dataLen || le.Uint32(b[len(b)-frameTailSize:]) != ref.crc {
+			return nil, &sparse.FormatError{Struct: "delta table", Off: ref.off, Msg: "is not the one that the index names"}
+		}
+		return t, nil
+	})
+}
+
+// payload returns the bytes of chunk k, whose table is t, through the cache.
+func (d *Delta) payload(k uint64, t *table) ([]byte, error) {
+	return d.cache.payloads.Get(partKey{d, k}, int64(t.payload), func() ([]byte, error) {
+		return d.decode(k, t, make([]byte, t.payload), nil)
+	})
+}
+
+// decode reads and decodes the payload of chunk k into p, using buf for the
+// compressed bytes if it is large enough.
+func (d *Delta) decode(k uint64, t *table, p, buf []byte) ([]byte, error) {
+	ref, err := d.ref(k)
+	if err != nil {
+		return nil, err
+	}
+	off := ref.off + int64(ref.tableLen)
+	if cap(buf) < ref.dataLen {
+		buf = make([]byte, ref.dataLen)
+	}
+	buf = buf[:ref.dataLen]
+	if _, err := sparse.ReadFull(d.r, buf, off); err != nil {
+		return nil, err
+	}
+	p = p[:t.payload]
+	return p, decodeDataFrame(p, buf, t.crc, off)
+}

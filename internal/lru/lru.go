@@ -1,0 +1,73 @@
+// Package lru is a cache bounded by the cost of what it holds.
+package lru
+
+import (
+	"container/list"
+	"errors"
+	"sync"
+)
+
+var errPanicked = errors.New("loading failed before")
+
+// Cache keeps the most recently used values whose costs, in bytes, add up to
+// at most its limit (one value may exceed it alone). It is safe for
+// concurrent use; a value that several goroutines ask for is loaded once.
+type Cache[K comparable, V any] struct {
+	limit int64
+
+	mu     sync.Mutex
+	cost   int64
+	recent list.List // of *entry, most recently used first
+	byKey  map[K]*list.Element
+}
+
+type entry[K comparable, V any] struct {
+	key  K
+	cost int64
+	load sync.Once
+	val  V
+	err  error
+}
+
+// New returns an empty cache.
+func New[K comparable, V any](limit int64) *Cache[K, V] {
+	return &Cache[K, V]{limit: limit, byKey: make(map[K]*list.Element)}
+}
+
+// Get returns the value of key, loading it if it is not there. cost is an
+// upper bound of what it will occupy. A failed load is not kept.
+func (c *Cache[K, V]) Get(key K, cost int64, load func() (V, error)) (V, error) {
+	c.mu.Lock()
+	el, ok := c.byKey[key]
+	if ok {
+		c.recent.MoveToFront(el)
+	} else {
+		el = c.recent.PushFront(&entry[K, V]{key: key, cost: cost})
+		c.byKey[key] = el
+		c.cost += cost
+		for c.cost > c.limit && c.recent.Len() > 1 {
+			c.remove(c.recent.Back())
+		}
+	}
+	c.mu.Unlock()
+
+	e := el.Value.(*entry[K, V])
+	e.load.Do(func() {
+		e.err = errPanicked // what others see if load does not return
+		e.val, e.err = load()
+	})
+	if e.err != nil {
+		c.mu.Lock()
+		if c.byKey[key] == el {
+			c.remove(el)
+		}
+		c.mu.Unlock()
+	}
+	return e.val, e.err
+}
+
+func (c *Cache[K, V]) remove(el *list.Element) {
+	e := c.recent.Remove(el).(*entry[K, V])
+	delete(c.byKey, e.key)
+	c.cost -= e.cost
+}

@@ -1,0 +1,70 @@
+package lru
+
+import (
+	"errors"
+	"sync"
+	"sync/atomic"
+	"testing"
+)
+
+func TestEvictsLeastRecentlyUsed(t *testing.T) {
+	c := New[int, int](30)
+	loads := 0
+	get := func(k int) {
+		t.Helper()
+		v, err := c.Get(k, 10, func() (int, error) { loads++; return k * k, nil })
+		if err != nil || v != k*k {
+			t.Fatalf("Get(%d) = %d, %v", k, v, err)
+		}
+	}
+	for _, k := range []int{1, 2, 3, 1, 4, 1, 3, 2} { // 4 pushes out 2, 2 pushes out 4
+		get(k)
+	}
+	if loads != 5 {
+		t.Errorf("%d loads, want 5", loads)
+	}
+	if c.cost != 30 || len(c.byKey) != 3 || c.recent.Len() != 3 {
+		t.Errorf("cost %d, %d keys, %d entries", c.cost, len(c.byKey), c.recent.Len())
+	}
+}
+
+func TestOneValueMayExceedTheLimit(t *testing.T) {
+	c := New[int, int](5)
+	c.Get(1, 10, func() (int, error) { return 1, nil })
+	if v, _ := c.Get(1, 10, func() (int, error) { return 2, nil }); v != 1 {
+		t.Errorf("loaded again: %d", v)
+	}
+}
+
+func TestErrorsAreNotKept(t *testing.T) {
+	c := New[string, int](10)
+	fail := errors.New("no")
+	if _, err := c.Get("k", 1, func() (int, error) { return 0, fail }); err != fail {
+		t.Fatal(err)
+	}
+	if v, err := c.Get("k", 1, func() (int, error) { return 7, nil }); v != 7 || err != nil {
+		t.Fatal(v, err)
+	}
+	if c.cost != 1 {
+		t.Errorf("cost %d", c.cost)
+	}
+}
+
+func TestLoadsOnceForMany(t *testing.T) {
+	c := New[int, int](1 << 20)
+	var loads atomic.Int32
+	var wg sync.WaitGroup
+	for range 16 {
+		wg.Go(func() {
+			for k := range 50 {
+				if v, err := c.Get(k, 1, func() (int, error) { loads.Add(1); return k, nil }); v != k || err != nil {
+					t.Errorf("Get(%d) = %d, %v", k, v, err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if n := loads.Load(); n != 50 {
+		t.Errorf("%d loads, want 50", n)
+	}
+}
