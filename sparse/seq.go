@@ -1,6 +1,9 @@
 package sparse
 
-import "iter"
+import (
+	"iter"
+	"math"
+)
 
 // Of is the sequence of the given extents, which must already ascend.
 func Of(extents ...Extent) Seq {
@@ -71,29 +74,42 @@ func Coalesce(s Seq) Seq {
 	}
 }
 
-// Clip keeps what lies in [off, off+n) and stops reading s behind it.
+// Clip keeps what lies in [off, off+n). Of what follows it takes no more from
+// s than one extent, and nothing if an extent reaches the end of the range.
 func Clip(s Seq, off, n int64) Seq {
 	return func(yield func(Extent, error) bool) {
+		end := rangeEnd(off, n)
+		if end <= off {
+			return
+		}
 		for e, err := range s {
 			if err != nil {
 				yield(Extent{}, err)
 				return
 			}
-			if e.Off >= off+n {
+			if c := e.Clip(off, end); c.Len > 0 && !yield(c, nil) {
 				return
 			}
-			if c := e.Clip(off, off+n); c.Len > 0 && !yield(c, nil) {
+			if e.End() >= end {
 				return
 			}
 		}
 	}
 }
 
+// rangeEnd is off+n, or the largest offset there is.
+func rangeEnd(off, n int64) int64 {
+	if end := off + n; end >= off || n < 0 {
+		return end
+	}
+	return math.MaxInt64
+}
+
 // Fill clips s to [off, off+n) and covers what it leaves free there with
-// extents of the given kind.
+// extents of the given kind, which are not joined with those of s.
 func Fill(s Seq, off, n int64, kind Kind) Seq {
 	return func(yield func(Extent, error) bool) {
-		pos := off
+		pos, end := off, rangeEnd(off, n)
 		for e, err := range Clip(s, off, n) {
 			if err != nil {
 				yield(Extent{}, err)
@@ -107,8 +123,8 @@ func Fill(s Seq, off, n int64, kind Kind) Seq {
 			}
 			pos = e.End()
 		}
-		if pos < off+n {
-			yield(Extent{pos, off + n - pos, kind}, nil)
+		if pos < end {
+			yield(Extent{pos, end - pos, kind}, nil)
 		}
 	}
 }
@@ -116,7 +132,7 @@ func Fill(s Seq, off, n int64, kind Kind) Seq {
 // Invert is what s leaves free of [off, off+n), as extents of the given kind.
 func Invert(s Seq, off, n int64, kind Kind) Seq {
 	return func(yield func(Extent, error) bool) {
-		pos := off
+		pos, end := off, rangeEnd(off, n)
 		for e, err := range Clip(s, off, n) {
 			if err != nil {
 				yield(Extent{}, err)
@@ -127,8 +143,8 @@ func Invert(s Seq, off, n int64, kind Kind) Seq {
 			}
 			pos = e.End()
 		}
-		if pos < off+n {
-			yield(Extent{pos, off + n - pos, kind}, nil)
+		if pos < end {
+			yield(Extent{pos, end - pos, kind}, nil)
 		}
 	}
 }
@@ -147,7 +163,8 @@ func Select(s Seq, keep func(Extent) bool) Seq {
 }
 
 // Intersect is the part of a that b covers too, with the kinds of a. The
-// kinds of b do not matter.
+// kinds of b do not matter. An error of one behind the end of the other may
+// not be met.
 func Intersect(a, b Seq) Seq {
 	return func(yield func(Extent, error) bool) {
 		next, stop := iter.Pull2(b)
@@ -178,8 +195,8 @@ func Intersect(a, b Seq) Seq {
 	}
 }
 
-// Overlay is top where top has extents and bottom elsewhere. Neighbours are
-// not joined: Coalesce does that.
+// Overlay is top where top has extents and bottom elsewhere, and so the union
+// of two sets of extents. Neighbours are not joined: Coalesce does that.
 func Overlay(top, bottom Seq) Seq {
 	return func(yield func(Extent, error) bool) {
 		next, stop := iter.Pull2(bottom)
@@ -216,7 +233,7 @@ func Overlay(top, bottom Seq) Seq {
 			}
 			pos = e.End()
 		}
-		if !below(1<<63 - 1) {
+		if !below(math.MaxInt64) {
 			return
 		}
 		if err != nil {
