@@ -1,0 +1,21 @@
+//go:build !linux
+
+package outfile
+
+import (
+	"errors"
+	"os"
+)
+
+const noFollow = 0
+
+func createUnnamed(string) (*os.File, error) { return nil, errors.ErrUnsupported }
+
+func linkUnnamed(*os.File, string) error { return errors.ErrUnsupported }
+
+func renameNew(temp, path string) error { return linkNew(temp, path) }
+
+func lock(*os.File) error { return nil }
+
+// SyncDir does nothing: only Linux is promised that names are durable.
+func SyncDir(string) error { return nil }

@@ -1,0 +1,139 @@
+package outfile
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+func names(t *testing.T, dir string) []string {
+	t.Helper()
+	list, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []string
+	for _, e := range list {
+		all = append(all, e.Name())
+	}
+	return all
+}
+
+// each runs a test for files without and with a temporary name.
+func each(t *testing.T, test func(t *testing.T, dir string, create func(path string, replace bool) (*File, error))) {
+	t.Run("unnamed", func(t *testing.T) { test(t, t.TempDir(), Create) })
+	t.Run("named", func(t *testing.T) {
+		test(t, t.TempDir(), func(path string, replace bool) (*File, error) {
+			f := &File{path: path, replace: replace}
+			return f, f.createPart()
+		})
+	})
+}
+
+func TestCommit(t *testing.T) {
+	each(t, func(t *testing.T, dir string, create func(string, bool) (*File, error)) {
+		path := filepath.Join(dir, "x")
+		f, err := create(path, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.WriteString("whole")
+		if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+			t.Fatalf("there before Commit: %v", err)
+		}
+		if err := f.Commit(); err != nil {
+			t.Fatal(err)
+		}
+		got, _ := os.ReadFile(path)
+		st, err := os.Stat(path)
+		if err != nil || string(got) != "whole" || st.Mode().Perm() != 0o600 {
+			t.Fatalf("%q, %v, %v", got, st.Mode(), err)
+		}
+		if n := names(t, dir); len(n) != 1 {
+			t.Fatalf("left behind: %q", n)
+		}
+		if _, err := Create(path, false); !errors.Is(err, fs.ErrExist) {
+			t.Fatalf("second Create: %v", err)
+		}
+	})
+}
+
+func TestCommitNeverReplaces(t *testing.T) {
+	each(t, func(t *testing.T, dir string, create func(string, bool) (*File, error)) {
+		path := filepath.Join(dir, "x")
+		f, err := create(path, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		os.WriteFile(path, []byte("came between"), 0o600)
+		if err := f.Commit(); !errors.Is(err, fs.ErrExist) {
+			t.Fatalf("Commit: %v", err)
+		}
+		if got, _ := os.ReadFile(path); string(got) != "came between" {
+			t.Fatalf("%q", got)
+		}
+		if n := names(t, dir); len(n) != 1 {
+			t.Fatalf("left behind: %q", n)
+		}
+	})
+}
+
+func TestReplace(t *testing.T) {
+	each(t, func(t *testing.T, dir string, create func(string, bool) (*File, error)) {
+		path := filepath.Join(dir, "x")
+		os.WriteFile(path, []byte("old"), 0o644)
+		os.WriteFile(filepath.Join(dir, ".x.part"), []byte("left by a killed process, longer"), 0o644)
+		f, err := create(path, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.WriteString("new")
+		if got, _ := os.ReadFile(path); string(got) != "old" {
+			t.Fatalf("before Commit: %q", got)
+		}
+		if err := f.Commit(); err != nil {
+			t.Fatal(err)
+		}
+		if got, _ := os.ReadFile(path); string(got) != "new" {
+			t.Fatalf("%q", got)
+		}
+		if n := names(t, dir); len(n) != 1 {
+			t.Fatalf("left behind: %q", n)
+		}
+	})
+}
+
+func TestAbort(t *testing.T) {
+	each(t, func(t *testing.T, dir string, create func(string, bool) (*File, error)) {
+		f, err := create(filepath.Join(dir, "x"), false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.Abort()
+		f.Abort()
+		if n := names(t, dir); len(n) != 0 {
+			t.Fatalf("left behind: %q", n)
+		}
+	})
+}
+
+func TestNamedIsNotShared(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "x")
+	a := &File{path: path}
+	if err := a.createPart(); err != nil {
+		t.Fatal(err)
+	}
+	defer a.Abort()
+	b := &File{path: path}
+	if err := b.createPart(); err == nil {
+		t.Fatal("two processes write one file")
+	}
+}
+
+func TestMissingDirectory(t *testing.T) {
+	if _, err := Create(filepath.Join(t.TempDir(), "no", "x"), false); !errors.Is(err, fs.ErrNotExist) {
+		t.Fatal(err)
+	}
+}
