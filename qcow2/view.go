@@ -23,6 +23,11 @@ func (img *Image) newView(s *Snapshot) (*View, error) {
 	if s != nil {
 		v.size, v.l1Offset, v.l1Entries = s.DiskSize, uint64(s.L1Offset), int64(s.L1Entries)
 	}
+	sum, err := v.sumL1()
+	if err != nil {
+		return nil, err
+	}
+	v.l1Sum = sum
 	return v, nil
 }
 

@@ -1,0 +1,123 @@
+package qcow2
+
+import (
+	"iter"
+
+	"cbt/sparse"
+)
+
+// MapExtent is a row of `qemu-img map --output=json`: the part of a disk that
+// one file of a backing chain holds in one piece.
+type MapExtent struct {
+	Start, Length int64
+	Depth         int  // 0 is the image, 1 its backing file, and so on
+	Present       bool // something at Depth says what is there
+	Zero          bool // reads as zeros
+	Data          bool // has to be read
+	Compressed    bool
+	Offset        int64 // where it lies in the file at Depth; -1 if nowhere, or compressed
+}
+
+// Map lists what holds [off, off+n) and where, as `qemu-img map
+// --output=json` does, with neighbours joined like there. Unlike it, Map does
+// not ask the file system for holes below allocated clusters, which qemu-img
+// does for images with preallocated metadata and then says both zero and data.
+func (v *View) Map(off, n int64) iter.Seq2[MapExtent, error] {
+	return func(yield func(MapExtent, error) bool) {
+		if err := sparse.CheckRange(off, n, v.size); err != nil {
+			yield(MapExtent{}, err)
+			return
+		}
+		var row MapExtent
+		ok := v.mapRows(off, n, 0, func(next MapExtent, err error) bool {
+			if err == nil && row.joins(next) {
+				row.Length += next.Length
+				return true
+			}
+			if row.Length > 0 && !yield(row, nil) {
+				return false
+			}
+			row = next
+			return err == nil || yield(MapExtent{}, err)
+		})
+		if ok && row.Length > 0 {
+			yield(row, nil)
+		}
+	}
+}
+
+// joins reports whether qemu-img prints next as a part of m.
+func (m MapExtent) joins(next MapExtent) bool {
+	if m.Length == 0 || m.Depth != next.Depth || m.Present != next.Present || m.Zero != next.Zero ||
+		m.Data != next.Data || m.Compressed != next.Compressed {
+		return false
+	}
+	if m.Offset < 0 {
+		return next.Offset < 0
+	}
+	return next.Offset == m.Offset+m.Length
+}
+
+// mapRows yields rows that are not joined, and reports whether to go on.
+func (v *View) mapRows(off, n int64, depth int, yield func(MapExtent, error) bool) bool {
+	w := v.walk(off, n)
+	for {
+		r, err := w.next()
+		if err != nil {
+			yield(MapExtent{}, err)
+			return false
+		}
+		if r.n == 0 {
+			return true
+		}
+		if r.kind == unallocated {
+			if !v.mapBelow(r, depth, yield) {
+				return false
+			}
+			continue
+		}
+		row := MapExtent{r.off, r.n, depth, true, r.kind == zeros, r.kind != zeros, r.kind == deflated, r.host}
+		if !yield(row, nil) {
+			return false
+		}
+	}
+}
+
+// mapBelow yields the rows of an unallocated run: the backing file's, and
+// behind its end zeros that nobody stores.
+func (v *View) mapBelow(r run, depth int, yield func(MapExtent, error) bool) bool {
+	inside := v.img.insideBacking(r.off, r.n)
+	if inside > 0 {
+		if below, ok := v.img.backing.(*View); ok {
+			if !below.mapRows(r.off, inside, depth+1, yield) {
+				return false
+			}
+		} else if !mapRaw(v.img.backing, r.off, inside, depth+1, yield) {
+			return false
+		}
+	}
+	if inside == r.n {
+		return true
+	}
+	row := MapExtent{r.off + inside, r.n - inside, depth, false, true, false, false, r.host}
+	if row.Offset >= 0 {
+		row.Offset += inside
+	}
+	return yield(row, nil)
+}
+
+// mapRaw yields the rows of a backing file that is no qcow2 image: holes of a
+// raw file have an offset like its data.
+func mapRaw(v sparse.View, off, n int64, depth int, yield func(MapExtent, error) bool) bool {
+	for e, err := range v.Extents(off, n) {
+		if err != nil {
+			yield(MapExtent{}, err)
+			return false
+		}
+		row := MapExtent{e.Off, e.Len, depth, true, e.Kind.ReadsZero(), !e.Kind.ReadsZero(), false, e.Off}
+		if !yield(row, nil) {
+			return false
+		}
+	}
+	return true
+}

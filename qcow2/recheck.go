@@ -1,0 +1,86 @@
+package qcow2
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+)
+
+// ErrChanged says that an image is no longer what it was when it was opened.
+var ErrChanged = errors.New("the image changed while it was read")
+
+// Recheck reads the header, v's entry of the snapshot table and v's L1 table
+// again and returns an error that is ErrChanged unless they say what they said
+// when v was made. For a snapshot this proves that it was there all the time:
+// what else may change in a file that a machine runs on, such as the place of
+// the snapshot table and its other entries, does not matter. For the active
+// state nothing of the header may have changed, but that no guest wrote in the
+// meantime only locks can tell.
+func (img *Image) Recheck(v *View) error {
+	if v.img != img {
+		return errors.New("qcow2: Recheck of a view of another image")
+	}
+	now := Image{file: img.file}
+	if err := now.readMetadata(true); err != nil {
+		return fmt.Errorf("%w: %w", ErrChanged, err)
+	}
+	if v.snapshot == nil {
+		if now.header != img.header {
+			return fmt.Errorf("%w: header", ErrChanged)
+		}
+	} else if err := img.recheckSnapshot(&now, v.snapshot); err != nil {
+		return err
+	}
+	sum, err := v.sumL1()
+	if err != nil {
+		return err
+	}
+	if sum != v.l1Sum {
+		return fmt.Errorf("%w: L1 table at 0x%x", ErrChanged, v.l1Offset)
+	}
+	return nil
+}
+
+func (img *Image) recheckSnapshot(now *Image, s *Snapshot) error {
+	if img.header.essence() != now.header.essence() || img.ext.backingFormat != now.ext.backingFormat {
+		return fmt.Errorf("%w: header", ErrChanged)
+	}
+	for _, have := range now.snapshots {
+		have.Offset = s.Offset
+		if have == *s {
+			return nil
+		}
+	}
+	return fmt.Errorf("%w: snapshot %q (ID %q) is no longer there", ErrChanged, s.Name, s.ID)
+}
+
+// essence is what the content of snapshots depends on.
+func (h Header) essence() Header {
+	return Header{
+		Version:         h.Version,
+		ClusterBits:     h.ClusterBits,
+		CryptMethod:     h.CryptMethod,
+		Incompatible:    h.Incompatible &^ (IncompatDirty | IncompatCorrupt),
+		CompressionType: h.CompressionType,
+		BackingFile:     h.BackingFile,
+	}
+}
+
+// sumL1 hashes the L1 table of v, without COPIED bits: QEMU changes those in
+// the tables of snapshots too, when refcounts change.
+func (v *View) sumL1() (sum [sha256.Size]byte, err error) {
+	hash := sha256.New()
+	buf := make([]byte, min(maxSlice, v.l1Entries*8))
+	for at := int64(0); at < v.l1Entries*8; at += int64(len(buf)) {
+		buf = buf[:min(int64(len(buf)), v.l1Entries*8-at)]
+		if err := v.img.file.fill("qcow2 L1 table", buf, v.l1Offset+uint64(at)); err != nil {
+			return sum, err
+		}
+		for i := 0; i < len(buf); i += 8 {
+			buf[i] &^= 0x80
+		}
+		hash.Write(buf)
+	}
+	hash.Sum(sum[:0])
+	return sum, nil
+}
