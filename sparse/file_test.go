@@ -17,11 +17,15 @@ import (
 // noise is n bytes without a zero among them.
 func noise(n int64, seed uint64) []byte {
 	p := make([]byte, n)
-	rnd := rand.New(rand.NewPCG(seed, 7))
-	for i := range p {
-		p[i] = byte(1 + rnd.IntN(255))
+	rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8), byte(seed >> 16), byte(seed >> 24)}).Read(p)
+	for rest := p; ; {
+		i := bytes.IndexByte(rest, 0)
+		if i < 0 {
+			return p
+		}
+		rest[i] = 1
+		rest = rest[i:]
 	}
-	return p
 }
 
 // writeSparse writes the data extents of want, of unit bytes each, into a new
