@@ -1,0 +1,52 @@
+# make demo   shows the program on a shipped image; needs Go and make
+# make test   installs the Debian packages the tests need, then runs every test
+# Long runs: make fuzz | torture | kill | bench
+
+GO       ?= go
+PREFIX   ?= /usr/local
+FUZZTIME ?= 5m
+RACE     := ./sparse/... ./qcow2/... ./cbt/... ./internal/...
+REST     := ./cmd/... ./fuzz/... ./bench/...
+CBT      := CBT=$(CURDIR)/bin/cbt
+
+.PHONY: build demo test packages lint cross fuzz torture kill bench install clean
+
+build:
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/cbt ./cmd/cbt
+
+demo: build
+	@scripts/demo.sh bin/cbt
+
+# The last line counts the tests.
+test: packages lint cross build
+	CBT_REQUIRE_TOOLS=1 $(GO) run ./internal/tally \
+		-count=1 -timeout=20m -race $(RACE) -- -count=1 -timeout=20m $(REST)
+
+packages:
+	@scripts/packages.sh
+
+lint:
+	@test -z "$$(gofmt -l .)" || { gofmt -d . ; exit 1; }
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+
+cross:
+	scripts/cross.sh
+
+fuzz: packages
+	scripts/fuzz.sh $(FUZZTIME)
+
+torture kill: packages build
+	$(CBT) $(GO) run ./fuzz/$@ $(ARGS)
+
+bench: packages build
+	$(CBT) $(GO) run ./bench $(ARGS)
+
+install: build
+	install -D bin/cbt $(DESTDIR)$(PREFIX)/bin/cbt
+	install -d $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/bash-completion/completions
+	bin/cbt man $(DESTDIR)$(PREFIX)/share/man/man1
+	bin/cbt completion bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/cbt
+
+clean:
+	rm -rf bin

@@ -1,0 +1,51 @@
+package arch
+
+// layers, from the ground up: a package imports packages of the layers below its own, none beside it and
+// none above. "x/..." is x and all below x. A new package needs a place here.
+var layers = [][]string{
+	{"internal/arch", "internal/lru", "internal/ordered", "internal/outfile", "internal/tally", "internal/testtool"},
+	{"internal/sample", "internal/testimg"},
+	{"sparse"},
+	{"sparse/sparsetest", "internal/binfmt"},
+	{"internal/imagelock"},
+	{"cbt", "qcow2/...", "lvm/..."},
+	{"cmd/cbt/cli"},
+	{"cmd/cbt"},
+}
+
+// programs test and measure the whole; they import anything that is no command, and each other.
+var programs = []string{"fuzz/...", "bench/..."}
+
+// testOnly is imported by tests and programs alone.
+var testOnly = []string{"testing", "cbt/internal/sample", "cbt/internal/testimg", "cbt/internal/testtool", "cbt/sparse/sparsetest"}
+
+// only names, for packages of others and a few of Go's own, all of ours that may import them outside of tests.
+var only = map[string][]string{
+	"github.com/dsnet/golib/hashmerge":    {"cbt"},
+	"github.com/dsnet/golib/unitconv":     {"cmd/cbt/cli"},
+	"github.com/klauspost/compress/flate": {"qcow2"},
+	"github.com/klauspost/compress/zstd":  {"qcow2"},
+	"github.com/pierrec/lz4/v4":           {"cbt"},
+	"github.com/schollz/progressbar/v3":   {"cmd/cbt/cli"},
+	"github.com/spf13/cobra":              {"cmd/cbt/cli"},
+	"github.com/spf13/cobra/doc":          {"cmd/cbt/cli"},
+	"github.com/spf13/pflag":              {"cmd/cbt/cli"},
+	"github.com/rogpeppe/go-internal/...": {},
+	"golang.org/x/sys/unix":               {"sparse", "internal/imagelock", "internal/outfile", "cmd/cbt/cli"},
+	"golang.org/x/sys/windows":            {"sparse", "internal/imagelock", "internal/outfile", "cmd/cbt/cli"},
+	"golang.org/x/term":                   {"cmd/cbt/cli"},
+	"os/exec":                             {"internal/tally", "internal/testtool"},
+	"net":                                 {},
+	"net/http":                            {},
+	"unsafe":                              {},
+}
+
+// pathless packages are given an io.ReaderAt and a size, never a path: they do not import os.
+var pathless = []string{"qcow2/...", "lvm/...", "internal/binfmt"}
+
+// Limits of the tree.
+const (
+	maxGoLines       = 500
+	maxMakefileLines = 59
+	maxFile          = 1 << 20 // bytes
+)

@@ -1,0 +1,24 @@
+#!/bin/bash
+# Installs the Debian packages whose programs the tests run, those that are missing.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+wanted=$(sed 's/#.*//' packages.txt)
+if ! command -v apt-get >/dev/null; then
+	echo "no apt-get here: the tests fail unless the programs of these packages are installed:" $wanted >&2
+	exit 0
+fi
+missing=()
+for package in $wanted; do
+	dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed || missing+=("$package")
+done
+[ ${#missing[@]} -gt 0 ] || exit 0
+
+root=()
+if [ "$(id -u)" != 0 ]; then
+	command -v sudo >/dev/null || { echo "missing packages: ${missing[*]}: install them as root" >&2; exit 1; }
+	root=(sudo)
+fi
+echo "installing ${missing[*]}"
+"${root[@]}" apt-get update -qq
+"${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
