@@ -41,7 +41,8 @@ type ApplyStats struct {
 	Checked int64 // compared with the base by their CRC
 }
 
-func (s *ApplyStats) add(t ApplyStats) {
+// Add adds t to s.
+func (s *ApplyStats) Add(t ApplyStats) {
 	s.Read += t.Read
 	s.Written += t.Written
 	s.Zeroed += t.Zeroed
@@ -75,7 +76,7 @@ func (m *Merge) CheckBase(ctx context.Context, target io.ReaderAt, opt ApplyOpti
 			return w.check(target, limit)
 		}
 		err := ordered.Map(ctx, opt.workers(), jobs, check, func(s ApplyStats) error {
-			total.add(s)
+			total.Add(s)
 			return nil
 		})
 		if err != nil {
@@ -135,7 +136,7 @@ func (m *Merge) WriteTo(ctx context.Context, target sparse.Target, opt ApplyOpti
 		return written{st, int64(w.table.payload)}, err
 	}
 	err := ordered.Map(ctx, opt.workers(), jobs, write, func(w written) error {
-		total.add(w.ApplyStats)
+		total.Add(w.ApplyStats)
 		done += w.payload
 		if opt.Progress != nil {
 			opt.Progress(done)

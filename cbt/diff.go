@@ -35,6 +35,10 @@ type Options struct {
 	// Progress, if not nil, is called now and then from one goroutine: every
 	// byte of the stream before offset done is dealt with.
 	Progress func(stream int, done int64)
+	// Finish, if not nil, is called once everything was read and written,
+	// before the trailer makes it a delta. An error keeps it from that: so
+	// sources can be looked at again.
+	Finish func() error
 }
 
 const (
@@ -71,6 +75,9 @@ func Write(ctx context.Context, w io.Writer, h Header, sources []Source, opt Opt
 		defer c.release()
 		return dw.chunk(&c.table, c.frame)
 	})
+	if err == nil && opt.Finish != nil {
+		err = opt.Finish()
+	}
 	if err != nil {
 		return Summary{}, err
 	}

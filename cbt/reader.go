@@ -125,6 +125,9 @@ func (d *Delta) ID() ID { return d.trailer.sum }
 // Size is the size of the file in bytes.
 func (d *Delta) Size() int64 { return d.size }
 
+// Reader reads the file from its first byte to its end.
+func (d *Delta) Reader() io.Reader { return io.NewSectionReader(d.r, 0, d.size) }
+
 // Payload is the number of bytes in data extents.
 func (d *Delta) Payload() int64 { return d.trailer.payload }
 

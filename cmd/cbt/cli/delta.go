@@ -1,0 +1,261 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/pflag"
+
+	"cbt/cbt"
+)
+
+// chainOptions say where the deltas are that others build on.
+type chainOptions struct {
+	dir      string
+	spoolDir string
+}
+
+func (o *chainOptions) addFlags(fs *pflag.FlagSet) {
+	fs.StringVar(&o.dir, "chain", "", "look for the deltas that others build on in `DIR` (default: where the delta is)")
+}
+
+func (o *chainOptions) addSpoolFlag(fs *pflag.FlagSet) {
+	fs.StringVar(&o.spoolDir, "spool-dir", "", "where a delta from standard input is kept until it is verified (default: TMPDIR or /var/tmp)")
+}
+
+// stdinName is the argument that means standard input or output.
+const stdinName = "-"
+
+// deltaFile is a delta and the file it was opened from.
+type deltaFile struct {
+	*cbt.Delta
+	name string // for messages
+	dir  string // where its chain is looked for; empty: nowhere
+	f    *file
+}
+
+// openDeltaFile opens the delta at path for reading. The opener closes it.
+func (o *opener) openDeltaFile(path string) (*deltaFile, error) {
+	f, err := openFile(path, &o.reads, nil)
+	if err != nil {
+		return nil, err
+	}
+	d, err := cbt.Open(f, f.stat.size)
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	o.files = append(o.files, f)
+	return o.keep(&deltaFile{d, path, filepath.Dir(path), f}), nil
+}
+
+// keep remembers where a delta came from.
+func (o *opener) keep(d *deltaFile) *deltaFile {
+	if o.deltas == nil {
+		o.deltas = make(map[*cbt.Delta]*deltaFile)
+	}
+	o.deltas[d.Delta] = d
+	return d
+}
+
+// deltaName is what messages call a delta of a chain.
+func (o *opener) deltaName(d *cbt.Delta) string {
+	if f := o.deltas[d]; f != nil {
+		return f.name
+	}
+	return "delta"
+}
+
+// deltasIn opens all deltas of a directory. What cannot be read as one is
+// passed over with a warning: it matters only if a chain needs it.
+func (o *opener) deltasIn(dir string) ([]*deltaFile, error) {
+	names, err := deltaNames(dir)
+	if err != nil {
+		return nil, err
+	}
+	var all []*deltaFile
+	for _, name := range names {
+		d, err := o.openDeltaFile(name)
+		if err != nil {
+			o.warn("passed over: %v", err)
+			continue
+		}
+		all = append(all, d)
+	}
+	return all, nil
+}
+
+// deltaNames lists the paths of what is named .cbt in dir.
+func deltaNames(dir string) ([]string, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, e := range entries {
+		if strings.HasSuffix(e.Name(), ".cbt") && !e.IsDir() {
+			names = append(names, filepath.Join(dir, e.Name()))
+		}
+	}
+	return names, nil
+}
+
+// chain finds what leads to the state of a stream after d, oldest first.
+func (o *opener) chain(d *deltaFile, stream int, opt chainOptions) ([]cbt.Layer, error) {
+	if d.Header.Streams[stream].Full {
+		return []cbt.Layer{{Delta: d.Delta, Stream: stream}}, nil
+	}
+	dir := d.dir
+	if opt.dir != "" {
+		dir = opt.dir
+	}
+	var candidates []*cbt.Delta
+	if dir != "" {
+		others, err := o.deltasIn(dir)
+		if err != nil {
+			return nil, err
+		}
+		for _, c := range others {
+			candidates = append(candidates, c.Delta)
+		}
+	}
+	layers, err := cbt.Chain(d.Delta, stream, candidates)
+	if missing := (*cbt.MissingError)(nil); errors.As(err, &missing) {
+		where := "in " + printable(dir) + " (--chain DIR looks elsewhere)"
+		if dir == "" {
+			where = "(--chain DIR says where to look)"
+		}
+		return nil, wrongBase("%s: %w %s", d.name, err, where)
+	}
+	return layers, err
+}
+
+// openChain opens the state after the delta at path as a source. opt.Snapshot
+// names a stream, for deltas of several.
+func (o *opener) openChain(path string, ref string, opt refOptions, chain chainOptions) (*source, error) {
+	if opt.SnapshotID != "" {
+		return nil, usageErrorf("%s: is a delta and has no snapshots", path)
+	}
+	d, err := o.openDeltaFile(path)
+	if err != nil {
+		return nil, err
+	}
+	stream, err := d.find(opt.Snapshot)
+	if err != nil {
+		return nil, err
+	}
+	layers, err := o.chain(d, stream, chain)
+	if err != nil {
+		return nil, err
+	}
+	stack, err := cbt.NewStack(layers...)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	s := &source{View: stack, Ref: ref, Path: path, Format: formatDelta, Point: d.Header.Streams[stream].To}
+	if d.Header.Instant != nil {
+		s.Instant = *d.Header.Instant
+	}
+	s.delta = d
+	return s, nil
+}
+
+// find returns the stream that name means: the only one if it is empty, else
+// a whole stream name or that of a disk.
+func (d *deltaFile) find(name string) (int, error) {
+	streams := d.Header.Streams
+	if name == "" {
+		if len(streams) == 1 {
+			return 0, nil
+		}
+		return 0, usageErrorf("%s: has %d streams: choose one with %s@NAME: %s", d.name, len(streams), d.name, d.streamNames())
+	}
+	if i := d.Stream("disk/" + name); i >= 0 {
+		return i, nil
+	}
+	if i := d.Stream(name); i >= 0 {
+		return i, nil
+	}
+	return 0, usageErrorf("%s: has no stream %s; there are: %s", d.name, printable(name), d.streamNames())
+}
+
+func (d *deltaFile) streamNames() string {
+	var names []string
+	for _, s := range d.Header.Streams {
+		names = append(names, printable(strings.TrimPrefix(s.Name, "disk/")))
+	}
+	return strings.Join(names, ", ")
+}
+
+// spool verifies a delta that comes on standard input while it is copied to a
+// file without a name, and opens that: nothing is made of a delta before all
+// of it is there and right.
+func (a *app) spool(ctx context.Context, o *opener, opt chainOptions) (*deltaFile, error) {
+	dir := opt.spoolDir
+	if dir == "" {
+		if dir = a.Getenv("TMPDIR"); dir == "" {
+			dir = "/var/tmp"
+		}
+	}
+	tmp, err := os.CreateTemp(dir, ".cbt-spool-*")
+	if err != nil {
+		return nil, fmt.Errorf("keeping the delta from standard input: %w", err)
+	}
+	if err := os.Remove(tmp.Name()); err != nil {
+		tmp.Close()
+		return nil, err
+	}
+	f := &file{File: tmp, path: "standard input", reads: &o.reads}
+	o.files = append(o.files, f)
+	_, sum, err := cbt.Verify(ctx, teeReader(ctx, a.Stdin, tmp), cbt.VerifyOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("standard input: %w", err)
+	}
+	d, err := cbt.Open(f, sum.Size)
+	if err != nil {
+		return nil, fmt.Errorf("standard input: %w", err)
+	}
+	return o.keep(&deltaFile{d, "standard input", "", f}), nil
+}
+
+// verifyAll reads every byte of the deltas of the chains, once each, before
+// anything is written from them.
+func (a *app) verifyAll(ctx context.Context, o *opener, layers [][]cbt.Layer) error {
+	seen := map[*cbt.Delta]bool{}
+	var list []*cbt.Delta
+	var total int64
+	for _, chain := range layers {
+		for _, l := range chain {
+			if !seen[l.Delta] {
+				seen[l.Delta] = true
+				list = append(list, l.Delta)
+				total += l.Delta.Size()
+			}
+		}
+	}
+	p := a.startProgress("verifying", total)
+	defer p.finish()
+	var before int64
+	for _, d := range list {
+		_, sum, err := cbt.Verify(ctx, d.Reader(), cbt.VerifyOptions{
+			NoDecode: true,
+			Progress: func(done int64) { p.set(before + done) },
+		})
+		if err != nil {
+			return fmt.Errorf("%s: %w", o.deltaName(d), err)
+		}
+		if sum.ID != d.ID() {
+			return fmt.Errorf("%s: changed while it was read", o.deltaName(d))
+		}
+		before += d.Size()
+	}
+	return nil
+}
+
+// isNotExist says that a path names nothing.
+func isNotExist(err error) bool { return errors.Is(err, fs.ErrNotExist) }

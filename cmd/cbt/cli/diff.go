@@ -1,0 +1,314 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"cbt/cbt"
+	"cbt/sparse"
+)
+
+type diffOptions struct {
+	source      openerOptions
+	oldRef      refOptions
+	newRef      refOptions
+	chain       chainOptions
+	olds, news  []string
+	full        bool
+	out         string
+	method      string
+	bitmap      string
+	refine      string
+	spotCheck   string
+	consistency string
+	stateDir    string
+	workers     int
+}
+
+func newDiffCommand(a *app) *cobra.Command {
+	opt := &diffOptions{}
+	c := &cobra.Command{
+		Use:   "diff OLD NEW",
+		Short: "print or write what changed between two images",
+		Long: `diff finds what changed from OLD to NEW in metadata that the images keep anyway,
+and prints the changed extents. With -o it reads them, keeps the 4 KiB blocks
+that really differ, and writes a delta; -o - writes it to stdout. --full NEW
+takes no OLD and writes all of NEW: the beginning of a chain.
+
+It takes the cheapest method that is right: the tables that two states of one
+qcow2 image share; an overlay over its own backing chain; else the content of
+what either image stores. A bitmap is used only when it is named, because
+nothing in it tells what it started from.
+
+OLD may be a delta (tuesday.cbt): the state after it. So a chain goes on when
+the snapshot that it ended with is gone.
+
+Before a delta becomes whole, a random sample of what metadata calls unchanged
+is compared, and the sources are looked at again: whoever changed them
+meanwhile makes diff fail. An active image has no point, so nothing can build on
+a delta of it: take a snapshot and name that.`,
+		Example: `  cbt diff disk.qcow2@monday disk.qcow2@tuesday
+  cbt diff --full disk.qcow2@monday -o monday.cbt
+  cbt diff disk.qcow2@monday disk.qcow2@tuesday -o tuesday.cbt
+  cbt diff --old sda=a.qcow2@mon --new sda=a.qcow2@tue --old sdb=b.qcow2@mon --new sdb=b.qcow2@tue -o tue.cbt`,
+		Annotations: exits(exitDone, exitFailed, exitUsage, exitFindings, exitWrongBase, exitBusy),
+		Args: func(c *cobra.Command, args []string) error {
+			switch {
+			case len(opt.news) > 0 || len(opt.olds) > 0:
+				if len(args) > 0 {
+					return usageErrorf("diff: %s: --old and --new name the images already", printable(args[0]))
+				}
+				return nil
+			case opt.full:
+				return wantArgs("NEW")(c, args)
+			}
+			return wantArgs("OLD", "NEW")(c, args)
+		},
+		RunE: func(c *cobra.Command, args []string) error {
+			return a.diff(c.Context(), args, opt)
+		},
+	}
+	flags := c.Flags()
+	flags.StringVarP(&opt.out, "output", "o", "", "write a delta to `FILE`, which must not exist; - is stdout")
+	flags.BoolVar(&opt.full, "full", false, "no OLD: all of NEW")
+	flags.StringArrayVar(&opt.olds, "old", nil, "old image of one of several disks (`NAME=REF`, repeatable)")
+	flags.StringArrayVar(&opt.news, "new", nil, "new image of one of several disks (`NAME=REF`, repeatable)")
+	flags.StringVar(&opt.method, "method", methodAuto, "auto, tables, overlay, bitmap or content")
+	flags.StringVar(&opt.bitmap, "bitmap", "", "changes that the persistent bitmap `NAME` of NEW recorded since OLD")
+	flags.StringVar(&opt.refine, "refine", "on", "off: write whole changed clusters, read nothing of OLD")
+	flags.StringVar(&opt.spotCheck, "spot-check", "64M", "compare a sample of this `SIZE` of what did not change; or off")
+	flags.StringVar(&opt.consistency, "consistency", string(cbt.Crash), "crash, filesystem or application: what the snapshot was told to be")
+	flags.IntVar(&opt.workers, "workers", 0, "how many read, compare and compress (default: one per processor, at most 16)")
+	flags.StringVar(&opt.stateDir, "state-dir", "", "records of devices that were restored are in `DIR`")
+	opt.source.addFlags(flags)
+	opt.oldRef.addFlags(flags, "old-", "OLD")
+	opt.newRef.addFlags(flags, "new-", "NEW")
+	opt.chain.addFlags(flags)
+	return c
+}
+
+// disk is one stream to compare.
+type disk struct {
+	name     string
+	old, img *source // old is nil for a full stream
+	method   method
+}
+
+func (a *app) diff(ctx context.Context, args []string, opt *diffOptions) error {
+	if err := opt.check(a); err != nil {
+		return err
+	}
+	o, err := a.newOpener(opt.source)
+	if err != nil {
+		return err
+	}
+	defer o.Close()
+	o.rawPoint = pointOfRaw(opt.stateDir)
+	o.openDelta = func(_ context.Context, path string, ref refOptions) (*source, error) {
+		return o.openChain(path, path, ref, opt.chain)
+	}
+	disks, err := opt.open(ctx, o, args)
+	if err != nil {
+		return err
+	}
+	for i := range disks {
+		d := &disks[i]
+		if d.old == nil {
+			continue
+		}
+		if d.method, err = findMethod(d.old, d.img, opt.method, opt.bitmap); err != nil {
+			return err
+		}
+		// Whatever stands in NEW's backing chain is frozen as long as its
+		// files are what they were.
+		if d.method.name == methodOverlay && d.old.Point == "" && d.old.img != nil {
+			d.old.Point = activePoint(d.old.img)
+		}
+	}
+	if opt.out != "" {
+		return a.writeDelta(ctx, o, disks, opt)
+	}
+	return a.printDiff(ctx, o, disks)
+}
+
+func (opt *diffOptions) check(a *app) error {
+	switch {
+	case opt.refine != "on" && opt.refine != "off":
+		return usageErrorf("--refine %s: must be on or off", printable(opt.refine))
+	case opt.full && (opt.bitmap != "" || opt.method != methodAuto):
+		return usageErrorf("--full takes all of NEW: no --method and no --bitmap")
+	case opt.full && len(opt.olds) > 0:
+		return usageErrorf("--full and --old exclude each other")
+	case opt.full && opt.newRef.Format == "":
+		opt.newRef.Format = opt.source.Format
+	case opt.workers < 0 || opt.workers > 64:
+		return usageErrorf("--workers %d: must be 1 to 64", opt.workers)
+	}
+	if c := cbt.Consistency(opt.consistency); c != cbt.Crash && c != cbt.Filesystem && c != cbt.Application {
+		return usageErrorf("--consistency %s: must be crash, filesystem or application", printable(opt.consistency))
+	}
+	if opt.out == stdinName && a.StdoutTerminal {
+		return usageErrorf("-o -: stdout is a terminal: redirect it, or name a file")
+	}
+	if opt.spotCheck != "off" {
+		if _, err := parseSize(opt.spotCheck); err != nil {
+			return usageErrorf("--spot-check: %w, or off", err)
+		}
+	}
+	return nil
+}
+
+// open opens all images. Those of one NAME are one disk; a NEW without an OLD
+// is full in this delta.
+func (opt *diffOptions) open(ctx context.Context, o *opener, args []string) ([]disk, error) {
+	if len(opt.news) == 0 && len(opt.olds) == 0 {
+		d := disk{name: "0"}
+		var err error
+		// NEW first: an OLD in its backing chain is found there.
+		if d.img, err = o.open(ctx, args[len(args)-1], opt.newRef); err != nil {
+			return nil, err
+		}
+		if !opt.full {
+			d.old, err = o.open(ctx, args[0], opt.oldRef)
+		}
+		return []disk{d}, err
+	}
+	olds, err := namedRefs("--old", opt.olds)
+	if err != nil {
+		return nil, err
+	}
+	news, err := namedRefs("--new", opt.news)
+	if err != nil {
+		return nil, err
+	}
+	var disks []disk
+	for _, n := range news {
+		d := disk{name: n.name}
+		if d.img, err = o.open(ctx, n.path, opt.newRef); err != nil {
+			return nil, err
+		}
+		for _, old := range olds {
+			if old.name != n.name {
+				continue
+			}
+			if d.old, err = o.open(ctx, old.path, opt.oldRef); err != nil {
+				return nil, err
+			}
+		}
+		disks = append(disks, d)
+	}
+	for _, old := range olds {
+		found := false
+		for _, d := range disks {
+			found = found || d.name == old.name
+		}
+		if !found {
+			return nil, usageErrorf("--old %s: there is no --new of that name (a disk that is gone is left out)", printable(old.name))
+		}
+	}
+	return disks, nil
+}
+
+// namedRefs splits NAME=REF arguments.
+func namedRefs(flag string, args []string) ([]namedTarget, error) {
+	var list []namedTarget
+	for _, arg := range args {
+		name, ref, ok := strings.Cut(arg, "=")
+		if !ok || name == "" || ref == "" {
+			return nil, usageErrorf("%s %s: must be NAME=REF", flag, printable(arg))
+		}
+		for _, l := range list {
+			if l.name == name {
+				return nil, usageErrorf("%s: the name %s is given twice", flag, printable(name))
+			}
+		}
+		list = append(list, namedTarget{name, ref})
+	}
+	return list, nil
+}
+
+// changedExtent is one line of the output.
+type changedExtent struct {
+	Disk   string `json:"disk,omitempty"`
+	Start  int64  `json:"start"`
+	Length int64  `json:"length"`
+	Data   bool   `json:"data"`
+	Zero   bool   `json:"zero"`
+}
+
+// printDiff prints the changed extents.
+func (a *app) printDiff(ctx context.Context, o *opener, disks []disk) error {
+	out := newExtentPrinter(a, len(disks) > 1)
+	for _, d := range disks {
+		var data, zero, count int64
+		for e, err := range d.extents() {
+			if err == nil {
+				err = ctx.Err()
+			}
+			if err != nil {
+				return err
+			}
+			if e.Kind == sparse.Data {
+				data += e.Len
+			} else {
+				zero += e.Len
+			}
+			count++
+			if err := out.print(d.name, e); err != nil {
+				return err
+			}
+		}
+		if err := d.recheck(); err != nil {
+			return err
+		}
+		a.notef("%s: %s in %s: %s data, %s zero%s", d.summary(len(disks) > 1), formatSize(data+zero), countOf(int(count), "extent"),
+			formatSize(data), formatSize(zero), d.sizeChange())
+	}
+	if err := out.end(); err != nil {
+		return err
+	}
+	a.debugf("%d bytes read", o.BytesRead())
+	return nil
+}
+
+// extents are the changed extents as they are printed.
+func (d *disk) extents() sparse.Seq {
+	switch {
+	case d.old == nil:
+		return d.img.View.Extents(0, d.img.View.Size())
+	case d.method.exact != nil:
+		return d.method.exact()
+	}
+	return d.method.changed(0, max(d.old.View.Size(), d.img.View.Size()))
+}
+
+func (d *disk) summary(named bool) string {
+	text := d.method.text
+	if d.old == nil {
+		text = "all of " + d.img.Ref
+	}
+	if named {
+		return printable(d.name) + ": " + text
+	}
+	return text
+}
+
+func (d *disk) sizeChange() string {
+	if d.old == nil || d.old.View.Size() == d.img.View.Size() {
+		return ""
+	}
+	return fmt.Sprintf("; size %d -> %d bytes", d.old.View.Size(), d.img.View.Size())
+}
+
+// recheck says whether somebody changed the images meanwhile.
+func (d *disk) recheck() error {
+	if d.old != nil {
+		if err := d.old.Recheck(); err != nil {
+			return err
+		}
+	}
+	return d.img.Recheck()
+}

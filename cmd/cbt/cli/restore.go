@@ -1,0 +1,278 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"cbt/cbt"
+	"cbt/internal/outfile"
+	"cbt/qcow2"
+	"cbt/sparse"
+)
+
+type restoreOptions struct {
+	chain     chainOptions
+	overwrite bool
+	inPlace   bool
+	format    string
+	stateDir  string
+}
+
+func newRestoreCommand(a *app) *cobra.Command {
+	opt := &restoreOptions{}
+	c := &cobra.Command{
+		Use:   "restore DELTA TARGET",
+		Short: "make TARGET hold the state after DELTA",
+		Long: `restore writes the image as it was at the point of DELTA. The deltas that it
+builds on are found by their points among the .cbt files beside it, or in
+--chain DIR. All of them are verified before the first byte is written.
+
+A new file appears only when it is whole. An existing one needs --overwrite,
+which replaces it in the same way, or --in-place, which reads it and writes only
+what differs; that is also how a device is written (with --state-dir for the
+record of its state). A mounted or used target is refused.
+
+DELTA may be - for standard input. A delta of several disks: NAME=TARGET for
+each disk that is wanted.`,
+		Example: `  cbt restore tuesday.cbt disk.raw
+  cbt restore --target-format qcow2 tuesday.cbt disk.qcow2`,
+		Annotations: exits(exitDone, exitFailed, exitUsage, exitWrongBase, exitBusy),
+		Args:        wantArgs("DELTA", "TARGET..."),
+		RunE: func(c *cobra.Command, args []string) error {
+			return a.restore(c.Context(), args, opt)
+		},
+	}
+	flags := c.Flags()
+	flags.BoolVar(&opt.overwrite, "overwrite", false, "replace an existing target once the new one is whole")
+	flags.BoolVar(&opt.inPlace, "in-place", false, "write over an existing target, only where it differs")
+	flags.StringVar(&opt.format, "target-format", "", "`FORMAT` of the target: raw (the default) or qcow2")
+	flags.StringVar(&opt.stateDir, "state-dir", "", "keep the records of devices in `DIR`")
+	opt.chain.addFlags(flags)
+	opt.chain.addSpoolFlag(flags)
+	return c
+}
+
+func (a *app) restore(ctx context.Context, args []string, opt *restoreOptions) error {
+	switch {
+	case opt.overwrite && opt.inPlace:
+		return usageErrorf("--overwrite and --in-place exclude each other")
+	case opt.format != "" && opt.format != formatRaw && opt.format != formatQcow2:
+		return usageErrorf("--target-format %s: must be raw or qcow2", printable(opt.format))
+	case opt.format == formatQcow2 && opt.inPlace:
+		return usageErrorf("--in-place is for raw targets: a qcow2 image is written anew (--overwrite)")
+	}
+	names, targets := splitTargets(args)
+	if len(names) != 1 {
+		return usageErrorf("restore: takes one delta, got %d: usage is `cbt restore DELTA TARGET`, or NAME=TARGET for each of several disks", len(names))
+	}
+	start := time.Now()
+	o, err := a.newOpener(openerOptions{})
+	if err != nil {
+		return err
+	}
+	defer o.Close()
+	deltas, err := a.openDeltas(ctx, o, names, opt.chain)
+	if err != nil {
+		return err
+	}
+	streams, err := deltas[0].match(targets)
+	if err != nil {
+		return err
+	}
+	var inPlace []*task
+	var fresh []*newTarget
+	defer func() {
+		for _, n := range fresh {
+			n.abort()
+		}
+	}()
+	var layers [][]cbt.Layer
+	for i, t := range targets {
+		chain, err := o.chain(deltas[0], streams[i], opt.chain)
+		if err != nil {
+			return err
+		}
+		merge, err := cbt.NewMerge(chain...)
+		if err != nil {
+			return err
+		}
+		layers = append(layers, chain)
+		block, err := checkRestoreTarget(t.path, opt)
+		if err != nil {
+			return err
+		}
+		if opt.inPlace && exists(t.path) || block {
+			target, err := openTarget(t.path, opt.stateDir, opt.format == formatRaw)
+			if err != nil {
+				return err
+			}
+			defer target.Close()
+			if err := tooSmall(target, merge.Size()); err != nil {
+				return err
+			}
+			inPlace = append(inPlace, &task{target: target, layers: chain, merge: merge})
+			continue
+		}
+		n, err := createTarget(t.path, opt, chain, merge)
+		if err != nil {
+			return err
+		}
+		fresh = append(fresh, n)
+	}
+	if err := a.verifyAll(ctx, o, layers); err != nil {
+		return err
+	}
+
+	total, err := a.writeTasks(ctx, inPlace, "restore", cbt.ApplyOptions{Compare: true})
+	if err != nil {
+		return err
+	}
+	for _, n := range fresh {
+		st, err := n.write(ctx, a)
+		total.Add(st)
+		if err != nil {
+			return fmt.Errorf("%s: %w", n.path, err)
+		}
+	}
+	for _, n := range fresh {
+		if err := n.commit(ctx); err != nil {
+			return fmt.Errorf("%s: %w", n.path, err)
+		}
+	}
+	a.notef("restored %s from %s in %s: %s written, %s zeroed, %s left as they were; %s read",
+		countOf(len(targets), "image"), countOf(len(layers[0]), "delta"), elapsed(start),
+		formatSize(total.Written), formatSize(total.Zeroed), formatSize(total.Same), formatSize(o.BytesRead()))
+	return nil
+}
+
+// checkRestoreTarget says whether the path may be written to, and whether it
+// is a device.
+func checkRestoreTarget(path string, opt *restoreOptions) (block bool, err error) {
+	st, err := os.Stat(path)
+	switch {
+	case isNotExist(err):
+		if opt.format == "" {
+			err = refuseContainer(path, nil)
+		} else {
+			err = nil
+		}
+		return false, err
+	case err != nil:
+		return false, err
+	}
+	if err := kindError(path, st.Mode()); err != nil {
+		return false, err
+	}
+	block = st.Mode()&os.ModeDevice != 0
+	switch {
+	case !opt.overwrite && !opt.inPlace && block:
+		return block, usageErrorf("%s: is a device: --in-place writes over what is there", path)
+	case !opt.overwrite && !opt.inPlace:
+		return block, usageErrorf("%s: exists already: --overwrite replaces it, --in-place writes where it differs", path)
+	case block && opt.format == formatQcow2:
+		return block, usageErrorf("%s: is a device: a qcow2 image is written to a file", path)
+	}
+	return block, nil
+}
+
+func tooSmall(t *imageTarget, size int64) error {
+	if t.stat.block && t.Size() < size {
+		return fmt.Errorf("%s: a device of %d bytes cannot hold the image of %d", t.path, t.Size(), size)
+	}
+	return nil
+}
+
+// newTarget is a target that appears when it is whole.
+type newTarget struct {
+	path   string
+	file   *outfile.File
+	old    *imageTarget // what is replaced, held
+	layers []cbt.Layer
+	merge  *cbt.Merge
+	qcow2  bool
+}
+
+func createTarget(path string, opt *restoreOptions, layers []cbt.Layer, merge *cbt.Merge) (_ *newTarget, err error) {
+	n := &newTarget{path: path, layers: layers, merge: merge, qcow2: opt.format == formatQcow2}
+	if exists(path) {
+		// Nothing is written to it, but who uses it must not lose it.
+		if n.old, err = openTarget(path, opt.stateDir, opt.format != ""); err != nil {
+			return nil, err
+		}
+	}
+	n.file, err = outfile.Create(path, opt.overwrite)
+	if errors.Is(err, fs.ErrExist) { // came just now, or a dangling link
+		err = usageErrorf("%s: exists already: --overwrite replaces it", path)
+	}
+	if err != nil {
+		n.abort()
+		return nil, err
+	}
+	return n, nil
+}
+
+func (n *newTarget) write(ctx context.Context, a *app) (cbt.ApplyStats, error) {
+	if n.qcow2 {
+		stack, err := cbt.NewStack(n.layers...)
+		if err != nil {
+			return cbt.ApplyStats{}, err
+		}
+		p := a.startProgress("restoring", stack.Size())
+		defer p.finish()
+		err = qcow2.Write(ctx, n.file, stack, qcow2.WriteOptions{Progress: p.set})
+		if err != nil {
+			return cbt.ApplyStats{}, err
+		}
+		st, err := n.file.Stat()
+		if err != nil {
+			return cbt.ApplyStats{}, err
+		}
+		return cbt.ApplyStats{Written: st.Size()}, nil
+	}
+	target, err := sparse.OpenTarget(n.file.File)
+	if err != nil {
+		return cbt.ApplyStats{}, err
+	}
+	p := a.startProgress("restoring", n.merge.Payload())
+	defer p.finish()
+	return n.merge.WriteTo(ctx, target, cbt.ApplyOptions{Fresh: true, Progress: p.set})
+}
+
+// commit gives the target its name. Its record comes first: a target without
+// one could not be built on, a record without its target does not matter.
+func (n *newTarget) commit(ctx context.Context) error {
+	if err := n.file.Sync(); err != nil {
+		return err
+	}
+	if !n.qcow2 {
+		f := &file{File: n.file.File, path: n.path}
+		var err error
+		if f.stat, err = statFile(n.file.File); err != nil {
+			return err
+		}
+		if err := f.settle(ctx); err != nil {
+			return err
+		}
+		if err := recordOf(n.layers[len(n.layers)-1], f.stat).write(n.path + recordSuffix); err != nil {
+			return err
+		}
+	} else if err := os.Remove(n.path + recordSuffix); err != nil && !isNotExist(err) {
+		return err // it would be about the raw target that is replaced
+	}
+	return n.file.Commit()
+}
+
+func (n *newTarget) abort() {
+	if n.file != nil {
+		n.file.Abort()
+	}
+	if n.old != nil {
+		n.old.Close()
+	}
+}

@@ -1,0 +1,187 @@
+package cli
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"cbt/internal/outfile"
+)
+
+// record is what apply and restore keep beside a target, as TARGET.cbt-state:
+// the point that it is at, what it looked like then, and the work in progress
+// if there is any. It holds no path and no name, and is private like the
+// target.
+type record struct {
+	Version int       `json:"cbt-state"`
+	Stream  string    `json:"stream"`
+	Point   string    `json:"point,omitempty"` // empty: a tip, or not there yet
+	Delta   string    `json:"delta,omitempty"` // ID of the delta that led there
+	Size    int64     `json:"size"`            // bytes of the image
+	File    string    `json:"file"`            // identity of the target
+	Mtime   time.Time `json:"mtime"`           // zero for devices
+	Pending *pending  `json:"pending,omitempty"`
+}
+
+// pending is work that was begun. Until it is done the target is at no point.
+type pending struct {
+	Command string   `json:"command"` // "apply" or "restore"
+	From    string   `json:"from,omitempty"`
+	To      string   `json:"to,omitempty"`
+	Deltas  []string `json:"deltas"` // IDs, oldest first
+}
+
+const (
+	recordVersion = 1
+	recordSuffix  = ".cbt-state"
+	recordLimit   = 1 << 20
+)
+
+// recordPath is where the record of a target lies. Devices have none beside
+// them: /dev is gone after a reboot.
+func recordPath(target string, block bool, stateDir string) (string, error) {
+	if !block {
+		return target + recordSuffix, nil
+	}
+	if stateDir == "" {
+		return "", usageErrorf("%s: is a device: --state-dir DIR says where the record of its state is kept", target)
+	}
+	real, err := filepath.EvalSymlinks(target)
+	if err != nil {
+		return "", err
+	}
+	name := strings.ReplaceAll(strings.Trim(filepath.Clean(real), "/"), "/", "-")
+	return filepath.Join(stateDir, name+recordSuffix), nil
+}
+
+// readRecord returns nil if there is no record. One that cannot be understood
+// is an error: it may say that the target is incomplete.
+func readRecord(path string) (*record, error) {
+	f, err := os.Open(path)
+	if isNotExist(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !st.Mode().IsRegular() || st.Size() > recordLimit {
+		return nil, fmt.Errorf("%s: is no record of a target's state", path)
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	var r record
+	if err := json.Unmarshal(text, &r); err != nil {
+		return nil, fmt.Errorf("%s: is no record of a target's state: %w", path, err)
+	}
+	if r.Version != recordVersion {
+		return nil, fmt.Errorf("%s: has version %d, this version of cbt reads %d", path, r.Version, recordVersion)
+	}
+	return &r, nil
+}
+
+func (r *record) write(path string) error {
+	r.Version = recordVersion
+	text, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := outfile.WriteFile(path, append(text, '\n')); err != nil {
+		return fmt.Errorf("writing the record of the target's state: %w", err)
+	}
+	return nil
+}
+
+// describe notes what the target looks like now.
+func (r *record) describe(st fileStat) {
+	sum := sha256.Sum256(st.appendIdentity(nil))
+	r.File = hex.EncodeToString(sum[:])
+	if r.Mtime = st.mtime; st.block {
+		r.File, r.Mtime = "device", time.Time{}
+	}
+}
+
+// fits says whether the record is about this file, as it is now. A device has
+// neither identity nor time: the record is believed if the image fits on it.
+func (r *record) fits(st fileStat) bool {
+	var now record
+	now.describe(st)
+	if r.File != now.File {
+		return false
+	}
+	if st.block {
+		return st.size >= r.Size
+	}
+	// A target that is being written has no definite time.
+	return r.Pending != nil || r.Mtime.Equal(now.Mtime) && r.Size == st.size
+}
+
+// errIncomplete says that a target was left half written.
+var errIncomplete = errors.New("incomplete")
+
+func (r *record) incomplete(target string) error {
+	return wrongBase("%s: is %w: a %s into it was interrupted; run the same command again to complete it", target, errIncomplete, r.Pending.Command)
+}
+
+// continues says that p is the work that was begun.
+func (p *pending) continues(q *pending) bool {
+	return p != nil && p.Command == q.Command && p.To == q.To && slices.Equal(p.Deltas, q.Deltas)
+}
+
+// pointOfRaw is the opener's rawPoint: a file that cbt wrote and nobody
+// touched since is at the point that its record says, which links chains; one
+// that cbt left half written is no source at all.
+func pointOfRaw(stateDir string) func(path, own string) (string, error) {
+	return func(path, own string) (string, error) {
+		f, err := os.Stat(path)
+		if err != nil {
+			return "", err
+		}
+		block := f.Mode()&os.ModeDevice != 0
+		if block && stateDir == "" {
+			return own, nil
+		}
+		where, err := recordPath(path, block, stateDir)
+		if err != nil {
+			return "", err
+		}
+		r, err := readRecord(where)
+		if err != nil || r == nil {
+			return own, err
+		}
+		st, err := statPath(path)
+		switch {
+		case err != nil:
+			return "", err
+		case !r.fits(st):
+			return own, nil
+		case r.Pending != nil:
+			return "", r.incomplete(path)
+		case r.Point != "":
+			return r.Point, nil
+		}
+		return own, nil
+	}
+}
+
+func statPath(path string) (fileStat, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return fileStat{}, err
+	}
+	defer f.Close()
+	return statFile(f)
+}

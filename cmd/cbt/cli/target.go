@@ -1,0 +1,197 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"cbt/cbt"
+	"cbt/internal/imagelock"
+	"cbt/sparse"
+)
+
+// namedTarget is where one stream of a delta goes: a path for the only stream,
+// or NAME=PATH.
+type namedTarget struct {
+	name string // empty: the only stream
+	path string
+}
+
+// splitTargets takes the targets off the end of args: all that look like
+// NAME=PATH and are no file, or else the last one.
+func splitTargets(args []string) (deltas []string, targets []namedTarget) {
+	i := len(args)
+	for i > 0 {
+		name, path, ok := strings.Cut(args[i-1], "=")
+		if !ok || name == "" || path == "" || strings.HasPrefix(name, ".") || strings.HasPrefix(name, "/") || exists(args[i-1]) {
+			break
+		}
+		i--
+	}
+	if i == len(args) {
+		i--
+		return args[:i], []namedTarget{{path: args[i]}}
+	}
+	for _, arg := range args[i:] {
+		name, path, _ := strings.Cut(arg, "=")
+		targets = append(targets, namedTarget{name, path})
+	}
+	return args[:i], targets
+}
+
+// match gives every target its stream of d.
+func (d *deltaFile) match(targets []namedTarget) ([]int, error) {
+	var streams []int
+	used := map[int]bool{}
+	for _, t := range targets {
+		i, err := d.find(t.name)
+		if t.name == "" && err != nil {
+			err = usageErrorf("%s: has %d streams: say NAME=TARGET for those to write: %s", d.name, len(d.Header.Streams), d.streamNames())
+		}
+		if err != nil {
+			return nil, err
+		}
+		if used[i] {
+			return nil, usageErrorf("two targets for %s", printable(d.Header.Streams[i].Name))
+		}
+		used[i] = true
+		streams = append(streams, i)
+	}
+	return streams, nil
+}
+
+// imageTarget is an existing file or device, open for writing and held, so
+// that no machine starts on it.
+type imageTarget struct {
+	sparse.Target
+	f      *os.File
+	path   string
+	record string // path of its record
+	stat   fileStat
+}
+
+// openTarget opens an existing target in place. Whatever holds or mounts it
+// makes it busy, which no flag overrides.
+func openTarget(path, stateDir string, raw bool) (_ *imageTarget, err error) {
+	// O_NONBLOCK: a pipe must not keep us waiting before it is refused.
+	f, err := os.OpenFile(path, os.O_RDWR|openNonblock, 0)
+	if err != nil {
+		return nil, err
+	}
+	t := &imageTarget{f: f, path: path}
+	defer func() {
+		if err != nil {
+			f.Close()
+		}
+	}()
+	mode, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if err := kindError(path, mode.Mode()); err != nil {
+		return nil, err
+	}
+	if by, err := imagelock.InUse(f); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	} else if by != "" {
+		return nil, busy("%s: is in use: %s", path, by)
+	}
+	if err := imagelock.HoldWrite(f); errors.Is(err, imagelock.ErrBusy) {
+		return nil, busy("%s: is in use: a machine or another cbt holds it", path)
+	} else if err != nil {
+		return nil, fmt.Errorf("%s: cannot be locked: %w", path, err)
+	}
+	if t.stat, err = statFile(f); err != nil {
+		return nil, err
+	}
+	if t.record, err = recordPath(path, t.stat.block, stateDir); err != nil {
+		return nil, err
+	}
+	if !raw {
+		if err := refuseContainer(path, f); err != nil {
+			return nil, err
+		}
+	}
+	if t.Target, err = sparse.OpenTarget(f); err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
+// refuseContainer refuses targets that are named like a container format or,
+// if f is not nil, hold one: raw bytes over it would destroy it.
+func refuseContainer(path string, f *os.File) error {
+	if format := containers[strings.ToLower(filepath.Ext(path))]; format != "" {
+		return usageErrorf("%s: is named like a %s, but raw bytes would go there: --target-format says what is meant", path, format)
+	}
+	if f == nil {
+		return nil
+	}
+	var reads atomic.Int64
+	st, err := statFile(f)
+	if err != nil {
+		return err
+	}
+	found, err := sniff(&file{File: f, path: path, stat: st, reads: &reads})
+	if err != nil {
+		return err
+	}
+	if found != formatRaw {
+		return usageErrorf("%s: holds a %s, but raw bytes would go there: --target-format raw writes over it", path, found)
+	}
+	return nil
+}
+
+// begin notes, durably, that the target is being written and no longer whole.
+func (t *imageTarget) begin(stream string, p *pending) error {
+	r := &record{Stream: stream, Size: t.Size(), Pending: p}
+	r.describe(t.stat)
+	return r.write(t.record)
+}
+
+// finish syncs the target and notes where it is now.
+func (t *imageTarget) finish(ctx context.Context, l cbt.Layer) error {
+	if err := t.Sync(); err != nil {
+		return err
+	}
+	f := &file{File: t.f, path: t.path}
+	var err error
+	if f.stat, err = statFile(t.f); err != nil {
+		return err
+	}
+	// Once the tick of the last write is over, no later one can hide in it.
+	if err := f.settle(ctx); err != nil {
+		return err
+	}
+	return recordOf(l, f.stat).write(t.record)
+}
+
+// recordOf is the record of a target that holds the state after l.
+func recordOf(l cbt.Layer, st fileStat) *record {
+	s := l.Delta.Header.Streams[l.Stream]
+	id := l.Delta.ID()
+	r := &record{Stream: s.Name, Point: s.To, Delta: fmt.Sprintf("%x", id[:]), Size: s.Size}
+	r.describe(st)
+	return r
+}
+
+// Close releases the target.
+func (t *imageTarget) Close() error { return t.f.Close() }
+
+// idsOf are the IDs of the deltas of a chain.
+func idsOf(layers []cbt.Layer) []string {
+	var ids []string
+	for _, l := range layers {
+		id := l.Delta.ID()
+		ids = append(ids, fmt.Sprintf("%x", id[:]))
+	}
+	return ids
+}
+
+// elapsed is for summaries.
+func elapsed(start time.Time) string { return time.Since(start).Round(time.Millisecond).String() }

@@ -1,0 +1,251 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"cbt/cbt"
+	"cbt/sparse"
+)
+
+type verifyOptions struct {
+	source  openerOptions
+	ref     refOptions
+	chain   chainOptions
+	against string
+}
+
+func newVerifyCommand(a *app) *cobra.Command {
+	opt := &verifyOptions{}
+	c := &cobra.Command{
+		Use:   "verify DELTA|DIR...",
+		Short: "read every byte of deltas and check every checksum and link",
+		Long: `verify reads deltas from their first byte to their last and checks all that the
+format has checks for. Of a directory it takes all .cbt files, and every delta
+in it must have those that it builds on (exit 4 if one has not). A single delta
+may be - for standard input.
+
+With --against REF the state after the one given delta is compared with an
+image, byte for byte.`,
+		Example: `  cbt verify backups/
+  cbt verify --against disk.qcow2@tuesday backups/tuesday.cbt`,
+		Annotations: exits(exitDone, exitFailed, exitUsage, exitFindings, exitWrongBase, exitBusy),
+		Args:        wantArgs("DELTA|DIR..."),
+		RunE: func(c *cobra.Command, args []string) error {
+			return a.verify(c.Context(), args, opt)
+		},
+	}
+	flags := c.Flags()
+	flags.StringVar(&opt.against, "against", "", "compare the state after the delta with the image `REF`")
+	opt.source.addFlags(flags)
+	opt.ref.addFlags(flags, "", "the image of --against")
+	opt.chain.addFlags(flags)
+	return c
+}
+
+// verified is one line of the result.
+type verified struct {
+	Delta  string `json:"delta"`
+	OK     bool   `json:"ok"`
+	ID     string `json:"id,omitempty"`
+	Size   int64  `json:"size,omitempty"`
+	Error  string `json:"error,omitempty"`
+	Parent string `json:"missing-parent,omitempty"`
+}
+
+func (a *app) verify(ctx context.Context, args []string, opt *verifyOptions) error {
+	if opt.against != "" && len(args) != 1 {
+		return usageErrorf("--against compares one delta, got %d", len(args))
+	}
+	var list []verified
+	for _, arg := range args {
+		st, err := os.Stat(arg)
+		switch {
+		case arg == stdinName:
+			err = a.verifyStdin(ctx, &list)
+		case err != nil:
+		case st.IsDir():
+			err = a.verifyDir(ctx, arg, &list)
+		default:
+			err = a.verifyFile(ctx, arg, &list)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if a.json {
+		if err := writeJSON(a.Stdout, list); err != nil {
+			return err
+		}
+	}
+	bad, orphans := 0, 0
+	for _, v := range list {
+		switch {
+		case !v.OK:
+			bad++
+		case v.Parent != "":
+			orphans++
+		}
+	}
+	switch {
+	case bad > 0:
+		return findings("%d of %s damaged", bad, countOf(len(list), "delta"))
+	case orphans > 0:
+		return wrongBase("%d of %s without the deltas they build on", orphans, countOf(len(list), "delta"))
+	case opt.against != "":
+		return a.verifyAgainst(ctx, args[0], opt)
+	}
+	return nil
+}
+
+// say prints one result and keeps it. Damage is a finding, and the next delta
+// is looked at all the same; what could not be read at all is an error.
+func (a *app) say(list *[]verified, name string, sum cbt.Summary, err error) error {
+	v := verified{Delta: name, OK: err == nil}
+	if err == nil {
+		v.ID, v.Size = fmt.Sprintf("%x", sum.ID[:]), sum.Size
+	} else {
+		var format *sparse.FormatError
+		var unknown *cbt.UnknownFeatureError
+		if !errors.As(err, &format) && !errors.As(err, &unknown) {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		v.Error = err.Error()
+	}
+	*list = append(*list, v)
+	if a.json {
+		return nil
+	}
+	if v.OK {
+		_, err = fmt.Fprintf(a.Stdout, "%s: ok, %s, sha256 %s\n", printable(name), formatSize(v.Size), v.ID)
+	} else {
+		_, err = fmt.Fprintf(a.Stdout, "%s: DAMAGED: %s\n", printable(name), oneLine(v.Error))
+	}
+	return err
+}
+
+func (a *app) verifyStdin(ctx context.Context, list *[]verified) error {
+	_, sum, err := cbt.Verify(ctx, &interruptible{ctx: ctx, r: a.Stdin}, cbt.VerifyOptions{})
+	return a.say(list, "standard input", sum, err)
+}
+
+func (a *app) verifyFile(ctx context.Context, path string, list *[]verified) error {
+	o, err := a.newOpener(openerOptions{})
+	if err != nil {
+		return err
+	}
+	defer o.Close()
+	f, err := openFile(path, &o.reads, nil)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	p := a.startProgress("verifying", f.stat.size)
+	_, sum, err := cbt.Verify(ctx, f, cbt.VerifyOptions{Progress: p.set})
+	p.finish()
+	return a.say(list, path, sum, err)
+}
+
+// verifyDir verifies all deltas of a directory and the links between them.
+func (a *app) verifyDir(ctx context.Context, dir string, list *[]verified) error {
+	names, err := deltaNames(dir)
+	if err != nil {
+		return err
+	}
+	if len(names) == 0 {
+		return fmt.Errorf("%s: has no .cbt files", dir)
+	}
+	first := len(*list)
+	for _, name := range names {
+		if err := a.verifyFile(ctx, name, list); err != nil {
+			return err
+		}
+	}
+	o, err := a.newOpener(openerOptions{})
+	if err != nil {
+		return err
+	}
+	defer o.Close()
+	deltas := map[string]*deltaFile{}
+	var candidates []*cbt.Delta
+	for _, v := range (*list)[first:] {
+		if !v.OK {
+			continue
+		}
+		d, err := o.openDeltaFile(v.Delta)
+		if err != nil {
+			return err
+		}
+		deltas[v.Delta] = d
+		candidates = append(candidates, d.Delta)
+	}
+	for i := first; i < len(*list); i++ {
+		v := &(*list)[i]
+		d := deltas[v.Delta]
+		if d == nil {
+			continue
+		}
+		for s := range d.Header.Streams {
+			_, err := cbt.Chain(d.Delta, s, candidates)
+			if err == nil {
+				continue
+			}
+			v.Parent = err.Error()
+			if !a.json {
+				fmt.Fprintf(a.Stdout, "%s: %s\n", printable(v.Delta), oneLine(v.Parent))
+			}
+		}
+	}
+	return nil
+}
+
+// verifyAgainst compares the state after a delta with an image.
+func (a *app) verifyAgainst(ctx context.Context, path string, opt *verifyOptions) error {
+	if path == stdinName {
+		return usageErrorf("--against needs a delta in a file")
+	}
+	o, err := a.newOpener(opt.source)
+	if err != nil {
+		return err
+	}
+	defer o.Close()
+	state, err := o.openChain(path, path, refOptions{}, opt.chain)
+	if err != nil {
+		return err
+	}
+	src, err := o.open(ctx, opt.against, opt.ref)
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	size := max(state.View.Size(), src.View.Size())
+	p := a.startProgress("comparing", size)
+	defer p.finish()
+	var differ, first int64
+	for e, err := range sparse.Compare(state.View, src.View, 0, size) {
+		if err != nil {
+			return err
+		}
+		if differ == 0 {
+			first = e.Off
+		}
+		differ += e.Len
+		p.set(e.End())
+	}
+	p.finish()
+	if err := src.Recheck(); err != nil {
+		return err
+	}
+	switch {
+	case differ > 0:
+		return findings("%s differs from the state after %s in %s, first at offset %d", opt.against, path, formatSize(differ), first)
+	case state.View.Size() != src.View.Size():
+		return findings("%s has %d bytes, the state after %s %d", opt.against, src.View.Size(), path, state.View.Size())
+	}
+	a.notef("%s is the state after %s, byte for byte", opt.against, path)
+	return ctx.Err()
+}
