@@ -8,6 +8,7 @@ testdata=$(realpath "$(dirname "$0")/../testdata")
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 cd "$dir"
+exec 2>&1
 mkdir backup
 gzip -dc "$testdata/demo.qcow2.gz" >demo.qcow2
 
@@ -35,8 +36,7 @@ say 'The image is gone. Both nights come back: each from the chain, and Tuesday 
 mv demo.qcow2 lost.qcow2
 run restore backup/monday.cbt monday.raw
 run restore backup/tuesday.cbt tuesday.raw
-cp --sparse=always monday.raw forward.raw
-run restore --in-place --overwrite backup/monday.cbt forward.raw
+run restore backup/monday.cbt forward.raw
 run apply backup/tuesday.cbt forward.raw
 ls -ls ./*.raw
 
