@@ -4,12 +4,15 @@ package cli
 
 import (
 	"context"
-	"runtime/debug"
+	"fmt"
+	"io"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"cbt/internal/ordered"
 )
 
 // app is one run of the program: its environment and the flags that every
@@ -26,32 +29,60 @@ type app struct {
 // Run executes one command line, without the program's name, and returns its
 // exit code. It writes nothing but to env; a panic becomes exit code 1. When
 // ctx comes from WithSignals, the exit code says which signal ended the run.
-func Run(ctx context.Context, env Env, args []string) (code int) {
+func Run(ctx context.Context, env Env, args []string) int {
 	if env.Getenv == nil {
 		env.Getenv = func(string) string { return "" }
 	}
 	out := &stickyWriter{w: env.Stdout}
 	env.Stdout = out
 	a := &app{Env: env}
-	defer func() {
-		if p := recover(); p != nil {
-			a.started = true
-			code = a.report(ctx, &panicError{p, debug.Stack()})
-		}
-	}()
-	root := newRootCommand(a)
-	a.json = hasJSONFlag(args)
-	root.SetArgs(append([]string{}, args...)) // nil would mean os.Args
-	err := root.ExecuteContext(ctx)
+	err := a.execute(ctx, args)
 	if err == nil && out.err != nil {
 		a.started, err = true, out.err
 	}
 	return a.report(ctx, err)
 }
 
+func (a *app) execute(ctx context.Context, args []string) (err error) {
+	defer ordered.Caught(&err)
+	root := newRootCommand(a)
+	a.json = hasJSONFlag(args)
+	root.SetArgs(append([]string{}, args...)) // nil would mean os.Args
+	return root.ExecuteContext(ctx)
+}
+
+// warnf prints a line on stderr that is not the end of the run.
+func (a *app) warnf(format string, args ...any) {
+	fmt.Fprintf(a.Stderr, "cbt: warning: %s\n", oneLine(fmt.Sprintf(format, args...)))
+}
+
+// notef prints what a command did, on stderr. With --json results are on
+// stdout and nothing else is said.
+func (a *app) notef(format string, args ...any) {
+	if !a.json {
+		fmt.Fprintf(a.Stderr, "%s\n", oneLine(fmt.Sprintf(format, args...)))
+	}
+}
+
+// debugf prints what --verbose asks for.
+func (a *app) debugf(format string, args ...any) {
+	if a.verbose {
+		fmt.Fprintf(a.Stderr, "cbt: %s\n", oneLine(fmt.Sprintf(format, args...)))
+	}
+}
+
 // commands is where every command is registered, in the order of the manual.
 var commands = []func(*app) *cobra.Command{
+	newInfoCommand,
+	newMapCommand,
+	newDiffCommand,
+	newApplyCommand,
+	newRestoreCommand,
+	newCatCommand,
+	newVerifyCommand,
+	newCheckCommand,
 	newCompletionCommand,
+	newManCommand,
 	newVersionCommand,
 }
 
@@ -87,7 +118,10 @@ A reference REF names an image:
 	root.SetIn(a.Stdin)
 	root.SetOut(a.Stdout)
 	root.SetErr(a.Stderr)
-	root.SetHelpTemplate(helpTemplate)
+	root.SetHelpFunc(func(c *cobra.Command, _ []string) {
+		// Errors stick to the writer.
+		_, _ = io.WriteString(a.Stdout, helpText(c))
+	})
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageErrorf("%w", err) })
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.SetHelpCommand(newHelpCommand())

@@ -8,6 +8,8 @@ import (
 	"os"
 	"strings"
 	"syscall"
+
+	"cbt/internal/ordered"
 )
 
 // The exit codes of every command; 128+N says that signal N ended it.
@@ -46,16 +48,6 @@ func wrongBase(format string, args ...any) error { return exitf(exitWrongBase, f
 // busy says that somebody else holds what is needed: exit 5.
 func busy(format string, args ...any) error { return exitf(exitBusy, format, args...) }
 
-// panicError is a bug, caught. Goroutines turn their panics into errors that
-// have a Stack method too; with -v the stack is printed.
-type panicError struct {
-	value any
-	stack []byte
-}
-
-func (e *panicError) Error() string { return fmt.Sprintf("internal error: %v", e.value) }
-func (e *panicError) Stack() []byte { return e.stack }
-
 // report prints err as one line, or as a JSON object, and returns the exit
 // code of the whole run.
 func (a *app) report(ctx context.Context, err error) int {
@@ -76,9 +68,9 @@ func (a *app) report(ctx context.Context, err error) int {
 	} else {
 		fmt.Fprintf(a.Stderr, "cbt: %s\n", strings.TrimPrefix(msg, "cbt: "))
 	}
-	var s interface{ Stack() []byte }
-	if a.verbose && errors.As(err, &s) {
-		a.Stderr.Write(s.Stack())
+	var bug *ordered.PanicError
+	if a.verbose && errors.As(err, &bug) {
+		a.Stderr.Write(bug.Stack)
 	}
 	return code
 }

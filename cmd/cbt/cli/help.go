@@ -7,12 +7,14 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// helpTemplate is cobra's, followed by the exit status.
-const helpTemplate = `{{with (or .Long .Short)}}{{. | trimTrailingWhitespaces}}
-
-{{end}}{{if or .Runnable .HasSubCommands}}{{.UsageString}}{{end}}{{with .Annotations.exit}}
-EXIT STATUS
-{{.}}{{end}}`
+// helpText is cobra's, followed by the exit status.
+func helpText(c *cobra.Command) string {
+	long := c.Long
+	if long == "" {
+		long = c.Short
+	}
+	return strings.TrimSpace(long) + "\n\n" + c.UsageString() + "\nEXIT STATUS\n" + c.Annotations["exit"]
+}
 
 var exitTexts = map[int]string{
 	exitDone:      "done",
@@ -35,11 +37,12 @@ func exits(codes ...int) map[string]string {
 }
 
 // wantArgs checks the number of arguments by the names they have in the help:
-// "OLD", "NEW" wants two; a last name that ends in "..." any number from one.
+// "OLD", "NEW" wants two; one name that ends in "..." stands for any number
+// from one.
 func wantArgs(names ...string) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
 		list := strings.Join(names, " ")
-		many := len(names) > 0 && strings.HasSuffix(names[len(names)-1], "...")
+		many := strings.Contains(list, "...")
 		switch {
 		case len(args) < len(names):
 			return usageErrorf("%s: %s is missing: usage is `cbt %s %s`", c.Name(), names[len(args)], c.Name(), list)

@@ -1,0 +1,191 @@
+package cli
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// Names of other files inside an image are somebody else's wish. policy says
+// which of them are granted.
+type policy struct {
+	own   []string // the directories of the image the user named
+	allow []string // --allow and CBT_ALLOW
+}
+
+// allowDirs resolves --allow, where a missing directory is a mistake, and
+// CBT_ALLOW, where it is not.
+func allowDirs(flags []string, env string) ([]string, error) {
+	var dirs []string
+	for _, dir := range flags {
+		real, err := realPath(dir)
+		if err != nil {
+			return nil, usageErrorf("--allow: %w", err)
+		}
+		dirs = append(dirs, real)
+	}
+	for _, dir := range filepath.SplitList(env) {
+		if dir == "" {
+			continue // would be the working directory
+		}
+		if real, err := realPath(dir); err == nil {
+			dirs = append(dirs, real)
+		}
+	}
+	return dirs, nil
+}
+
+// ownDirs are the directories that count as the image's own: where it is, and
+// where the name that the user gave looks for what stands beside it. A device
+// has none, or every disk of the host would stand beside it; and the root
+// directory has no "below", or it would be all.
+func ownDirs(f *file) []string {
+	if f.stat.block {
+		return nil
+	}
+	dirs := []string{filepath.Dir(f.real)}
+	if real, err := realPath(filepath.Dir(f.path)); err == nil && !slices.Contains(dirs, real) {
+		dirs = append(dirs, real)
+	}
+	return dirs
+}
+
+func (p policy) permits(real string) bool {
+	for _, dir := range p.allow {
+		if within(dir, real) {
+			return true
+		}
+	}
+	for _, dir := range p.own {
+		if within(dir, real) && (filepath.Dir(dir) != dir || filepath.Dir(real) == dir) {
+			return true
+		}
+	}
+	return false
+}
+
+// within says whether path is in or below dir; both are absolute, with all
+// links resolved.
+func within(dir, path string) bool {
+	if !strings.HasSuffix(dir, string(filepath.Separator)) {
+		dir += string(filepath.Separator)
+	}
+	return filepath.IsAbs(path) && strings.HasPrefix(path, dir)
+}
+
+func realPath(path string) (string, error) {
+	real, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return "", err
+	}
+	return filepath.Abs(real)
+}
+
+// openNamed opens the file that an image, opened as owner, names as its
+// backing or data file (role). All links are resolved and judged before
+// anything is opened, and what was opened is judged again.
+func (o *opener) openNamed(owner *file, role, name string, p policy) (*file, error) {
+	path, err := resolveName(owner.path, role, name)
+	if err == nil && role == dataFile {
+		path, err = findData(path, name)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", owner.path, err)
+	}
+	refuse := func(real string) error {
+		if p.permits(real) {
+			return nil
+		}
+		return usageErrorf("%s: %s %q is outside the image's directory: --allow %s would allow it",
+			owner.path, role, name, shellQuote(filepath.Dir(real)))
+	}
+	real, err := realPath(path)
+	if err != nil {
+		return nil, namedError(owner, role, name, err)
+	}
+	if err := refuse(real); err != nil {
+		return nil, err
+	}
+	info, err := os.Lstat(real)
+	if err != nil {
+		return nil, namedError(owner, role, name, err)
+	}
+	if err := kindError(real, info.Mode()); err != nil {
+		return nil, namedError(owner, role, name, err)
+	}
+	f, err := openFile(real, &o.reads, refuse)
+	if err != nil {
+		return nil, err
+	}
+	f.path = path // what f names is relative to the name it was found by
+	return f, nil
+}
+
+func namedError(owner *file, role, name string, err error) error {
+	return fmt.Errorf("%s: %s %q: %w", owner.path, role, name, err)
+}
+
+// resolveName turns the name of a backing or data file inside an image into a
+// path, as QEMU does: relative to the directory part of the path that opened
+// the image, links not resolved; a name after "file:" relative to the working
+// directory. Anything else with a protocol is refused, data files' included:
+// QEMU takes those as plain names.
+func resolveName(imagePath, role, name string) (string, error) {
+	rest, isFile := strings.CutPrefix(name, "file:")
+	switch {
+	case isFile && role == backingFile && rest != "":
+		return rest, nil
+	case name == "" || strings.ContainsRune(name, 0):
+		return "", fmt.Errorf("%s %q is no file name", role, name)
+	case strings.HasPrefix(name, "json:"):
+		return "", fmt.Errorf("%s %q is a json: description, which is never followed", role, name)
+	case hasProtocol(name):
+		return "", fmt.Errorf("%s %q is a protocol name, which is never followed", role, name)
+	case filepath.IsAbs(name):
+		return name, nil
+	}
+	dir, _ := filepath.Split(imagePath)
+	return dir + name, nil
+}
+
+// findData decides where a data file is. beside is where its name leads from
+// the image's directory, but QEMU takes a relative name from the directory it
+// runs in: if that is another file, nothing tells which one is meant.
+func findData(beside, name string) (string, error) {
+	there, err := os.Stat(beside)
+	here, err2 := os.Stat(name)
+	switch {
+	case err2 != nil:
+		return beside, nil
+	case err != nil:
+		return name, nil
+	case !os.SameFile(there, here):
+		return "", usageErrorf("%s %q may be %s or the one in the working directory, which QEMU takes: run cbt in the directory that is meant", dataFile, name, beside)
+	}
+	return beside, nil
+}
+
+// What one image calls another.
+const (
+	backingFile = "backing file"
+	dataFile    = "data file"
+)
+
+// hasProtocol is QEMU's rule: a colon before the first slash.
+func hasProtocol(name string) bool {
+	i := strings.IndexAny(name, ":/")
+	return i >= 0 && name[i] == ':' && filepath.VolumeName(name) == ""
+}
+
+// shellQuote quotes s for a command line that somebody may paste.
+func shellQuote(s string) string {
+	plain := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("/._-+,:@%=", r)
+	}
+	if s != "" && strings.TrimLeftFunc(s, plain) == "" {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}

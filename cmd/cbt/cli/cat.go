@@ -1,0 +1,174 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"runtime"
+	"sync"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"cbt/internal/ordered"
+	"cbt/sparse"
+)
+
+type catOptions struct {
+	source openerOptions
+	ref    refOptions
+	offset sizeValue
+	length sizeValue
+}
+
+func newCatCommand(a *app) *cobra.Command {
+	opt := &catOptions{}
+	c := &cobra.Command{
+		Use:   "cat REF",
+		Short: "print the bytes of an image",
+		Long: `cat writes the content of an image to stdout: all of it, holes as zeros, or the
+range that --offset and --length say.`,
+		Example: `  cbt cat disk.qcow2@monday > monday.raw
+  cbt cat --length 512 disk.qcow2 | file -`,
+		Annotations: exits(exitDone, exitFailed, exitUsage, exitWrongBase, exitBusy),
+		Args:        wantArgs("REF"),
+		RunE: func(c *cobra.Command, args []string) error {
+			return a.cat(c.Context(), args[0], opt)
+		},
+	}
+	flags := c.Flags()
+	opt.source.addFlags(flags)
+	opt.ref.addFlags(flags, "", "REF")
+	flags.Var(&opt.offset, "offset", "start at this byte (64K, 1G, ...)")
+	flags.Var(&opt.length, "length", "print this many bytes (default: up to the end)")
+	return c
+}
+
+func (a *app) cat(ctx context.Context, ref string, opt *catOptions) error {
+	if a.StdoutTerminal {
+		return usageErrorf("cat: stdout is a terminal, which the bytes of an image could command: redirect it")
+	}
+	o, err := a.newOpener(opt.source)
+	if err != nil {
+		return err
+	}
+	defer a.closeOpener(o)
+	src, err := o.open(ctx, ref, opt.ref)
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	off, n, err := rangeOf(src, opt.offset, opt.length)
+	if err != nil {
+		return err
+	}
+	bar := a.startProgress("cat", n)
+	err = writeRange(ctx, a.Stdout, src.View, off, n, bar)
+	bar.finish()
+	if err != nil {
+		return fmt.Errorf("%s: %w", ref, err)
+	}
+	if err := src.Recheck(); err != nil {
+		return err
+	}
+	return a.syncStdout()
+}
+
+// rangeOf is the part of src that --offset and --length name.
+func rangeOf(src *source, offset, length sizeValue) (off, n int64, err error) {
+	size := src.View.Size()
+	if offset.n > size {
+		return 0, 0, usageErrorf("%s: --offset %d is past its end at %d", src.Ref, offset.n, size)
+	}
+	n = size - offset.n
+	if length.set {
+		if length.n > n {
+			return 0, 0, usageErrorf("%s: --length %d from offset %d on is past its end at %d", src.Ref, length.n, offset.n, size)
+		}
+		n = length.n
+	}
+	return offset.n, n, nil
+}
+
+// catChunk is how much is read at once.
+const catChunk = 1 << 20
+
+var zeroChunk [64 << 10]byte
+
+// writeRange writes [off, off+n) of v to w in order, reading ahead.
+func writeRange(ctx context.Context, w io.Writer, v sparse.View, off, n int64, bar *progress) error {
+	buffers := sync.Pool{New: func() any { return new([catChunk]byte) }}
+	type chunk struct {
+		sparse.Extent
+		buf *[catChunk]byte
+	}
+	return ordered.Map(ctx, runtime.GOMAXPROCS(0),
+		func(_ context.Context, emit func(sparse.Extent) error) error {
+			for e, err := range v.Extents(off, n) {
+				if err != nil {
+					return err
+				}
+				for e.Len > 0 {
+					part := e
+					if !e.Kind.ReadsZero() {
+						part.Len = min(e.Len, catChunk)
+					}
+					if err := emit(part); err != nil {
+						return err
+					}
+					e.Off, e.Len = part.End(), e.Len-part.Len
+				}
+			}
+			return nil
+		},
+		func(_ context.Context, e sparse.Extent) (chunk, error) {
+			if e.Kind.ReadsZero() {
+				return chunk{Extent: e}, nil
+			}
+			c := chunk{e, buffers.Get().(*[catChunk]byte)}
+			_, err := sparse.ReadFull(v, c.buf[:e.Len], e.Off)
+			return c, err
+		},
+		func(c chunk) error {
+			if c.buf == nil {
+				return writeZeros(ctx, w, c.Len, bar)
+			}
+			defer buffers.Put(c.buf)
+			_, err := w.Write(c.buf[:c.Len])
+			bar.add(c.Len)
+			return err
+		})
+}
+
+func writeZeros(ctx context.Context, w io.Writer, n int64, bar *progress) error {
+	for n > 0 {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		part := min(n, int64(len(zeroChunk)))
+		if _, err := w.Write(zeroChunk[:part]); err != nil {
+			return err
+		}
+		bar.add(part)
+		n -= part
+	}
+	return nil
+}
+
+// syncStdout makes what was written to stdout stay, if that is a file.
+func (a *app) syncStdout() error {
+	s, ok := a.Stdout.(*stickyWriter)
+	if !ok {
+		return nil
+	}
+	f, ok := s.w.(interface{ Sync() error })
+	if !ok {
+		return nil
+	}
+	err := f.Sync()
+	if errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.ENOTSUP) || errors.Is(err, syscall.EROFS) {
+		return nil // a pipe or a device that has nothing to sync
+	}
+	return err
+}

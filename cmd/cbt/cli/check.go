@@ -1,0 +1,151 @@
+package cli
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"cbt/qcow2"
+)
+
+type checkOptions struct {
+	source openerOptions
+	ref    refOptions
+}
+
+func newCheckCommand(a *app) *cobra.Command {
+	opt := &checkOptions{}
+	c := &cobra.Command{
+		Use:   "check REF",
+		Short: "check the structure of an image",
+		Long: `check reads all metadata of a qcow2 image, of every snapshot in it, and lists all
+faults with their offsets: corruptions, where metadata contradict themselves or
+the format, and leaks, which are space in use for nothing. It changes nothing.
+Backing files and guest data are not read.`,
+		Example: `  cbt check disk.qcow2
+  cbt check --json disk.qcow2`,
+		Annotations: exits(exitDone, exitFailed, exitUsage, exitFindings, exitBusy),
+		Args:        wantArgs("REF"),
+		RunE: func(c *cobra.Command, args []string) error {
+			return a.check(c.Context(), args[0], opt)
+		},
+	}
+	opt.source.addFlags(c.Flags())
+	opt.ref.addFlags(c.Flags(), "", "REF")
+	return c
+}
+
+func (a *app) check(ctx context.Context, ref string, opt *checkOptions) error {
+	o, err := a.newOpener(opt.source)
+	if err != nil {
+		return err
+	}
+	defer a.closeOpener(o)
+	r, f, format, err := o.locate(ref, opt.ref)
+	if err != nil {
+		return err
+	}
+	if f != nil {
+		o.files = append(o.files, f)
+	}
+	switch {
+	case format == formatDelta:
+		return usageErrorf("%s: is a delta: cbt verify checks it", ref)
+	case format == formatRaw:
+		return usageErrorf("%s: is raw: there is no structure to check", ref)
+	case r.byName || r.byID:
+		return usageErrorf("%s: a check is of the whole file: name %s alone", ref, r.path)
+	}
+	if err := o.hold(&image{file: f}, false); err != nil {
+		return err
+	}
+	out := bufio.NewWriter(a.Stdout)
+	list := &faultList{w: out, json: a.json}
+	stats, err := qcow2.Check(ctx, f, f.stat.size, list.add)
+	if err == nil || stats != (qcow2.CheckStats{}) {
+		list.end(stats)
+		if err := out.Flush(); err != nil {
+			return err
+		}
+	}
+	if err == nil {
+		err = f.changed()
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", ref, err)
+	}
+	if stats.Corruptions+stats.Leaks > 0 {
+		return findings("%s: %s and %s found", ref, count(stats.Corruptions, "corruption"), count(stats.Leaks, "leak"))
+	}
+	return nil
+}
+
+// faultList prints faults as they are found.
+type faultList struct {
+	w    io.Writer
+	json bool
+	n    int64
+}
+
+type faultJSON struct {
+	Kind   qcow2.FaultKind `json:"kind"`
+	Struct string          `json:"struct"`
+	Offset int64           `json:"offset"`
+	Length int64           `json:"length,omitempty"`
+	Guest  *int64          `json:"guest-offset,omitempty"`
+	Msg    string          `json:"message"`
+	Cite   string          `json:"cite,omitempty"`
+}
+
+func (l *faultList) add(f qcow2.Fault) {
+	if !l.json {
+		fmt.Fprintln(l.w, oneLine(f.String()))
+		if f.Cite != "" {
+			fmt.Fprintf(l.w, "    %s\n", oneLine(f.Cite))
+		}
+		return
+	}
+	before := ",\n"
+	if l.n++; l.n == 1 {
+		before = "{ \"faults\": [\n"
+	}
+	j := faultJSON{f.Kind, f.Struct, f.Off, f.Len, nil, f.Msg, f.Cite}
+	if f.Guest >= 0 {
+		j.Guest = &f.Guest
+	}
+	line, _ := json.Marshal(j)
+	fmt.Fprintf(l.w, "%s%s", before, escapeJSON(string(line)))
+}
+
+func (l *faultList) end(s qcow2.CheckStats) {
+	if !l.json {
+		fmt.Fprintf(l.w, "%s, %s; %s in %s, %d of %d clusters allocated\n",
+			count(s.Corruptions, "corruption"), count(s.Leaks, "leak"),
+			count(s.L2Tables, "L2 table"), count(s.Snapshots, "snapshot"), s.Allocated, s.Total)
+		return
+	}
+	if l.n == 0 {
+		fmt.Fprint(l.w, `{ "faults": [`)
+	}
+	rest, _ := json.Marshal(map[string]int64{
+		"corruptions": s.Corruptions, "leaks": s.Leaks, "image-end-offset": s.ImageEnd,
+		"total-clusters": s.Total, "allocated-clusters": s.Allocated,
+		"fragmented-clusters": s.Fragmented, "compressed-clusters": s.Compressed,
+	})
+	fmt.Fprintf(l.w, "],\n%s\n", rest[1:])
+}
+
+// count is "no leaks", "1 leak", "2 leaks".
+func count(n int64, what string) string {
+	switch n {
+	case 0:
+		return "no " + what + "s"
+	case 1:
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}

@@ -1,0 +1,77 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"sync/atomic"
+)
+
+// file is a source: a regular file or a block device, open for reading only
+// and without touching its access time where that is possible.
+type file struct {
+	*os.File
+	path  string        // as it was named: names inside it are relative to its directory
+	real  string        // where the open descriptor is, links resolved
+	stat  fileStat      // when it was opened
+	reads *atomic.Int64 // bytes read, summed up over all files of a run
+}
+
+// ReadAt is safe for concurrent use.
+func (f *file) ReadAt(p []byte, off int64) (int, error) {
+	n, err := f.File.ReadAt(p, off)
+	f.reads.Add(int64(n))
+	return n, err
+}
+
+// changed says whether somebody wrote to f since it was opened.
+func (f *file) changed() error {
+	now, err := statFile(f.File)
+	if err != nil {
+		return err
+	}
+	if !f.stat.unchanged(now) {
+		return fmt.Errorf("%s: changed while it was read", f.path)
+	}
+	return nil
+}
+
+// head returns the first n bytes, or all there are.
+func (f *file) head(n int) ([]byte, error) {
+	p := make([]byte, n)
+	n, err := f.ReadAt(p, 0)
+	if err == io.EOF {
+		err = nil
+	}
+	return p[:n], err
+}
+
+// tail returns the last n bytes, or all there are.
+func (f *file) tail(n int64) ([]byte, error) {
+	n = min(n, f.stat.size)
+	p := make([]byte, n)
+	got, err := f.ReadAt(p, f.stat.size-n)
+	if err == io.EOF {
+		err = nil
+	}
+	return p[:got], err
+}
+
+// kindError says why a file of this mode is no source. What blocks, has side
+// effects or no size is refused.
+func kindError(path string, mode os.FileMode) error {
+	kind := "no regular file and no block device"
+	switch {
+	case mode.IsRegular(), mode&os.ModeDevice != 0 && mode&os.ModeCharDevice == 0:
+		return nil
+	case mode.IsDir():
+		kind = "a directory"
+	case mode&os.ModeNamedPipe != 0:
+		kind = "a pipe"
+	case mode&os.ModeCharDevice != 0:
+		kind = "a character device"
+	case mode&os.ModeSocket != 0:
+		kind = "a socket"
+	}
+	return fmt.Errorf("%s: is %s: images are regular files and block devices", path, kind)
+}

@@ -1,0 +1,135 @@
+package cli
+
+import (
+	"bytes"
+	"path/filepath"
+	"strings"
+)
+
+// What a source can be.
+const (
+	formatRaw   = "raw"
+	formatQcow2 = "qcow2"
+	formatDelta = "cbt"
+	formatRAM   = "saved machine state"
+)
+
+// signatures of what a disk does not start with unless somebody put it there.
+var signatures = []struct {
+	off    int
+	magic  string
+	format string
+}{
+	{0, "QFI\xfb", formatQcow2},
+	{0, "\x04\x22\x4d\x18\x60\x40\x82\x00\x00\x00\x00\x50\x2a\x4d\x18", formatDelta},
+	{0, "QEVM", formatRAM},
+	{0, "LibvirtQemudSave", formatRAM},
+	{0, "LibvirtQemudPart", "unfinished machine state"},
+	{0, "QED\x00", "QED image"},
+	{0, "KDMV", "VMDK image"},
+	{0, "COWD", "VMDK image"},
+	{0, "# Disk DescriptorFile", "VMDK descriptor"},
+	{0, "vhdxfile", "VHDX image"},
+	{0, "conectix", "VHD image"},
+	{0x40, "\x7f\x10\xda\xbe", "VDI image"},
+	{0, "WithoutFreeSpace", "Parallels image"},
+	{0, "WithouFreSpacExt", "Parallels image"},
+	{0, "EVF\x09\x0d\x0a\xff\x00", "EWF (E01) image"},
+	{0, "EVF2\x0d\x0a\x81\x00", "EWF (Ex01) image"},
+	{0, "AFF", "AFF image"},
+	{0, "\x1f\x8b\x08", "gzip file"},
+	{0, "\xfd7zXZ\x00", "xz file"},
+	{0, "\x28\xb5\x2f\xfd", "zstd file"},
+	{0, "\x04\x22\x4d\x18", "LZ4 file"},
+}
+
+// A fixed-size VHD is a raw image with this at the start of its last 512
+// bytes; an Apple disk image ends likewise.
+var trailers = map[string]string{"conectix": "VHD image", "koly": "Apple disk image"}
+
+// containers are the names of files that are surely not raw.
+var containers = map[string]string{
+	".qcow2": formatQcow2, ".qcow": formatQcow2, ".cbt": formatDelta,
+	".vmdk": "VMDK image", ".vhdx": "VHDX image", ".vhd": "VHD image", ".vdi": "VDI image",
+}
+
+// sniff names what f starts like, formatRaw if nothing known. A qcow image of
+// version 1 has qcow2's magic, and is left to qcow2's parser to refuse.
+func sniff(f *file) (string, error) {
+	head, err := f.head(512)
+	if err != nil {
+		return "", err
+	}
+	for _, s := range signatures {
+		if len(head) >= s.off && bytes.HasPrefix(head[s.off:], []byte(s.magic)) {
+			return s.format, nil
+		}
+	}
+	tail, err := f.tail(512)
+	if err != nil {
+		return "", err
+	}
+	for magic, format := range trailers {
+		if f.stat.size > 512 && bytes.HasPrefix(tail, []byte(magic)) {
+			return format, nil
+		}
+	}
+	return formatRaw, nil
+}
+
+// guestWritten says whether the first bytes of f may be a guest's doing, who
+// could make them a qcow2 header that names any file of the host as backing.
+func guestWritten(f *file) bool {
+	switch strings.ToLower(filepath.Ext(f.path)) {
+	case ".raw", ".img", ".dd":
+		return true
+	}
+	return f.stat.block
+}
+
+// decideFormat says what f, named by the user, is. flag is "--format", as the
+// command calls it, and forced its value, or empty.
+func decideFormat(f *file, flag, forced string) (string, error) {
+	if forced == formatRaw {
+		return formatRaw, nil
+	}
+	found, err := sniff(f)
+	if err != nil {
+		return "", err
+	}
+	if forced != "" {
+		if found != forced {
+			return "", usageErrorf("%s: starts like a %s, not like the %s that %s says", f.path, found, forced, flag)
+		}
+		return found, nil
+	}
+	named := containers[strings.ToLower(filepath.Ext(f.path))]
+	switch {
+	case found == formatRaw && named != "":
+		return "", usageErrorf("%s: is named like a %s but does not start like one: %s raw reads it as it is", f.path, named, flag)
+	case found == formatRaw:
+	case guestWritten(f):
+		return "", usageErrorf("%s: starts like a %s, which may be a guest's doing: say what it is with %s %s", f.path, found, flag, formatChoice(found))
+	case found == formatRAM:
+		return "", usageErrorf("%s: is a %s, which this version does not read", f.path, found)
+	case found != formatQcow2 && found != formatDelta:
+		return "", usageErrorf("%s: is a %s, which cbt does not read: convert it, or take its bytes as they are with %s raw", f.path, found, flag)
+	}
+	return found, nil
+}
+
+func formatChoice(found string) string {
+	if found == formatQcow2 {
+		return "qcow2 or raw"
+	}
+	return "raw"
+}
+
+// checkFormat refuses what --format does not know.
+func checkFormat(flag, format string) error {
+	switch format {
+	case "", formatRaw, formatQcow2:
+		return nil
+	}
+	return usageErrorf("%s %s: is qcow2 or raw", flag, printable(format))
+}

@@ -1,0 +1,77 @@
+package cli
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestDecideFormat(t *testing.T) {
+	dir := t.TempDir()
+	pad := func(head string) string { return head + strings.Repeat("\x00", 1024-len(head)) }
+	qcow := pad("QFI\xfb\x00\x00\x00\x03")
+	delta := pad("\x04\x22\x4d\x18\x60\x40\x82\x00\x00\x00\x00\x50\x2a\x4d\x18")
+	for _, c := range []struct {
+		name, content, forced string
+		want                  string // a format, or what the error says
+		code                  int
+	}{
+		{"disk", qcow, "", formatQcow2, 0},
+		{"disk.qcow2", qcow, "", formatQcow2, 0},
+		{"disk.qcow2", qcow, "raw", formatRaw, 0},
+		{"disk.qcow2", qcow, "qcow2", formatQcow2, 0},
+		{"disk.raw", qcow, "", "a guest's doing: say what it is with --format qcow2 or raw", exitUsage},
+		{"disk.img", qcow, "", "a guest's doing", exitUsage},
+		{"disk.IMG", qcow, "", "a guest's doing", exitUsage},
+		{"disk.dd", qcow, "", "a guest's doing", exitUsage},
+		{"disk.img", qcow, "qcow2", formatQcow2, 0},
+		{"disk.img", qcow, "raw", formatRaw, 0},
+		{"disk.img", pad("KDMV"), "", "a guest's doing: say what it is with --format raw", exitUsage},
+		{"disk.img", delta, "", "a guest's doing", exitUsage},
+		{"disk.img", pad("boot"), "", formatRaw, 0},
+		{"disk", "", "", formatRaw, 0},
+		{"disk", "QF", "", formatRaw, 0},
+		{"disk", pad("boot"), "qcow2", "starts like a raw, not like the qcow2", exitUsage},
+		{"disk.qcow2", pad("boot"), "", "does not start like one: --format raw", exitUsage},
+		{"x", delta, "", formatDelta, 0},
+		{"disk.vmdk", pad("KDMV\x01"), "", "is a VMDK image, which cbt does not read", exitUsage},
+		{"disk.vmdk", pad("# Disk DescriptorFile\nversion=1"), "", "VMDK descriptor", exitUsage},
+		{"disk.vhdx", pad("vhdxfile"), "", "VHDX", exitUsage},
+		{"disk.vhd", pad("conectix"), "", "VHD image", exitUsage},
+		{"fixed", pad("boot") + pad("")[:512] + "conectix" + pad("")[:504], "", "VHD image", exitUsage},
+		{"disk.vdi", pad(strings.Repeat("<", 64) + "\x7f\x10\xda\xbe"), "", "VDI", exitUsage},
+		{"disk.E01", pad("EVF\x09\x0d\x0a\xff\x00"), "", "EWF", exitUsage},
+		{"disk.gz", pad("\x1f\x8b\x08"), "", "gzip", exitUsage},
+		{"disk.gz", pad("\x1f\x8b\x08"), "raw", formatRaw, 0},
+		{"vm.save", pad("LibvirtQemudSave"), "", "saved machine state, which this version does not read", exitUsage},
+		{"state", pad("QEVM\x00\x00\x00\x03"), "", "saved machine state, which this version does not read", exitUsage},
+	} {
+		path := filepath.Join(dir, c.name)
+		if err := os.WriteFile(path, []byte(c.content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		var o opener
+		f, err := openFile(path, &o.reads, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := decideFormat(f, "--format", c.forced)
+		f.Close()
+		switch {
+		case c.code == 0:
+			if err != nil || got != c.want {
+				t.Errorf("%s %.8q, --format %q: %q, %v; want %s", c.name, c.content, c.forced, got, err, c.want)
+			}
+		case err == nil || !strings.Contains(err.Error(), c.want) || (&app{started: true}).exitCode(t.Context(), err) != c.code:
+			t.Errorf("%s %.8q, --format %q: %q, %v; want exit %d and %q", c.name, c.content, c.forced, got, err, c.code, c.want)
+		}
+	}
+}
+
+// A block device may hold anything a guest likes.
+func TestDeviceIsGuestWritten(t *testing.T) {
+	if !guestWritten(&file{path: "/dev/vg0/vm1", stat: fileStat{block: true}}) {
+		t.Error("a device's first bytes are believed")
+	}
+}

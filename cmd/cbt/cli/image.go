@@ -1,0 +1,216 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"sync/atomic"
+
+	"cbt/internal/imagelock"
+	"cbt/qcow2"
+	"cbt/sparse"
+)
+
+// maxChain is how many images may stand on one another.
+const maxChain = 256
+
+// image is an open file together with those it stands on.
+type image struct {
+	file   *file
+	format string
+	view   sparse.View // raw: the file; qcow2: the active state
+	qcow   *qcow2.Image
+	states map[int]*qcow2.View // snapshots that were asked for
+
+	backing     *image // nil if there is none
+	backingName string // as the image names it
+	data        *file  // external data file, nil if there is none
+	held        bool   // its read locks are
+}
+
+// load opens f, which it takes over, as an image of the given format, with all
+// that it stands on; above are the files that stand on it. With hold, the
+// active state is going to be read.
+func (o *opener) load(ctx context.Context, f *file, format string, p policy, above []fileID, hold bool) (*image, error) {
+	key := imageKey{f.stat.id(), format}
+	if img := o.images[key]; img != nil {
+		f.Close()
+		if hold {
+			return img, o.hold(img, len(above) > 0)
+		}
+		return img, nil
+	}
+	o.files = append(o.files, f)
+	img := &image{file: f, format: format, states: make(map[int]*qcow2.View)}
+	if hold {
+		if err := o.hold(img, len(above) > 0); err != nil {
+			return nil, err
+		}
+		if err := o.settle(ctx, f); err != nil {
+			return nil, err
+		}
+	}
+	var err error
+	if format == formatRaw {
+		err = img.openRaw()
+	} else {
+		err = o.loadQcow2(ctx, img, p, append(above, key.id))
+	}
+	if err != nil {
+		return nil, err
+	}
+	o.images[key] = img
+	return img, nil
+}
+
+func (img *image) openRaw() error {
+	raw, err := sparse.OpenRaw(img.file.File)
+	if err != nil {
+		return fmt.Errorf("%s: %w", img.file.path, err)
+	}
+	img.view = &countedView{raw, img.file.reads}
+	return nil
+}
+
+func (o *opener) loadQcow2(ctx context.Context, img *image, p policy, chain []fileID) (err error) {
+	var inner error // says more than what qcow2 makes of it
+	img.qcow, err = qcow2.Open(img.file, img.file.stat.size, qcow2.Options{
+		Backing: func(name, format string) (sparse.View, error) {
+			img.backing, inner = o.loadBacking(ctx, img.file, name, format, p, chain)
+			if inner != nil {
+				return nil, inner
+			}
+			img.backingName = name
+			return img.backing.view, nil
+		},
+		Data: func(name string) (io.ReaderAt, int64, error) {
+			img.data, inner = o.loadData(ctx, img.file, name, p, chain)
+			if inner != nil {
+				return nil, 0, inner
+			}
+			return img.data, img.data.stat.size, nil
+		},
+		AllowCorrupt: o.Force,
+	})
+	switch {
+	case inner != nil:
+		return inner
+	case errors.Is(err, qcow2.ErrCorrupt):
+		return usageErrorf("%s: %w (--force reads it as it is)", img.file.path, err)
+	case err != nil:
+		return fmt.Errorf("%s: %w", img.file.path, err)
+	}
+	img.view = img.qcow.Active()
+	if img.qcow.Dirty() {
+		o.warn("%s: is marked dirty: a machine did not close it; what it flushed is read", img.file.path)
+	}
+	return nil
+}
+
+func (o *opener) loadBacking(ctx context.Context, owner *file, name, format string, p policy, chain []fileID) (*image, error) {
+	if format == "" {
+		format = o.BackingFormat
+	}
+	if format == "" {
+		return nil, usageErrorf("%s: names no format for its %s %q: --backing-format qcow2 or raw", owner.path, backingFile, name)
+	}
+	if format != formatRaw && format != formatQcow2 {
+		return nil, fmt.Errorf("%s: %s %q has the format %q, which cbt does not read", owner.path, backingFile, name, format)
+	}
+	f, err := o.openNamed(owner, backingFile, name, p)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkChain(owner, backingFile, name, f, chain); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return o.load(ctx, f, format, p, chain, true)
+}
+
+func (o *opener) loadData(ctx context.Context, owner *file, name string, p policy, chain []fileID) (*file, error) {
+	f, err := o.openNamed(owner, dataFile, name, p)
+	if err != nil {
+		return nil, err
+	}
+	o.files = append(o.files, f)
+	if err := checkChain(owner, dataFile, name, f, chain); err != nil {
+		return nil, err
+	}
+	img := &image{file: f}
+	if err := o.hold(img, true); err != nil {
+		return nil, err
+	}
+	return f, o.settle(ctx, f)
+}
+
+func checkChain(owner *file, role, name string, f *file, chain []fileID) error {
+	switch {
+	case slices.Contains(chain, f.stat.id()):
+		return fmt.Errorf("%s: %s %q closes a loop", owner.path, role, name)
+	case len(chain) >= maxChain:
+		return fmt.Errorf("%s: %s %q is number %d of its chain, %d are the limit", owner.path, role, name, len(chain)+1, maxChain)
+	}
+	return nil
+}
+
+// hold keeps machines that would write to img from starting until it is
+// closed.
+func (o *opener) hold(img *image, below bool) error {
+	if img.held || o.metadataOnly {
+		return nil
+	}
+	err := imagelock.HoldRead(img.file.File)
+	switch {
+	case errors.Is(err, imagelock.ErrBusy) && below:
+		return busy("%s: another program writes to this backing or data file: %w", img.file.path, err)
+	case errors.Is(err, imagelock.ErrBusy):
+		return busy("%s: a running machine or another program writes to it: take a snapshot and name that (%s@NAME), or shut the machine down: %w",
+			img.file.path, img.file.path, err)
+	case err != nil:
+		o.warn("%s: cannot be locked, so a machine that starts meanwhile is not noticed: %v", img.file.path, err)
+	}
+	img.held = true
+	return nil
+}
+
+// snapshot returns one and the same view for one and the same snapshot.
+func (img *image) snapshot(i int) (*qcow2.View, error) {
+	if v := img.states[i]; v != nil {
+		return v, nil
+	}
+	v, err := img.qcow.Snapshot(i)
+	if err == nil {
+		img.states[i] = v
+	}
+	return v, err
+}
+
+// changed says whether a file of the chain was written to since it was opened.
+func (img *image) changed() error {
+	for ; img != nil; img = img.backing {
+		if err := img.file.changed(); err != nil {
+			return err
+		}
+		if img.data != nil {
+			if err := img.data.changed(); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// countedView adds up what is read from a raw image.
+type countedView struct {
+	sparse.View
+	reads *atomic.Int64
+}
+
+func (v *countedView) ReadAt(p []byte, off int64) (int, error) {
+	n, err := v.View.ReadAt(p, off)
+	v.reads.Add(int64(n))
+	return n, err
+}

@@ -1,0 +1,137 @@
+package cli
+
+import (
+	"context"
+
+	"github.com/spf13/cobra"
+
+	"cbt/qcow2"
+)
+
+type infoOptions struct {
+	source openerOptions
+	ref    refOptions
+}
+
+// infoDelta describes the delta at path; commands that know deltas set it.
+var infoDelta func(a *app, ctx context.Context, path string) error
+
+func newInfoCommand(a *app) *cobra.Command {
+	opt := &infoOptions{}
+	c := &cobra.Command{
+		Use:   "info REF",
+		Short: "say what an image is",
+		Long: `info says what an image is: format, sizes, snapshots with their time and RAM size,
+bitmaps, features, the files it stands on and, where REF is frozen, the point
+that deltas know it by. With --json it has the keys of
+qemu-img info --output=json where they exist. It takes images that a machine
+is using, and those whose backing file is missing or not allowed.`,
+		Example: `  cbt info disk.qcow2
+  cbt info --json disk.qcow2@monday`,
+		Annotations: exits(exitDone, exitFailed, exitUsage),
+		Args:        wantArgs("REF"),
+		RunE: func(c *cobra.Command, args []string) error {
+			return a.info(c.Context(), args[0], opt)
+		},
+	}
+	opt.source.addFlags(c.Flags())
+	opt.ref.addFlags(c.Flags(), "", "REF")
+	return c
+}
+
+func (a *app) info(ctx context.Context, ref string, opt *infoOptions) error {
+	o, err := a.newOpener(opt.source)
+	if err != nil {
+		return err
+	}
+	defer a.closeOpener(o)
+	o.metadataOnly = true
+	d, err := o.describe(ctx, a, ref, opt.ref)
+	if err != nil || d == nil {
+		return err
+	}
+	if a.json {
+		return writeJSON(a.Stdout, d.json())
+	}
+	return d.print(a.Stdout)
+}
+
+// description is what info knows of an image.
+type description struct {
+	file     *file
+	format   string
+	size     int64 // bytes of the disk that REF names
+	point    string
+	qcow     *qcow2.Image    // nil unless it is one
+	snapshot *qcow2.Snapshot // if REF names one
+	bitmaps  []qcow2.Bitmap
+	img      *image  // with all that it stands on; nil if that was not possible
+	problems []error // why it was not, and what else cannot be told
+}
+
+// describe opens what ref names for its metadata. Without an error it returns
+// nil if it printed a delta itself.
+func (o *opener) describe(ctx context.Context, a *app, ref string, opt refOptions) (*description, error) {
+	r, f, format, err := o.locate(ref, opt)
+	if err != nil {
+		return nil, err
+	}
+	if f != nil {
+		o.files = append(o.files, f)
+	}
+	if format == formatDelta {
+		if infoDelta == nil {
+			return nil, usageErrorf("%s: is a delta, which this command does not take", ref)
+		}
+		return nil, infoDelta(a, ctx, r.path)
+	}
+	d := &description{file: f, format: format, size: f.stat.size}
+	if format == formatRaw {
+		d.point = rawPoint(f.stat)
+		if o.rawPoint != nil {
+			if d.point, err = o.rawPoint(r.path, d.point); err != nil {
+				d.problems = append(d.problems, err)
+			}
+		}
+		return d, nil
+	}
+	return d, o.describeQcow2(ctx, d, r, opt)
+}
+
+func (o *opener) describeQcow2(ctx context.Context, d *description, r reference, opt refOptions) (err error) {
+	img := &image{file: d.file, format: formatQcow2, states: make(map[int]*qcow2.View)}
+	p := policy{own: ownDirs(d.file), allow: o.allow}
+	if problem := o.loadQcow2(ctx, img, p, []fileID{d.file.stat.id()}); problem == nil {
+		d.img, d.qcow = img, img.qcow
+	} else {
+		d.problems = append(d.problems, problem)
+		if d.qcow, err = o.inspect(d.file); err != nil {
+			return err // the trouble is not in what it stands on
+		}
+	}
+	d.size = int64(d.qcow.Header().Size)
+	if d.bitmaps, err = d.qcow.Bitmaps(); err != nil {
+		d.problems = append(d.problems, err)
+	}
+	if !r.byName && !r.byID {
+		if o.Frozen && d.img != nil {
+			d.point = activePoint(img)
+		}
+		return nil
+	}
+	table := d.qcow.Snapshots()
+	i, err := r.find(table, opt)
+	if err != nil {
+		return err
+	}
+	d.snapshot, d.size = &table[i], table[i].DiskSize
+	d.point = d.pointOf(d.snapshot)
+	return nil
+}
+
+func (d *description) pointOf(s *qcow2.Snapshot) string {
+	if d.img == nil {
+		return ""
+	}
+	return snapshotPoint(d.img, s)
+}

@@ -1,0 +1,124 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"cbt/qcow2"
+)
+
+// timeLayout is how instants are printed, always in UTC.
+const timeLayout = "2006-01-02 15:04:05Z"
+
+func (d *description) print(w io.Writer) error {
+	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	row := func(key, format string, args ...any) {
+		fmt.Fprintf(t, "%s:\t%s\n", key, fmt.Sprintf(format, args...))
+	}
+	row("image", "%s", printable(d.file.path))
+	if s := d.snapshot; s != nil {
+		row("snapshot", "%s (id %s) of %s", printable(s.Name), printable(s.ID), s.Date.Format(timeLayout))
+	}
+	if d.qcow != nil {
+		row("format", "%s, compat %s", d.format, compat(d.qcow.Header()))
+	} else {
+		row("format", "%s", d.format)
+	}
+	row("virtual size", "%s (%d bytes)", formatSize(d.size), d.size)
+	row("disk size", "%s", formatSize(d.file.stat.stored))
+	if d.qcow != nil {
+		d.printQcow2(row)
+	}
+	if d.point != "" {
+		row("point", "%s", d.point)
+	}
+	for _, err := range d.problems {
+		row("problem", "%s", oneLine(err.Error()))
+	}
+	if err := t.Flush(); err != nil || d.qcow == nil {
+		return err
+	}
+	if err := d.printSnapshots(w); err != nil {
+		return err
+	}
+	return d.printBitmaps(w)
+}
+
+func (d *description) printQcow2(row func(key, format string, args ...any)) {
+	h := d.qcow.Header()
+	row("cluster size", "%s", formatSize(h.ClusterSize()))
+	row("compression", "%s", compression(h))
+	row("refcounts", "%d bits", 1<<h.RefcountOrder)
+	incompatible, compatible, autoclear := d.qcow.FeatureNames()
+	var features []string
+	for _, name := range append(append(incompatible, compatible...), autoclear...) {
+		features = append(features, printable(name))
+	}
+	if len(features) > 0 {
+		row("features", "%s", strings.Join(features, ", "))
+	}
+	if h.HasDataFile() {
+		row("data file", "%s", printable(d.qcow.DataFile()))
+	}
+	if h.BackingFile != "" {
+		format := d.qcow.BackingFormat()
+		if format == "" {
+			format = "no format named"
+		}
+		row("backing file", "%s (%s)", printable(h.BackingFile), printable(format))
+	}
+	if d.img != nil {
+		for b := d.img.backing; b != nil; b = b.backing {
+			row("  stands on", "%s, %s, %s", printable(b.file.real), b.format, formatSize(b.view.Size()))
+		}
+	}
+}
+
+func (d *description) printSnapshots(w io.Writer) error {
+	table := d.qcow.Snapshots()
+	if len(table) == 0 || d.snapshot != nil {
+		return nil
+	}
+	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	fmt.Fprint(t, "\nsnapshots:\n  ID\tNAME\tDATE\tDISK\tRAM\tCLOCK\n")
+	for _, s := range table {
+		ram := "-"
+		if s.VMStateSize > 0 {
+			ram = formatSize(int64(min(s.VMStateSize, 1<<63-1)))
+		}
+		fmt.Fprintf(t, "  %s\t%s\t%s\t%s\t%s\t%s\n", printable(s.ID), printable(s.Name),
+			s.Date.Format(timeLayout), formatSize(s.DiskSize), ram, formatClock(s.VMClock))
+	}
+	return t.Flush()
+}
+
+func (d *description) printBitmaps(w io.Writer) error {
+	if len(d.bitmaps) == 0 {
+		return nil
+	}
+	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	fmt.Fprint(t, "\nbitmaps:\n  NAME\tGRANULARITY\tSTATE\n")
+	for _, b := range d.bitmaps {
+		fmt.Fprintf(t, "  %s\t%s\t%s\n", printable(b.Name), formatSize(1<<b.Granularity), bitmapState(b))
+	}
+	return t.Flush()
+}
+
+func bitmapState(b qcow2.Bitmap) string {
+	switch {
+	case b.Flags&qcow2.BitmapInUse != 0:
+		return "in use: its bits are not to be trusted"
+	case b.Flags&qcow2.BitmapAuto != 0:
+		return "recording"
+	}
+	return "disabled"
+}
+
+// formatClock is how long a guest had run: hours, minutes, seconds.
+func formatClock(d time.Duration) string {
+	ms := uint64(d) / uint64(time.Millisecond)
+	return fmt.Sprintf("%02d:%02d:%02d.%03d", ms/3600000, ms/60000%60, ms/1000%60, ms%1000)
+}

@@ -1,0 +1,67 @@
+package cli
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/cobra/doc"
+)
+
+// manDate is that of the version, so that the same program writes the same
+// pages on every day.
+var manDate = time.Date(2026, time.November, 1, 0, 0, 0, 0, time.UTC)
+
+func newManCommand(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "man DIR",
+		Short: "write the manual pages into a directory",
+		Long: `man writes one manual page for each command, cbt.1, cbt-info.1 and so on, into a
+directory, which is made if it is missing. Pages that are there are replaced.`,
+		Example: `  cbt man ./man
+  man ./man/cbt-info.1`,
+		Annotations: exits(exitDone, exitFailed, exitUsage),
+		Args:        wantArgs("DIR"),
+		RunE: func(c *cobra.Command, args []string) error {
+			if err := os.MkdirAll(args[0], 0o755); err != nil {
+				return err
+			}
+			root := c.Root()
+			for _, c := range append(root.Commands(), root) {
+				if err := writeManPage(args[0], c); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}
+}
+
+func writeManPage(dir string, c *cobra.Command) error {
+	page, err := manPage(c)
+	if err != nil {
+		return err
+	}
+	name := strings.ReplaceAll(c.CommandPath(), " ", "-") + ".1"
+	return os.WriteFile(filepath.Join(dir, name), page, 0o644)
+}
+
+// manPage is cobra's page with the exit status before its last section.
+func manPage(c *cobra.Command) ([]byte, error) {
+	var b bytes.Buffer
+	header := &doc.GenManHeader{Section: "1", Date: &manDate, Source: "cbt " + Version, Manual: "cbt manual"}
+	c.DisableAutoGenTag = true
+	if err := doc.GenMan(c, header, &b); err != nil {
+		return nil, err
+	}
+	status := fmt.Sprintf(".SH EXIT STATUS\n.EX\n%s.EE\n", c.Annotations["exit"])
+	page, rest, found := strings.Cut(b.String(), ".SH SEE ALSO")
+	if found {
+		rest = ".SH SEE ALSO" + rest
+	}
+	return []byte(strings.TrimRight(page, "\n") + "\n" + status + rest), nil
+}

@@ -1,0 +1,186 @@
+package cli
+
+import (
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"cbt/internal/testtool"
+	"cbt/qcow2"
+)
+
+func pointOf(t *testing.T, ref string, opt openerOptions) string {
+	t.Helper()
+	return mustOpen(t, newTestOpener(t, opt), ref, refOptions{}).Point
+}
+
+func TestPoints(t *testing.T) {
+	testtool.Need(t, "qemu-img")
+	t.Chdir(t.TempDir())
+	qemuImg := func(args ...string) { t.Helper(); testtool.Run(t, "qemu-img", args...) }
+	qemuImg("create", "-q", "-f", "raw", "base.raw", "1M")
+	qemuImg("create", "-q", "-f", "qcow2", "-b", "base.raw", "-F", "raw", "a.qcow2")
+	qemuImg("snapshot", "-c", "daily", "a.qcow2")
+	testtool.Run(t, "cp", "-p", "a.qcow2", "b.qcow2")
+
+	a := pointOf(t, "a.qcow2@daily", openerOptions{})
+	if !strings.HasPrefix(a, "qcow2:") || len(a) != len("qcow2:")+64 {
+		t.Fatalf("point %q", a)
+	}
+	same := func(why, ref string) {
+		t.Helper()
+		if p := pointOf(t, ref, openerOptions{}); p != a {
+			t.Errorf("%s: %s, want %s", why, p, a)
+		}
+	}
+	other := func(why, ref string) string {
+		t.Helper()
+		p := pointOf(t, ref, openerOptions{})
+		if p == a || p == "" {
+			t.Errorf("%s: %q", why, p)
+		}
+		return p
+	}
+	other("the copy of the image, another disk with the same table", "b.qcow2@daily")
+	same("asked again", "./a.qcow2@daily")
+	if err := os.Rename("a.qcow2", "renamed"); err != nil {
+		t.Fatal(err)
+	}
+	same("renamed", "renamed@daily")
+	qemuImg("snapshot", "-c", "later", "renamed")
+	same("a later snapshot", "renamed@daily")
+	other("the later snapshot", "renamed@later")
+	testtool.Run(t, "qemu-io", "-c", "write 0 64k", "renamed")
+	same("the active state written", "renamed@daily")
+	qemuImg("snapshot", "-d", "later", "renamed")
+	same("the later one deleted", "renamed@daily")
+
+	now := time.Now()
+	if err := os.Chtimes("base.raw", now, now); err != nil {
+		t.Fatal(err)
+	}
+	a = other("the backing file written", "renamed@daily")
+	qemuImg("snapshot", "-d", "daily", "renamed")
+	qemuImg("snapshot", "-c", "daily", "renamed")
+	a = other("deleted and made again", "renamed@daily")
+	if err := os.Rename("base.raw", "base.old"); err != nil {
+		t.Fatal(err)
+	}
+	testtool.Run(t, "cp", "-p", "base.old", "base.raw")
+	other("another backing file with the same name, size and mtime", "renamed@daily")
+
+	if p := pointOf(t, "renamed", openerOptions{}); p != "" {
+		t.Errorf("an active state has the point %s", p)
+	}
+	frozen := pointOf(t, "renamed", openerOptions{Frozen: true})
+	if frozen == "" || frozen != pointOf(t, "renamed", openerOptions{Frozen: true}) {
+		t.Errorf("--frozen: %q", frozen)
+	}
+	overwrite(t, "renamed")
+	if p := pointOf(t, "renamed", openerOptions{Frozen: true}); p == frozen {
+		t.Error("--frozen: a write does not end the point")
+	}
+}
+
+func TestRawPoints(t *testing.T) {
+	t.Chdir(t.TempDir())
+	if err := os.WriteFile("disk.raw", make([]byte, 4096), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	a := pointOf(t, "disk.raw", openerOptions{})
+	if !strings.HasPrefix(a, "raw:") {
+		t.Fatalf("point %q", a)
+	}
+	if err := os.Rename("disk.raw", "other.raw"); err != nil {
+		t.Fatal(err)
+	}
+	if p := pointOf(t, "other.raw", openerOptions{}); p != a {
+		t.Errorf("renamed: %s, was %s", p, a)
+	}
+	testtool.Run(t, "cp", "-p", "other.raw", "copy.raw")
+	if p := pointOf(t, "copy.raw", openerOptions{}); p == a {
+		t.Error("a copy has the point of its original")
+	}
+	overwrite(t, "other.raw")
+	if p := pointOf(t, "other.raw", openerOptions{}); p == a {
+		t.Error("a write does not end the point")
+	}
+	if p := rawPoint(fileStat{block: true, size: 4096}); p != "" {
+		t.Errorf("a device has the point %s", p)
+	}
+}
+
+// Each thing that identifies a snapshot is part of its point.
+func TestSnapshotPointCoversAll(t *testing.T) {
+	old := time.Unix(1e9, 5)
+	snap := qcow2.Snapshot{ID: "1", Name: "daily", Date: old, VMClock: 1, L1Offset: 0x10000, L1Entries: 1, DiskSize: 4096, VMStateSize: 7}
+	stat := fileStat{dev: 1, ino: 2, size: 3, mtime: old, btime: old}
+	img := func(s fileStat) *image { return &image{file: &file{stat: s}} }
+	over := func(name string, base fileStat) *image {
+		return &image{file: &file{stat: stat}, backingName: name, backing: &image{file: &file{stat: base}, format: formatRaw}}
+	}
+	points := map[string]string{}
+	add := func(why string, i *image, s qcow2.Snapshot) {
+		t.Helper()
+		p := snapshotPoint(i, &s)
+		if p == "" {
+			t.Fatalf("%s: no point", why)
+		}
+		for other, q := range points {
+			if p == q {
+				t.Errorf("%s has the point of %s", why, other)
+			}
+		}
+		points[why] = p
+	}
+	vary := func(why string, change func(*qcow2.Snapshot)) {
+		t.Helper()
+		s := snap
+		change(&s)
+		add(why, img(stat), s)
+	}
+	add("the snapshot", img(stat), snap)
+	vary("id", func(s *qcow2.Snapshot) { s.ID = "2" })
+	vary("name", func(s *qcow2.Snapshot) { s.Name = "weekly" })
+	vary("id and name run together", func(s *qcow2.Snapshot) { s.ID, s.Name = "1d", "aily" })
+	vary("date", func(s *qcow2.Snapshot) { s.Date = old.Add(time.Second) })
+	vary("date, ns", func(s *qcow2.Snapshot) { s.Date = old.Add(1) })
+	vary("clock", func(s *qcow2.Snapshot) { s.VMClock++ })
+	vary("L1 offset", func(s *qcow2.Snapshot) { s.L1Offset += 0x10000 })
+	vary("L1 entries", func(s *qcow2.Snapshot) { s.L1Entries++ })
+	vary("disk size", func(s *qcow2.Snapshot) { s.DiskSize += 512 })
+	vary("state size", func(s *qcow2.Snapshot) { s.VMStateSize++ })
+
+	inode, born, noBirth := stat, stat, stat
+	inode.ino++
+	born.btime = old.Add(1)
+	noBirth.btime = time.Time{}
+	add("inode", img(inode), snap)
+	add("birth", img(born), snap)
+	add("no birth time", img(noBirth), snap)
+	noBirth.dev++
+	add("no birth time, other device", img(noBirth), snap)
+
+	base := fileStat{dev: 1, ino: 9, size: 4096, mtime: old, btime: old}
+	add("a backing file", over("base", base), snap)
+	add("its name", over("base2", base), snap)
+	written, grown, replaced := base, base, base
+	written.mtime = old.Add(1)
+	grown.size++
+	replaced.ino++
+	add("written", over("base", written), snap)
+	add("grown", over("base", grown), snap)
+	add("replaced", over("base", replaced), snap)
+
+	// With a birth time the device number may change, with the next boot.
+	moved := stat
+	moved.dev++
+	if p := snapshotPoint(img(moved), &snap); p != points["the snapshot"] {
+		t.Error("another device number changes the point")
+	}
+	base.block = true
+	if p := snapshotPoint(over("base", base), &snap); p != "" {
+		t.Errorf("over a device: %s", p)
+	}
+}

@@ -1,0 +1,159 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/pflag"
+
+	"cbt/qcow2"
+)
+
+// refOptions is what flags say about one reference.
+type refOptions struct {
+	Snapshot   string // --snapshot: a name that "@" could not hold
+	SnapshotID string // --snapshot-id
+	Format     string // --format
+	Path       bool   // --path: the reference is a path, whatever "@" it holds
+
+	prefix string // of the flags' names: "", "old-", "new-"
+}
+
+// addFlags registers the flags of one reference: --snapshot, --snapshot-id and
+// --path, with prefix "old-" --old-snapshot and so on. which says in the help
+// whose they are: "REF", "OLD". Where prefix is empty, --format comes with
+// openerOptions.
+func (o *refOptions) addFlags(fs *pflag.FlagSet, prefix, which string) {
+	o.prefix = prefix
+	fs.StringVar(&o.Snapshot, prefix+"snapshot", "", "internal snapshot `NAME` of "+which)
+	fs.StringVar(&o.SnapshotID, prefix+"snapshot-id", "", "internal snapshot of "+which+" by its `ID`")
+	fs.BoolVar(&o.Path, prefix+"path", false, which+" is a path as it stands, no PATH@SNAPSHOT")
+	if prefix != "" {
+		fs.StringVar(&o.Format, prefix+"format", "", "format of "+which+": qcow2 or raw")
+	}
+}
+
+func (o *refOptions) flag(name string) string { return "--" + o.prefix + name }
+
+// reference is what a REF means: a file and, perhaps, a snapshot in it.
+type reference struct {
+	path   string
+	byName bool // want is a snapshot's name
+	byID   bool // want is a snapshot's ID
+	want   string
+}
+
+func (r reference) String() string {
+	switch {
+	case r.byName:
+		return r.path + "@" + r.want
+	case r.byID:
+		return r.path + " snapshot id " + r.want
+	}
+	return r.path
+}
+
+// unsupported prefixes of references, and what they stand for.
+var refPrefixes = map[string]string{
+	"lvm:":  "a logical volume",
+	"thin:": "a device of a thin pool",
+}
+
+// parseRef finds out what ref means: an existing path is that file, anything
+// else is split at its last "@". has says whether the file of that path has a
+// snapshot of that name, for references that could mean both.
+func parseRef(ref string, opt refOptions, has func(path, name string) bool) (reference, error) {
+	for prefix, what := range refPrefixes {
+		if strings.HasPrefix(ref, prefix) {
+			return reference{}, usageErrorf("%s: is %s, which this version does not read (a file of that name is ./%s)", ref, what, ref)
+		}
+	}
+	switch {
+	case ref == "":
+		return reference{}, usageErrorf("a reference is empty: is a variable unset?")
+	case opt.Snapshot != "" && opt.SnapshotID != "":
+		return reference{}, usageErrorf("%s and %s exclude each other", opt.flag("snapshot"), opt.flag("snapshot-id"))
+	case opt.Snapshot != "":
+		return reference{path: ref, byName: true, want: opt.Snapshot}, nil
+	case opt.SnapshotID != "":
+		return reference{path: ref, byID: true, want: opt.SnapshotID}, nil
+	case opt.Path:
+		return reference{path: ref}, nil
+	}
+	at := strings.LastIndexByte(ref, '@')
+	if at <= 0 {
+		return reference{path: ref}, nil
+	}
+	path, name := ref[:at], ref[at+1:]
+	split := exists(path)
+	switch {
+	case exists(ref) && split && has(path, name):
+		return reference{}, usageErrorf("%s: may be the file of that name (%s), or snapshot %s of %s (%s %s)",
+			ref, opt.flag("path"), printable(name), path, opt.flag("snapshot"), shellQuote(name))
+	case exists(ref):
+		return reference{path: ref}, nil
+	case !split:
+		return reference{}, fmt.Errorf("%s: no such file, and no file %s that could have a snapshot %s (a name that holds @ goes with %s)",
+			ref, path, printable(name), opt.flag("snapshot"))
+	case name == "":
+		return reference{}, usageErrorf("%s: no snapshot name after the @", ref)
+	}
+	return reference{path: path, byName: true, want: name}, nil
+}
+
+// exists says whether there is something at path. What cannot be looked at
+// counts: opening it says why.
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil || !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) && !errors.Is(err, syscall.ENAMETOOLONG)
+}
+
+// find returns the place of the snapshot that r means in the table.
+func (r reference) find(table []qcow2.Snapshot, opt refOptions) (int, error) {
+	var fits, other []int
+	for i, s := range table {
+		switch {
+		case r.byName && s.Name == r.want, r.byID && s.ID == r.want:
+			fits = append(fits, i)
+		case r.byName && s.ID == r.want:
+			other = append(other, i)
+		}
+	}
+	switch {
+	case len(fits) == 1:
+		return fits[0], nil
+	case len(fits) > 1 && r.byName:
+		return 0, usageErrorf("%s: %d snapshots have the name %s: choose with %s: %s",
+			r.path, len(fits), printable(r.want), opt.flag("snapshot-id"), listSnapshots(table, fits))
+	case len(fits) > 1:
+		return 0, fmt.Errorf("%s: %d snapshots have the id %s: the image is damaged", r.path, len(fits), printable(r.want))
+	case len(other) > 0:
+		return 0, fmt.Errorf("%s: no snapshot has the name %s, but one has that id: %s %s", r.path, printable(r.want), opt.flag("snapshot-id"), shellQuote(r.want))
+	case len(table) == 0:
+		return 0, fmt.Errorf("%s: has no snapshots, so none called %s", r.path, printable(r.want))
+	}
+	all := make([]int, len(table))
+	for i := range all {
+		all[i] = i
+	}
+	return 0, fmt.Errorf("%s: no snapshot %s; there are: %s", r.path, printable(r.want), listSnapshots(table, all))
+}
+
+// listSnapshots describes the snapshots at the given places, not too many.
+func listSnapshots(table []qcow2.Snapshot, places []int) string {
+	const most = 10
+	var list []string
+	for n, i := range places {
+		if n == most {
+			list = append(list, fmt.Sprintf("and %d more", len(places)-n))
+			break
+		}
+		s := table[i]
+		list = append(list, fmt.Sprintf("id %s %s of %s", printable(s.ID), printable(s.Name), s.Date.Format(timeLayout)))
+	}
+	return strings.Join(list, ", ")
+}

@@ -1,0 +1,66 @@
+package cli
+
+import (
+	"bufio"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// openCall is a line of strace -f -y: the directory descriptor, the name, the
+// flags and what came of it.
+var openCall = regexp.MustCompile(`(?:openat2?\((?:AT_FDCWD(?:<([^>]*)>)?|[0-9]+<([^>]*)>), |open\()"((?:[^"\\]|\\.)*)"(?:\.\.\.)?, \{?(?:flags=)?([A-Z_|0-9]+)`)
+
+// ours are the files that a Go program opens for itself.
+var ours = regexp.MustCompile(`^(/sys/|/dev/null$|/proc/(self|stat|cpuinfo|sys|meminfo|[0-9]+)/?|/etc/(localtime|ld\.so)|/lib|/usr/lib)`)
+
+// scriptOpens reads what strace -f -y -e trace=open,openat,openat2 -o trace
+// noted and fails if a file was opened outside the given directories, be it
+// only to look at it. The descriptors that /proc/self/fd leads to were opened
+// by a name before.
+func scriptOpens(ts *testscript.TestScript, neg bool, args []string) {
+	f, err := os.Open(ts.MkAbs("trace"))
+	ts.Check(err)
+	defer f.Close()
+	opened := 0
+	lines := bufio.NewScanner(f)
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		line := lines.Text()
+		if strings.Contains(line, "execve(") || !strings.Contains(line, "open") {
+			continue
+		}
+		m := openCall.FindStringSubmatch(line)
+		if m == nil {
+			if strings.Contains(line, "resumed>") || strings.Contains(line, "+++") || strings.Contains(line, "---") {
+				continue
+			}
+			ts.Fatalf("cannot read the line %s", line)
+		}
+		name := m[3]
+		if ours.MatchString(name) {
+			continue
+		}
+		if !filepath.IsAbs(name) {
+			name = filepath.Join(m[1]+m[2], name)
+		}
+		if strings.Contains(m[4], "O_WRONLY") || strings.Contains(m[4], "O_RDWR") || strings.Contains(m[4], "O_CREAT") {
+			ts.Fatalf("opened for writing: %s", line)
+		}
+		opened++
+		inside := false
+		for _, dir := range args {
+			inside = inside || within(ts.MkAbs(dir), name)
+		}
+		if !inside {
+			ts.Fatalf("opened outside %s: %s", args, line)
+		}
+	}
+	ts.Check(lines.Err())
+	if (opened == 0) != neg {
+		ts.Fatalf("%d files were opened", opened)
+	}
+}
