@@ -212,10 +212,10 @@ func firstDifference(a, b []byte, at int, even, odd uint64) int {
 	le := binary.LittleEndian
 	for at&15 == 0 && len(a)-at >= 64 {
 		x, y := a[at:at+64:at+64], b[at:at+64:at+64]
-		d := le.Uint64(x) ^ le.Uint64(y) | le.Uint64(x[16:]) ^ le.Uint64(y[16:]) |
-			le.Uint64(x[32:]) ^ le.Uint64(y[32:]) | le.Uint64(x[48:]) ^ le.Uint64(y[48:])
-		e := le.Uint64(x[8:]) ^ le.Uint64(y[8:]) | le.Uint64(x[24:]) ^ le.Uint64(y[24:]) |
-			le.Uint64(x[40:]) ^ le.Uint64(y[40:]) | le.Uint64(x[56:]) ^ le.Uint64(y[56:])
+		d := (le.Uint64(x) ^ le.Uint64(y)) | (le.Uint64(x[16:]) ^ le.Uint64(y[16:])) |
+			(le.Uint64(x[32:]) ^ le.Uint64(y[32:])) | (le.Uint64(x[48:]) ^ le.Uint64(y[48:]))
+		e := (le.Uint64(x[8:]) ^ le.Uint64(y[8:])) | (le.Uint64(x[24:]) ^ le.Uint64(y[24:])) |
+			(le.Uint64(x[40:]) ^ le.Uint64(y[40:])) | (le.Uint64(x[56:]) ^ le.Uint64(y[56:]))
 		if d&even|e&odd != 0 {
 			break
 		}

@@ -87,12 +87,17 @@ func (v *View) mapRows(off, n int64, depth int, yield func(MapExtent, error) boo
 // behind its end zeros that nobody stores.
 func (v *View) mapBelow(r run, depth int, yield func(MapExtent, error) bool) bool {
 	inside := v.img.insideBacking(r.off, r.n)
-	if inside > 0 {
-		if below, ok := v.img.backing.(*View); ok {
-			if !below.mapRows(r.off, inside, depth+1, yield) {
-				return false
-			}
-		} else if !mapRaw(v.img.backing, r.off, inside, depth+1, yield) {
+	switch below := v.img.backing.(type) {
+	case nil:
+	case *View:
+		if !below.mapRows(r.off, inside, depth+1, yield) {
+			return false
+		}
+	default:
+		// QEMU counts sectors: the last one of a raw file goes to its end.
+		sectors := below.Size() + -below.Size()&511
+		inside = max(0, min(r.n, sectors-r.off))
+		if !mapRaw(below, r.off, inside, depth+1, yield) {
 			return false
 		}
 	}
@@ -107,9 +112,10 @@ func (v *View) mapBelow(r run, depth int, yield func(MapExtent, error) bool) boo
 }
 
 // mapRaw yields the rows of a backing file that is no qcow2 image: holes of a
-// raw file have an offset like its data.
+// raw file have an offset like its data, and so has what it lacks.
 func mapRaw(v sparse.View, off, n int64, depth int, yield func(MapExtent, error) bool) bool {
-	for e, err := range v.Extents(off, n) {
+	inside := max(0, min(n, v.Size()-off))
+	for e, err := range sparse.Fill(v.Extents(min(off, v.Size()), inside), off, n, sparse.Hole) {
 		if err != nil {
 			yield(MapExtent{}, err)
 			return false
