@@ -32,7 +32,7 @@ type VerifyOptions struct {
 // all that the format has checks for. An error is a *sparse.FormatError (it
 // may wrap ErrTruncated), an *UnknownFeatureError, or one of r's.
 func Verify(ctx context.Context, r io.Reader, opt VerifyOptions) (Header, Summary, error) {
-	s := &scanner{r: bufio.NewReaderSize(r, 1<<20), sum: sha256.New(), progress: opt.Progress}
+	s := &scanner{r: bufio.NewReaderSize(r, 64<<10), sum: sha256.New(), progress: opt.Progress}
 	if err := s.readHeader(); err != nil {
 		return Header{}, Summary{}, err
 	}
@@ -217,7 +217,7 @@ func (s *scanner) count(c *scanned) {
 
 // finish reads index and trailer and compares them with what came before.
 func (s *scanner) finish() (Summary, error) {
-	if _, err := s.r.Peek(1); err == io.EOF {
+	if _, err := s.r.Peek(frameHeadSize); err == io.EOF {
 		return Summary{}, &sparse.FormatError{Struct: "delta", Off: s.off, Err: ErrTruncated}
 	}
 	if err := s.order.end(s.off); err != nil {
