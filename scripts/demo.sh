@@ -12,7 +12,9 @@ exec 2>&1
 mkdir backup
 gzip -dc "$testdata/demo.qcow2.gz" >demo.qcow2
 
-say() { printf '\n\033[1m# %s\033[0m\n' "$*"; }
+bold='' plain=''
+[ ! -t 1 ] || bold=$'\033[1m' plain=$'\033[0m'
+say() { printf '\n%s# %s%s\n' "$bold" "$*" "$plain"; }
 run() {
 	echo "\$ cbt $*"
 	"$cbt" "$@"
