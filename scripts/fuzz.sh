@@ -3,9 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-for package in $(go list ./...); do
-	for target in $(go test -list '^Fuzz' "$package" | grep '^Fuzz' || true); do
-		echo "== $package $target, $1"
-		go test -run '^$' -fuzz "^$target\$" -fuzztime "$1" "$package"
-	done
+grep -r --include='*_test.go' -oE '^func Fuzz[A-Za-z0-9_]+' . | sort | while IFS=: read -r file name; do
+	echo "== ${name#func }, $1"
+	go test -run '^$' -fuzz "^${name#func }\$" -fuzztime "$1" "$(dirname "$file")"
 done
