@@ -1,58 +1,128 @@
 package qcow2
 
 import (
-	"encoding/binary"
+	"context"
+	"errors"
+	"runtime"
+	"sync"
 
+	"cbt/internal/ordered"
 	"cbt/sparse"
 )
 
 // comparison goes over the tables of two states of one image side by side.
-// What both share is the same by being the same bytes of the same file; the
-// rest is judged entry by entry.
+// What both share is the same by being the same bytes of the same file, and is
+// not read; the rest is compared as it is stored, and decoded entry by entry
+// only where it differs.
 type comparison struct {
 	img      *Image
 	old, new *walker
 	yield    func(sparse.Extent, error) bool
 }
 
+// tablePair is a slice of two L2 tables that are in the same place of the disk.
+type tablePair struct {
+	index      int64  // L1 entry
+	old, new   uint64 // offsets of the tables; 0 if there is none
+	lo, hi     int64  // what is to be compared
+	a, b       []byte // the slices
+	first      int64  // entry that they start with
+	room       *pairRoom
+	difference []bounds // parts of [lo, hi) whose entries all differ somehow
+}
+
+type pairRoom struct{ a, b [maxSlice]byte }
+
+type bounds struct{ lo, hi int64 }
+
+var pairRooms = sync.Pool{New: func() any { return new(pairRoom) }}
+
 // nothing is the slice of a table that does not exist.
 var nothing [maxSlice]byte
+
+// errStopped says that nobody wants more extents.
+var errStopped = errors.New("qcow2: stopped")
 
 // compare yields the extents of new that differ from old in [lo, hi), which
 // lies inside both, and reports whether to go on.
 func compare(old, new *View, lo, hi int64, yield func(sparse.Extent, error) bool) bool {
 	c := comparison{new.img, old.walk(lo, hi-lo), new.walk(lo, hi-lo), yield}
-	span := c.img.header.L1Span()
+	var err error
+	if c.old.scan {
+		// Reading tables ahead hides how long a disk takes for each.
+		err = ordered.Map(context.Background(), runtime.GOMAXPROCS(0),
+			func(_ context.Context, emit func(*tablePair) error) error {
+				return pairs(old, new, lo, hi, emit)
+			},
+			func(_ context.Context, p *tablePair) (*tablePair, error) {
+				p.room = pairRooms.Get().(*pairRoom)
+				return p, c.read(p)
+			},
+			func(p *tablePair) error {
+				defer pairRooms.Put(p.room)
+				return c.decode(p)
+			})
+	} else {
+		err = pairs(old, new, lo, hi, func(p *tablePair) error {
+			if err := c.read(p); err != nil {
+				return err
+			}
+			return c.decode(p)
+		})
+	}
+	if err != nil && err != errStopped {
+		yield(sparse.Extent{}, err)
+	}
+	return err == nil
+}
+
+// pairs emits the slices of L2 tables in [lo, hi) that old and new do not
+// share.
+func pairs(old, new *View, lo, hi int64, emit func(*tablePair) error) error {
+	oldL1, newL1 := old.walk(lo, hi-lo), new.walk(lo, hi-lo)
+	h := &new.img.header
+	span, slice := h.L1Span(), min(maxSlice, h.ClusterSize())/h.L2EntrySize()
 	for index := lo / span; index <= (hi-1)/span; {
-		same, err := c.sameL1(index)
+		same, err := sameL1(oldL1, newL1, index)
 		if err != nil {
-			return c.fail(err)
+			return err
 		}
 		if same > 0 {
 			index += same
 			continue
 		}
-		if !c.tables(index, max(lo, index*span), min(hi-index*span, span)+index*span) {
-			return false
+		p := tablePair{index: index}
+		if p.old, _, err = oldL1.l1Run(index); err != nil {
+			return err
+		}
+		if p.new, _, err = newL1.l1Run(index); err != nil {
+			return err
+		}
+		// hi may be in the last span of a disk of nearly 2^63 bytes.
+		start, end := max(lo, index*span), index*span+min(hi-index*span, span)
+		for start < end {
+			next := p
+			next.first = (start - index*span) >> h.ClusterBits &^ (slice - 1)
+			next.lo = start
+			next.hi = min(end, index*span+(next.first+slice)<<h.ClusterBits)
+			start = next.hi
+			if err := emit(&next); err != nil {
+				return err
+			}
 		}
 		index++
 	}
-	return true
-}
-
-func (c *comparison) fail(err error) bool {
-	c.yield(sparse.Extent{}, err)
-	return false
+	return nil
 }
 
 // sameL1 returns how many L1 entries from index on point to the same tables in
 // both, as far as one slice shows it.
-func (c *comparison) sameL1(index int64) (int64, error) {
-	a, err := c.old.l1Slice(index)
+func sameL1(old, new *walker, index int64) (int64, error) {
+	a, err := old.l1Slice(index)
 	if err != nil {
 		return 0, err
 	}
-	b, err := c.new.l1Slice(index)
+	b, err := new.l1Slice(index)
 	if err != nil {
 		return 0, err
 	}
@@ -61,73 +131,73 @@ func (c *comparison) sameL1(index int64) (int64, error) {
 	return int64(firstDifference(a[:n], b[:n], at, notCopied, notCopied)-at) / 8, nil
 }
 
-// tables compares the two L2 tables of L1 entry index in [lo, hi).
-func (c *comparison) tables(index, lo, hi int64) bool {
-	oldTable, _, err := c.old.l1Run(index)
-	if err != nil {
-		return c.fail(err)
-	}
-	newTable, _, err := c.new.l1Run(index)
-	if err != nil {
-		return c.fail(err)
-	}
+// read reads the slices of p and finds where they differ.
+func (c *comparison) read(p *tablePair) (err error) {
 	h := &c.img.header
-	size, base := h.L2EntrySize(), index*h.L1Span()
-	for lo < hi {
-		entry := (lo - base) >> h.ClusterBits
-		a, first, err := c.slice(c.old, oldTable, entry)
-		if err != nil {
-			return c.fail(err)
-		}
-		b, _, err := c.slice(c.new, newTable, entry)
-		if err != nil {
-			return c.fail(err)
-		}
-		start := base + first<<h.ClusterBits // of what the slice describes
-		last := min((hi-1-base)>>h.ClusterBits+1, first+int64(len(b))/size)
-		if !c.entries(a[:(last-first)*size], b[:(last-first)*size], int((entry-first)*size), start, lo, hi) {
-			return false
-		}
-		lo = base + last<<h.ClusterBits
+	n, size, odd := min(maxSlice, h.ClusterSize()), h.L2EntrySize(), uint64(notCopied)
+	if p.a, err = c.slice(p, p.old, (*pairRoom).old, n); err != nil {
+		return err
 	}
-	return true
-}
-
-// slice is l2Slice, also for a table that does not exist.
-func (c *comparison) slice(w *walker, table uint64, entry int64) ([]byte, int64, error) {
-	if table != 0 {
-		return w.l2Slice(table, entry)
+	if p.b, err = c.slice(p, p.new, (*pairRoom).new, n); err != nil {
+		return err
 	}
-	n := min(maxSlice, c.img.header.ClusterSize())
-	return nothing[:n], entry &^ (n/c.img.header.L2EntrySize() - 1), nil
-}
-
-// entries compares two slices from byte at on; start is the guest offset of
-// their first entry. What differs, clipped to [lo, hi), is decoded.
-func (c *comparison) entries(a, b []byte, at int, start, lo, hi int64) bool {
-	size, odd := int(c.img.header.L2EntrySize()), uint64(notCopied)
 	if size == 16 {
 		odd = ^uint64(0) // the bitmap, where every bit counts
 	}
-	for {
-		from := firstDifference(a, b, at, notCopied, odd) / size * size
-		if from >= len(a) {
-			return true
+	base := p.index*h.L1Span() + p.first<<h.ClusterBits // of what the slices describe
+	at := (p.lo - base) >> h.ClusterBits * size
+	end := ((p.hi-1-base)>>h.ClusterBits + 1) * size
+	for a, b := p.a[:end], p.b[:end]; ; {
+		from := int64(firstDifference(a, b, int(at), notCopied, odd)) / size * size
+		if from >= end {
+			return nil
 		}
 		at = from + size
-		for at < len(a) && firstDifference(a[:at+size], b[:at+size], at, notCopied, odd) < at+size {
+		for at < end && int64(firstDifference(a[:at+size], b[:at+size], int(at), notCopied, odd)) < at+size {
 			at += size
 		}
-		left := start + int64(from/size)<<c.img.header.ClusterBits
-		right := start + int64(at/size)<<c.img.header.ClusterBits
-		if !c.clusters(max(lo, left), min(hi, right)) {
-			return false
-		}
+		lo, hi := base+from/size<<h.ClusterBits, base+at/size<<h.ClusterBits
+		p.difference = append(p.difference, bounds{max(p.lo, lo), min(p.hi, hi)})
 	}
 }
 
+func (r *pairRoom) old() []byte { return r.a[:] }
+func (r *pairRoom) new() []byte { return r.b[:] }
+
+// slice reads n bytes of one table of p, which may not exist.
+func (c *comparison) slice(p *tablePair, table uint64, room func(*pairRoom) []byte, n int64) ([]byte, error) {
+	if table == 0 {
+		return nothing[:n], nil
+	}
+	off := table + uint64(p.first*c.img.header.L2EntrySize())
+	if p.room == nil {
+		return c.img.cachedTable("qcow2 L2 table", off, int(n))
+	}
+	b := room(p.room)[:n]
+	return b, c.img.file.fill("qcow2 L2 table", b, off)
+}
+
+// decode yields what differs in p.
+func (c *comparison) decode(p *tablePair) error {
+	offset := uint64(p.first * c.img.header.L2EntrySize())
+	if p.old != 0 {
+		c.old.l2.off, c.old.l2.b = p.old+offset, p.a
+	}
+	if p.new != 0 {
+		c.new.l2.off, c.new.l2.b = p.new+offset, p.b
+	}
+	for _, d := range p.difference {
+		if err := c.clusters(d.lo, d.hi); err != nil {
+			return err
+		}
+	}
+	// The slices are gone when this returns.
+	c.old.l2.b, c.new.l2.b = nil, nil
+	return nil
+}
+
 // clusters yields what differs in a range whose entries all differ somehow.
-func (c *comparison) clusters(lo, hi int64) bool {
+func (c *comparison) clusters(lo, hi int64) error {
 	c.old.seek(lo, hi)
 	c.new.seek(lo, hi)
 	var a, b run
@@ -135,24 +205,25 @@ func (c *comparison) clusters(lo, hi int64) bool {
 		var err error
 		if a.end() <= pos {
 			if a, err = c.old.next(); err != nil {
-				return c.fail(err)
+				return err
 			}
 		}
 		if b.end() <= pos {
 			if b, err = c.new.next(); err != nil {
-				return c.fail(err)
+				return err
 			}
 		}
 		end := min(a.end(), b.end())
 		if !c.part(a.from(pos), b.from(pos), end-pos) {
-			return false
+			return errStopped
 		}
 		pos = end
 	}
-	return true
+	return nil
 }
 
-// part compares the first n bytes of two runs that start at the same offset.
+// part compares the first n bytes of two runs that start at the same offset,
+// and reports whether to go on.
 func (c *comparison) part(a, b run, n int64) bool {
 	b.n = n
 	switch {
@@ -175,7 +246,8 @@ func (c *comparison) hidden(b run) bool {
 	}
 	for e, err := range c.img.backing.Extents(b.off, inside) {
 		if err != nil {
-			return c.fail(err)
+			c.yield(sparse.Extent{}, err)
+			return false
 		}
 		if e.Kind.ReadsZero() {
 			continue
@@ -198,37 +270,4 @@ func (r run) from(pos int64) run {
 	r.n -= pos - r.off
 	r.off = pos
 	return r
-}
-
-// notCopied masks off the COPIED bit of an entry that was loaded as if it were
-// little endian.
-const notCopied = ^uint64(0x80)
-
-// firstDifference returns the offset, at or after at, of the first 8 bytes
-// that differ between a and b, which are equally long, or len(a). Words at
-// even and odd places are compared under a mask of their own.
-func firstDifference(a, b []byte, at int, even, odd uint64) int {
-	b = b[:len(a)]
-	le := binary.LittleEndian
-	for at&15 == 0 && len(a)-at >= 64 {
-		x, y := a[at:at+64:at+64], b[at:at+64:at+64]
-		d := (le.Uint64(x) ^ le.Uint64(y)) | (le.Uint64(x[16:]) ^ le.Uint64(y[16:])) |
-			(le.Uint64(x[32:]) ^ le.Uint64(y[32:])) | (le.Uint64(x[48:]) ^ le.Uint64(y[48:]))
-		e := (le.Uint64(x[8:]) ^ le.Uint64(y[8:])) | (le.Uint64(x[24:]) ^ le.Uint64(y[24:])) |
-			(le.Uint64(x[40:]) ^ le.Uint64(y[40:])) | (le.Uint64(x[56:]) ^ le.Uint64(y[56:]))
-		if d&even|e&odd != 0 {
-			break
-		}
-		at += 64
-	}
-	for ; len(a)-at >= 8; at += 8 {
-		mask := even
-		if at&8 != 0 {
-			mask = odd
-		}
-		if (le.Uint64(a[at:])^le.Uint64(b[at:]))&mask != 0 {
-			return at
-		}
-	}
-	return len(a)
 }

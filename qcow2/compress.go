@@ -96,15 +96,11 @@ func (img *Image) decompress(p []byte, e l2Entry, guest int64) error {
 // cluster returns the content of a compressed cluster, which nobody may
 // change.
 func (img *Image) cluster(e l2Entry, guest int64) ([]byte, error) {
-	if b := img.clusters.get(e); b != nil {
-		return b, nil
-	}
-	b := make([]byte, img.header.ClusterSize())
-	if err := img.decompress(b, e, guest); err != nil {
-		return nil, err
-	}
-	img.clusters.put(e, b)
-	return b, nil
+	size := img.header.ClusterSize()
+	return img.clusters.Get(e, size, func() ([]byte, error) {
+		b := make([]byte, size)
+		return b, img.decompress(b, e, guest)
+	})
 }
 
 func compressedError(off uint64, guest int64, msg string, err error) error {

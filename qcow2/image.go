@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 
+	"cbt/internal/lru"
 	"cbt/sparse"
 )
 
@@ -34,8 +35,8 @@ type Image struct {
 	backing   sparse.View // nil if there is none
 	active    *View
 
-	tables   *cache[uint64]  // slices of L1 and L2 tables by offset
-	clusters *cache[l2Entry] // decompressed clusters by descriptor
+	tables   *lru.Cache[slice, []byte]   // of L1 and L2 tables
+	clusters *lru.Cache[l2Entry, []byte] // decompressed, by descriptor
 }
 
 // Open reads the header, the snapshot table and the active L1 table of the
@@ -45,8 +46,8 @@ type Image struct {
 func Open(r io.ReaderAt, size int64, opt Options) (*Image, error) {
 	img := &Image{
 		file:     file{r, size},
-		tables:   newCache[uint64](tableCache),
-		clusters: newCache[l2Entry](decodeCache),
+		tables:   lru.New[slice, []byte](tableCache),
+		clusters: lru.New[l2Entry, []byte](decodeCache),
 	}
 	if err := img.readMetadata(opt.AllowCorrupt); err != nil {
 		return nil, err

@@ -1,9 +1,7 @@
 package qcow2
 
 import (
-	"container/list"
 	"io"
-	"sync"
 
 	"cbt/internal/binfmt"
 )
@@ -32,67 +30,16 @@ func (f file) fill(what string, p []byte, off uint64) error {
 	return binfmt.Fill(f.r, f.size, what, p, off)
 }
 
-// cache is a set of byte slices by key, of at most limit bytes in all; those
-// not used for the longest time go first. Nobody writes to a slice in it. Safe
-// for concurrent use.
-type cache[K comparable] struct {
-	limit int
-
-	mu    sync.Mutex
-	bytes int
-	items map[K]*list.Element
-	order list.List // of *cached[K], latest used first
+// slice is a part of a table, as a key.
+type slice struct {
+	off uint64
+	n   int
 }
 
-type cached[K comparable] struct {
-	key K
-	b   []byte
-}
-
-func newCache[K comparable](limit int) *cache[K] {
-	return &cache[K]{limit: limit, items: make(map[K]*list.Element)}
-}
-
-// get returns the slice under key, or nil.
-func (c *cache[K]) get(key K) []byte {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	e := c.items[key]
-	if e == nil {
-		return nil
-	}
-	c.order.MoveToFront(e)
-	return e.Value.(*cached[K]).b
-}
-
-// put adds b, which the caller gives up, unless key is there already or b is
-// larger than the whole cache may be.
-func (c *cache[K]) put(key K, b []byte) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.items[key] != nil || len(b) > c.limit {
-		return
-	}
-	for c.bytes+len(b) > c.limit {
-		last := c.order.Back()
-		c.order.Remove(last)
-		old := last.Value.(*cached[K])
-		delete(c.items, old.key)
-		c.bytes -= len(old.b)
-	}
-	c.items[key] = c.order.PushFront(&cached[K]{key, b})
-	c.bytes += len(b)
-}
-
-// cachedTable is table for slices that are likely to be wanted again.
+// cachedTable is table for slices that are likely to be wanted again. Nobody
+// may write to what it returns.
 func (img *Image) cachedTable(what string, off uint64, n int) ([]byte, error) {
-	if b := img.tables.get(off); len(b) >= n {
-		return b[:n], nil
-	}
-	b, err := img.file.table(what, off, uint64(n), maxSlice)
-	if err != nil {
-		return nil, err
-	}
-	img.tables.put(off, b)
-	return b, nil
+	return img.tables.Get(slice{off, n}, int64(n), func() ([]byte, error) {
+		return img.file.table(what, off, uint64(n), maxSlice)
+	})
 }
