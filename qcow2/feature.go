@@ -78,11 +78,18 @@ func (h *Header) validateFeatures(names map[FeatureKey]string, allowCorrupt bool
 	if h.Incompatible&IncompatCorrupt != 0 && !allowCorrupt {
 		return &sparse.FormatError{Struct: "qcow2 header", Field: "incompatible_features", Off: 72, Value: uint64(h.Incompatible), Err: ErrCorrupt}
 	}
-	if h.CryptMethod != CryptNone {
-		method := map[uint32]string{CryptAES: "AES", CryptLUKS: "LUKS"}[h.CryptMethod]
-		return &sparse.FormatError{Struct: "qcow2 header", Field: "crypt_method", Off: 32, Value: h.CryptMethod, Msg: method, Err: ErrEncrypted}
+	method := ""
+	switch h.CryptMethod {
+	case CryptNone:
+		return nil
+	case CryptAES:
+		method = "AES"
+	case CryptLUKS:
+		method = "LUKS"
+	default:
+		return headerError("crypt_method", 32, h.CryptMethod, "unknown encryption")
 	}
-	return nil
+	return &sparse.FormatError{Struct: "qcow2 header", Field: "crypt_method", Off: 32, Value: h.CryptMethod, Msg: method, Err: ErrEncrypted}
 }
 
 // describeBits lists the bits of a feature set by name and number.
@@ -99,7 +106,7 @@ func describeBits(names map[FeatureKey]string, set uint8, v uint64) string {
 	return strings.Join(list, ", ")
 }
 
-// Names lists the features that are set, by the format's own names, by those
+// featureList lists the features that are set, by the format's own names, by those
 // of the image, or as "bit N".
 func featureList(names map[FeatureKey]string, set uint8, v uint64) []string {
 	var list []string
