@@ -100,8 +100,7 @@ func flagsForTarget(f *os.File) error {
 	return nil
 }
 
-// punchHole makes a range of a regular file a hole, or says that the
-// filesystem cannot.
+// punchHole makes a range of a regular file a hole, if the filesystem can.
 func punchHole(f *os.File, off, n int64) (ok bool, err error) {
 	return fallocate(f, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, n)
 }
@@ -109,7 +108,9 @@ func punchHole(f *os.File, off, n int64) (ok bool, err error) {
 // zeroDevice has the kernel zero a range of a block device, which must be
 // aligned to its blocks. For ZERO_RANGE the kernel neither discards nor
 // unmaps (block/fops.c: blkdev_fallocate, BLKDEV_ZERO_NOUNMAP), and where the
-// device has no command for it, it writes zeros itself.
+// device has no command for it, it writes zeros itself. It does not where
+// somebody else has the device open exclusively and pages of the range are
+// dirty (EBUSY).
 func zeroDevice(f *os.File, off, n int64) (ok bool, err error) {
 	return fallocate(f, unix.FALLOC_FL_ZERO_RANGE|unix.FALLOC_FL_KEEP_SIZE, off, n)
 }
@@ -119,7 +120,7 @@ func fallocate(f *os.File, mode uint32, off, n int64) (ok bool, err error) {
 	if err == nil {
 		return true, nil
 	}
-	if unsupported(err) {
+	if unsupported(err) || errors.Is(err, unix.EBUSY) {
 		return false, nil
 	}
 	return false, fmt.Errorf("%s: fallocate of %d bytes at %d: %w", f.Name(), n, off, err)

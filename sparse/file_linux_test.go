@@ -151,6 +151,48 @@ func TestTargetDevice(t *testing.T) {
 	}
 }
 
+// TestTargetDeviceHeld zeroes what was just written to a device, while somebody
+// else has it open exclusively, and while the target itself has.
+func TestTargetDeviceHeld(t *testing.T) {
+	disk := filepath.Join(t.TempDir(), "disk")
+	if err := os.WriteFile(disk, noise(4<<20, 1), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	dev := testtool.Loop(t, disk)
+	zero := func(f *os.File) {
+		t.Helper()
+		target, err := sparse.OpenTarget(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := target.WriteAt(noise(1<<20, 2), 0); err != nil {
+			t.Fatal(err)
+		}
+		if err := target.Zero(0, 2<<20); err != nil {
+			t.Errorf("Zero of what was just written: %v", err)
+		}
+		if err := target.Sync(); err != nil {
+			t.Fatal(err)
+		}
+		got, err := os.ReadFile(disk)
+		if err != nil || !sparse.IsZero(got[:2<<20]) {
+			t.Errorf("the disk is not zero: %v", err)
+		}
+	}
+	held, err := os.OpenFile(dev, os.O_RDWR|unix.O_EXCL, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.Close()
+	f, err := os.OpenFile(dev, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	zero(f)
+	zero(held)
+}
+
 func TestTargetFlags(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "target.raw")
 	if err := os.WriteFile(path, make([]byte, 10), 0o600); err != nil {

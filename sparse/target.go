@@ -63,9 +63,8 @@ func OpenTarget(f *os.File) (Target, error) {
 
 // targetFile is what files and devices have in common.
 type targetFile struct {
-	f       *os.File
-	size    atomic.Int64
-	noZeros atomic.Bool // the system cannot zero a range of f
+	f    *os.File
+	size atomic.Int64
 }
 
 func (t *targetFile) Size() int64 { return t.size.Load() }
@@ -91,17 +90,13 @@ func (t *targetFile) check(what string, off, n int64) error {
 }
 
 // zeroRange zeroes a range with the given system call, or by writing zeros
-// once that turned out not to be supported.
+// where that cannot be done.
 func (t *targetFile) zeroRange(call func(f *os.File, off, n int64) (bool, error), off, n int64) error {
 	if n == 0 {
 		return nil
 	}
-	if !t.noZeros.Load() {
-		ok, err := call(t.f, off, n)
-		if ok || err != nil {
-			return err
-		}
-		t.noZeros.Store(true)
+	if ok, err := call(t.f, off, n); ok || err != nil {
+		return err
 	}
 	return writeZeros(t.f, off, n)
 }

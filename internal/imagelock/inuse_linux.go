@@ -27,7 +27,7 @@ var thisHost = host{"/proc", "/sys", "/dev"}
 //
 // InUse opens a block device a second time, exclusively, and closes it again:
 // f itself must not have been opened with O_EXCL. What is free now may be
-// taken at once: to keep others from mounting a device, open it with O_EXCL.
+// taken at once: Exclusive keeps others from that.
 // It does not see programs that just have a file or device open; for QEMU
 // that is what HoldWrite is for.
 func InUse(f *os.File) (by string, err error) { return thisHost.inUse(f) }
@@ -234,10 +234,10 @@ func (h host) partitions(id identity) ([]partition, error) {
 	return all, nil
 }
 
-// exclusively tries what mount(2) and device mapper do: for a block device
-// the kernel refuses O_EXCL to all but one (open(2)).
+// exclusively tries what mount(2) and device mapper do: the kernel lets but
+// one have a block device with O_EXCL (open(2)).
 func exclusively(f *os.File) (string, error) {
-	again, err := os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", f.Fd()), os.O_RDONLY|unix.O_EXCL, 0)
+	again, err := reopen(f, os.O_RDONLY|unix.O_EXCL)
 	switch {
 	case err == nil:
 		return "", again.Close()
@@ -245,4 +245,34 @@ func exclusively(f *os.File) (string, error) {
 		return "opened exclusively by another program", nil
 	}
 	return "", err
+}
+
+// Exclusive opens a block device that is open as f once more, for reading and
+// writing and with O_EXCL. While the result is open nobody mounts the device
+// or one of its partitions, swaps to it or makes other devices of it. If
+// somebody already does, the error is ErrBusy. f may be closed afterwards; its
+// locks do not pass over.
+func Exclusive(f *os.File) (*os.File, error) {
+	fi, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !identityOf(fi).device {
+		return nil, fmt.Errorf("%s: not a block device", f.Name())
+	}
+	again, err := reopen(f, os.O_RDWR|unix.O_EXCL)
+	if errors.Is(err, unix.EBUSY) {
+		return nil, fmt.Errorf("%s: %w, exclusively", f.Name(), ErrBusy)
+	}
+	return again, err
+}
+
+// reopen opens the very file that f is, under the name of f, whatever that
+// name means by now.
+func reopen(f *os.File, flags int) (*os.File, error) {
+	fd, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", f.Fd()), flags|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: f.Name(), Err: err}
+	}
+	return os.NewFile(uintptr(fd), f.Name()), nil
 }

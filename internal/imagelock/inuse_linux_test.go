@@ -151,6 +151,44 @@ func TestInUseExclusively(t *testing.T) {
 	wantUse(t, dev, "")
 }
 
+func TestExclusive(t *testing.T) {
+	disk := newDisk(t, 16<<20)
+	mkfs(t, "ext4", disk)
+	dev := testtool.Loop(t, disk)
+	f := open(t, dev, os.O_RDONLY)
+	held, err := imagelock.Exclusive(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.Close()
+	if held.Name() != dev {
+		t.Errorf("Name() = %s", held.Name())
+	}
+	f.Close()
+	wantUse(t, dev, "opened exclusively by another program")
+	if out, err := testtool.Try(t, "mount", dev, t.TempDir()); err == nil {
+		t.Errorf("mounted what is held: %s", out)
+		testtool.Run(t, "umount", dev)
+	}
+	if _, err := held.WriteAt(make([]byte, 4096), 0); err != nil {
+		t.Errorf("writing to what is held: %v", err)
+	}
+	wantFree(t, "HoldWrite of what is held", imagelock.HoldWrite(held))
+
+	second := open(t, dev, os.O_RDWR)
+	_, err = imagelock.Exclusive(second)
+	wantBusy(t, "Exclusive, twice", err)
+	held.Close()
+	if again, err := imagelock.Exclusive(second); err != nil {
+		t.Errorf("Exclusive, once the other is closed: %v", err)
+	} else {
+		again.Close()
+	}
+	if f, err := imagelock.Exclusive(open(t, disk, os.O_RDWR)); err == nil {
+		t.Errorf("Exclusive of a regular file: %v", f)
+	}
+}
+
 func TestInUseSwap(t *testing.T) {
 	mkswap, swapon := testtool.Need(t, "mkswap"), testtool.Need(t, "swapon")
 	disk := newDisk(t, 1<<20)

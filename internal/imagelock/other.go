@@ -2,7 +2,11 @@
 
 package imagelock
 
-import "os"
+import (
+	"errors"
+	"fmt"
+	"os"
+)
 
 // Writer finds nobody.
 func Writer(*os.File) (bool, error) { return false, nil }
@@ -15,3 +19,8 @@ func HoldWrite(*os.File) error { return nil }
 
 // InUse finds nobody.
 func InUse(*os.File) (by string, err error) { return "", nil }
+
+// Exclusive is not to be had.
+func Exclusive(f *os.File) (*os.File, error) {
+	return nil, fmt.Errorf("%s: exclusively: %w", f.Name(), errors.ErrUnsupported)
+}
