@@ -94,8 +94,8 @@ func (img *Image) Check(ctx context.Context, report func(Fault)) (CheckStats, er
 //
 // The error is a *sparse.FormatError if there is no image that could be
 // checked: a header that is wrong, or tables that are not inside the file. If
-// r fails, the check goes on behind it and the first such error is returned
-// with what was counted. Memory is within a small factor of the size of the
+// r fails, the check goes on behind it, without looking for leaks, and the
+// first such error is returned with what was counted. Memory is within a small factor of the size of the
 // image's tables.
 func Check(ctx context.Context, r io.ReaderAt, size int64, report func(Fault)) (CheckStats, error) {
 	c, err := newChecker(ctx, r, size, report)

@@ -151,6 +151,9 @@ func (c *checker) bitmapTable(at where, m bitmapFacts) {
 	case !c.inside(at, m.table, uint64(m.entries)*8, citeBitmapWhole):
 		return
 	}
+	if !c.spend(at, m.entries*8) {
+		return
+	}
 	off := int64(m.table)
 	c.use(at, off, uint64(m.entries)*8, usedBitmapTable)
 	bits, need := int64(0), int64(-1)
@@ -161,9 +164,6 @@ func (c *checker) bitmapTable(at where, m bitmapFacts) {
 		if m.entries != need {
 			c.corrupt(at, citeBitmapSize, "a table of %d entries, of a disk of %d bytes it has %d", m.entries, c.h.Size, need)
 		}
-	}
-	if !c.spend(at, m.entries*8) {
-		return
 	}
 	structure := "bitmap table entry" + m.owner
 	c.eachEntry(off, m.entries, func(i int64, e uint64) {

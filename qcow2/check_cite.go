@@ -44,6 +44,7 @@ const (
 	citeSnapshotCopy  = `Snapshots: "When creating a snapshot, the L1 table should be copied"`
 	citeSnapshotExtra = `Snapshots, snapshot table entry: "Version 3 images must include extra data at least up to byte 55."`
 	citeSnapshotID    = `Snapshots, snapshot table entry: "Length of the unique ID string describing the snapshot"`
+	citeSnapshotDisk  = `Cluster mapping: "Given an offset into the virtual disk, the offset into the image file can be obtained as follows: [...] l2_table = load_cluster(l1_table[l1_index]);"`
 	citeSnapshotState = `Snapshots, snapshot table entry: "If there is VM state, it starts at the first cluster described by first L1 table entry that doesn't describe a regular guest cluster"`
 	citeSnapshotKnown = `Snapshots, snapshot table entry: "Extra data for future extensions. Unknown fields must be ignored." (of more than 1024 bytes QEMU says that the table is damaged: block/qcow2.h, QCOW_MAX_SNAPSHOT_EXTRA_DATA)`
 

@@ -18,7 +18,7 @@ import (
 	"cbt/qcow2"
 )
 
-// count is n, or what the environment asks for.
+// envCount is n, or what the environment asks for.
 func envCount(t *testing.T, name string, n int) int {
 	if s := os.Getenv(name); s != "" {
 		v, err := strconv.Atoi(s)
@@ -51,6 +51,7 @@ func runQEMUCheck(t *testing.T, path string) qemuCheck {
 	defer cancel()
 	var out, errOut bytes.Buffer
 	cmd := exec.CommandContext(ctx, testtool.Need(t, "qemu-img"), "check", "-f", "qcow2", "--output=json", path)
+	cmd.Dir = filepath.Dir(path) // where QEMU looks for a data file
 	cmd.Stdout, cmd.Stderr = &out, &errOut
 	err := cmd.Run()
 	q := qemuCheck{Text: errOut.String()}

@@ -50,9 +50,6 @@ func (c *checker) walkL1(t l1Table) {
 	id, active := int32(len(c.l1s)), len(c.l1s) == 0
 	c.l1s = append(c.l1s, t)
 	structure := "L1 entry" + t.owner
-	if !c.spend(where{"L1 table" + t.owner, t.off, -1}, min(t.entries*8, c.size)) {
-		return
-	}
 	c.eachEntry(t.off, t.entries, func(i int64, e uint64) {
 		at := where{structure, t.off + i*8, i * c.h.L1Span()}
 		if e&l1Reserved != 0 {
@@ -61,7 +58,7 @@ func (c *checker) walkL1(t l1Table) {
 		off := int64(e & entryOffset)
 		switch {
 		case off == 0:
-			if active && e&entryCopied != 0 {
+			if e&entryCopied != 0 {
 				c.corrupt(at, citeL1Copied, "COPIED is set and there is no L2 table: 0x%016x", e)
 			}
 			return

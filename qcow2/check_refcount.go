@@ -55,7 +55,7 @@ func (c *checker) refcountBlock(at where, e uint64) int64 {
 func (c *checker) refcounts() {
 	c.used.sort()
 	perBlock := c.cluster * 8 >> c.h.RefcountOrder
-	run := refRun{checker: c}
+	run := refRun{checker: c, blind: c.err != nil}
 	buf := make([]byte, c.cluster)
 	for i, off := range c.blocks {
 		if c.ctx.Err() != nil {
@@ -100,6 +100,7 @@ func refcountAt(block []byte, i int64, order uint32) uint64 {
 // refRun joins neighbouring clusters that have the same wrong refcount.
 type refRun struct {
 	*checker
+	blind           bool // a table was not read: what it leads to is not leaked
 	first, n        int64
 	stored, counted uint64
 }
@@ -119,7 +120,7 @@ func (r *refRun) compare(cl int64, stored uint64, u cell) {
 		}
 		r.used.set(cl, u)
 	}
-	if stored == counted {
+	if stored == counted || stored > counted && r.blind {
 		return
 	}
 	if r.n > 0 && cl == r.first+r.n && stored == r.stored && counted == r.counted {

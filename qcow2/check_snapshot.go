@@ -10,18 +10,19 @@ const checkSnapshotExtra = 16 // bytes of extra data up to byte 55 of the entry
 
 // snapshots checks the snapshot table and the L1 tables that it leads to.
 func (c *checker) snapshots() {
-	n := int64(c.h.NbSnapshots)
-	if n == 0 {
-		return
-	}
+	n, off := int64(c.h.NbSnapshots), c.h.SnapshotsOffset
 	at := where{"header", 64, -1}
-	if c.h.HasDataFile() {
+	if n > 0 && c.h.HasDataFile() {
 		c.corrupt(at, citeDataFileRules, "%d snapshots in an image with an external data file", n)
 	}
-	off := c.h.SnapshotsOffset
 	switch {
-	case off%uint64(c.cluster) != 0 || off > math.MaxInt64:
+	case off%uint64(c.cluster) != 0:
 		c.corrupt(at, citeSnapshotPlace, "snapshots_offset 0x%x is not cluster aligned; not followed", off)
+		return
+	case off > math.MaxInt64:
+		c.corrupt(at, citeSnapshotPlace, "snapshots_offset 0x%x is no offset into a file", off)
+		return
+	case n == 0:
 		return
 	case n > maxSnapshots:
 		c.corrupt(where{"header", 60, -1}, citeSnapshotTable, "nb_snapshots %d is more than %d; not followed", n, maxSnapshots)
@@ -55,15 +56,19 @@ func (c *checker) snapshots() {
 	c.use(at, int64(off), uint64(pos)-off, usedSnapshots)
 	seen := map[l1Table]bool{}
 	for _, t := range tables {
+		at := where{"L1 table" + t.owner, t.off, -1}
 		place := l1Table{off: t.off, entries: t.entries}
 		if seen[place] {
-			c.corrupt(where{"L1 table" + t.owner, t.off, -1}, citeSnapshotCopy, "is that of another snapshot")
+			c.corrupt(at, citeSnapshotCopy, "is that of another snapshot")
 		}
 		seen[place] = true
-		if !c.inside(where{"L1 table" + t.owner, t.off, -1}, uint64(t.off), uint64(t.entries)*8, citeL1Contiguous) {
+		if !c.inside(at, uint64(t.off), uint64(t.entries)*8, citeL1Contiguous) {
 			t.entries = min(t.entries, max(0, c.size-t.off)/8)
 		}
-		c.use(where{"L1 table" + t.owner, t.off, -1}, t.off, uint64(t.entries)*8, usedL1)
+		if !c.spend(at, t.entries*8) {
+			continue
+		}
+		c.use(at, t.off, uint64(t.entries)*8, usedL1)
 		c.walkL1(t)
 	}
 }
@@ -118,13 +123,13 @@ func (c *checker) snapshot(i, pos int64) (l1Table, int64) {
 		c.corrupt(at, citeSnapshotL1, "the L1 table is at the place of the header; not followed")
 		return l1Table{}, size
 	}
-	c.vmState(at, b[:], extra, t.entries)
+	c.room(at, b[:], extra, t.entries)
 	return t, size
 }
 
-// vmState checks that the L1 table of a snapshot has room for the machine's
-// state behind its disk.
-func (c *checker) vmState(at where, b []byte, extra, entries int64) {
+// room checks that the L1 table of a snapshot has entries for all of its disk
+// and for the machine's state behind it.
+func (c *checker) room(at where, b []byte, extra, entries int64) {
 	be := binary.BigEndian
 	state, disk := uint64(be.Uint32(b[32:])), c.h.Size
 	if extra >= 8 {
@@ -133,13 +138,18 @@ func (c *checker) vmState(at where, b []byte, extra, entries int64) {
 	if extra >= 16 {
 		disk = be.Uint64(b[48:])
 	}
-	if state == 0 {
-		return
-	}
 	span := uint64(c.h.L1Span())
 	first := disk / span
 	if disk%span != 0 {
 		first++
+	}
+	// Without a size of its own the snapshot has the disk's of today.
+	if first > uint64(entries) && extra >= 16 {
+		c.corrupt(at, citeSnapshotDisk, "a disk of %d bytes needs more than %d L1 entries", disk, entries)
+		return
+	}
+	if state == 0 {
+		return
 	}
 	// entries*span is at most 2^22 * 2^39.
 	if first > uint64(entries) || state > (uint64(entries)-first)*span {
