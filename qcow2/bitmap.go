@@ -55,14 +55,13 @@ type Bitmap struct {
 // extension that must not be used is ErrBitmapsStale.
 func (img *Image) Bitmaps() ([]Bitmap, error) {
 	x := img.ext.bitmaps
-	if x == nil {
-		if img.ext.has(ExtensionBitmaps) {
-			return nil, &sparse.FormatError{Struct: "qcow2 bitmaps extension", Field: "length", Off: -1, Msg: fmt.Sprintf("not %d", bitmapsSize)}
-		}
+	switch {
+	case !img.ext.has(ExtensionBitmaps):
 		return nil, nil
-	}
-	if img.header.Autoclear&AutoclearBitmaps == 0 {
-		return nil, &sparse.FormatError{Struct: "qcow2 bitmaps extension", Off: x.off, Err: ErrBitmapsStale}
+	case img.header.Autoclear&AutoclearBitmaps == 0:
+		return nil, &sparse.FormatError{Struct: "qcow2 bitmaps extension", Off: -1, Err: ErrBitmapsStale}
+	case x == nil:
+		return nil, &sparse.FormatError{Struct: "qcow2 bitmaps extension", Field: "length", Off: -1, Msg: fmt.Sprintf("not %d", bitmapsSize)}
 	}
 	if err := x.validate(img); err != nil {
 		return nil, err

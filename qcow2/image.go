@@ -41,7 +41,8 @@ type Image struct {
 
 // Open reads the header, the snapshot table and the active L1 table of the
 // image in the first size bytes of r, which must stay readable and must not
-// change while the image is used. What is wrong with the image is a
+// change while the image is used; but a file that a machine runs on may grow
+// while internal snapshots are read, which Recheck then allows. What is wrong with the image is a
 // *sparse.FormatError; errors of r and of the callbacks are passed on.
 func Open(r io.ReaderAt, size int64, opt Options) (*Image, error) {
 	img := &Image{

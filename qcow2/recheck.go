@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"math"
 )
 
 // ErrChanged says that an image is no longer what it was when it was opened.
@@ -20,7 +21,9 @@ func (img *Image) Recheck(v *View) error {
 	if v.img != img {
 		return errors.New("qcow2: Recheck of a view of another image")
 	}
-	now := Image{file: img.file}
+	// A machine may have made the file longer, and its snapshot table may lie
+	// there now.
+	now := Image{file: file{img.file.r, math.MaxInt64}}
 	if err := now.readMetadata(true); err != nil {
 		return fmt.Errorf("%w: %w", ErrChanged, err)
 	}

@@ -38,7 +38,8 @@ type walker struct {
 	pos, end int64
 	scan     bool
 	l1, l2   window
-	ahead    run // the next run's beginning, if its length is not 0
+	ahead    run   // the next run's beginning, if its length is not 0
+	err      error // at pos
 }
 
 // window is the slice of a table that a walker looks at.
@@ -57,17 +58,18 @@ func (v *View) walk(off, n int64) *walker {
 }
 
 // seek makes [pos, end) what the walker goes over.
-func (w *walker) seek(pos, end int64) { w.pos, w.end, w.ahead = pos, end, run{} }
+func (w *walker) seek(pos, end int64) { w.pos, w.end, w.ahead, w.err = pos, end, run{}, nil }
 
-// next returns the next run; its length is 0 behind the last one.
+// next returns the next run; its length is 0 behind the last one. An error
+// comes after the runs before it, and again whenever it is asked.
 func (w *walker) next() (run, error) {
 	r := w.ahead
 	w.ahead = run{}
-	for w.pos < w.end {
+	for w.pos < w.end && w.err == nil {
 		more, err := w.piece()
 		if err != nil {
-			w.seek(0, 0)
-			return run{}, err
+			w.err = err
+			break
 		}
 		w.pos = more.end()
 		if r.n == 0 {
@@ -78,6 +80,9 @@ func (w *walker) next() (run, error) {
 			w.ahead = more
 			break
 		}
+	}
+	if r.n == 0 {
+		return run{}, w.err
 	}
 	return r, nil
 }

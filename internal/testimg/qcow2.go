@@ -30,6 +30,10 @@ type Qcow2Options struct {
 	Compatible    uint64
 	Autoclear     uint64
 	Extensions    []Qcow2Extension // further ones
+
+	// Clusters, if not 0, puts the refcounts of so many clusters and one cluster
+	// of snapshot table right behind the header. Otherwise they come last.
+	Clusters int64
 }
 
 // Qcow2Extension is a header extension.
@@ -51,9 +55,9 @@ type Qcow2 struct {
 	shared    map[int64]bool // L2 tables that a snapshot has too
 	tail      int64          // where the next compressed cluster may start
 
-	refcountBits                     int64
-	refcountTable                    int64
-	refcountTableClusters, snapTable int64
+	refcountBits                         int64
+	refcountBlocks, refcountTable        int64
+	refcountTableClusters, snapshotTable int64
 }
 
 type qcow2Snapshot struct {
@@ -84,6 +88,10 @@ func NewQcow2(opt Qcow2Options) *Qcow2 {
 	}
 	q.l1 = make([]uint64, n)
 	q.b = make([]byte, q.cluster)
+	if opt.Clusters > 0 {
+		q.placeRefcounts(opt.Clusters)
+		q.snapshotTable = q.Alloc(q.cluster)
+	}
 	q.l1Offset = q.Alloc(max(8, 8*n))
 	return q
 }
@@ -140,6 +148,9 @@ func (q *Qcow2) Write(guest int64, data []byte) int64 {
 	return host
 }
 
+// Word is the 64-bit word at a place of the file.
+func (q *Qcow2) Word(at int64) uint64 { return be.Uint64(q.b[at:]) }
+
 // Put overwrites bytes of the file.
 func (q *Qcow2) Put(off int64, data []byte) { copy(q.b[off:off+int64(len(data))], data) }
 
@@ -193,12 +204,11 @@ func (q *Qcow2) Resize(size int64) {
 // Bytes finishes the image: tables, refcounts and header are written, and
 // COPIED bits set. The image can be built on afterwards, with new tables.
 func (q *Qcow2) Bytes() []byte {
-	q.snapTable = 0
-	if len(q.snapshots) > 0 {
-		table := q.snapshotTable()
-		q.snapTable = q.Alloc(int64(len(table)))
-		copy(q.b[q.snapTable:], table)
+	table := q.snapshotEntries()
+	if q.opt.Clusters == 0 {
+		q.snapshotTable = q.Alloc(int64(len(table)))
 	}
+	q.Put(q.snapshotTable, table)
 	q.writeRefcounts()
 	q.writeL1(q.l1Offset, q.l1)
 	for _, s := range q.snapshots {
@@ -207,6 +217,15 @@ func (q *Qcow2) Bytes() []byte {
 	q.setCopied()
 	q.writeHeader()
 	return bytes.Clone(q.b)
+}
+
+// SetExtension replaces the data of a further header extension.
+func (q *Qcow2) SetExtension(typ uint32, data []byte) {
+	for i := range q.opt.Extensions {
+		if q.opt.Extensions[i].Type == typ {
+			q.opt.Extensions[i].Data = data
+		}
+	}
 }
 
 func (q *Qcow2) writeL1(off int64, l1 []uint64) {
@@ -218,7 +237,7 @@ func (q *Qcow2) writeL1(off int64, l1 []uint64) {
 // SnapshotDate is the date of snapshot i, counted from 0.
 func SnapshotDate(i int) time.Time { return time.Unix(1_000_000_000+int64(i), 5).UTC() }
 
-func (q *Qcow2) snapshotTable() []byte {
+func (q *Qcow2) snapshotEntries() []byte {
 	var b []byte
 	for i, s := range q.snapshots {
 		e := make([]byte, 64)
@@ -248,7 +267,9 @@ func (q *Qcow2) writeHeader() {
 	be.PutUint64(h[48:], uint64(q.refcountTable))
 	be.PutUint32(h[56:], uint32(q.refcountTableClusters))
 	be.PutUint32(h[60:], uint32(len(q.snapshots)))
-	be.PutUint64(h[64:], uint64(q.snapTable))
+	if len(q.snapshots) > 0 {
+		be.PutUint64(h[64:], uint64(q.snapshotTable))
+	}
 	features := o.Incompatible
 	if o.DataFile != "" {
 		features |= 1 << 2

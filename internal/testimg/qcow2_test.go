@@ -16,6 +16,7 @@ func TestQcow2(t *testing.T) {
 		opt  Qcow2Options
 	}{
 		{"version 3", Qcow2Options{Size: 3<<20 + 512}},
+		{"refcounts first", Qcow2Options{Size: 3 << 20, Clusters: 40}},
 		{"version 2", Qcow2Options{Version: 2, Size: 1 << 20}},
 		{"small clusters", Qcow2Options{ClusterBits: 9, Size: 256 << 10}},
 		{"extended", Qcow2Options{ClusterBits: 14, ExtendedL2: true, Size: 1 << 20}},

@@ -13,7 +13,7 @@ func (q *Qcow2) references() []uint64 {
 		}
 	}
 	use(0, q.cluster)
-	use(q.snapTable, int64(len(q.snapshotTable())))
+	use(q.snapshotTable, int64(len(q.snapshotEntries())))
 	q.eachL1(func(off int64, l1 []uint64) {
 		use(off, max(8, int64(len(l1))*8))
 		for _, table := range l1 {
@@ -43,27 +43,35 @@ func (q *Qcow2) eachL1(f func(off int64, l1 []uint64)) {
 	}
 }
 
-// writeRefcounts appends refcount blocks and then their table, which count
-// themselves too.
-func (q *Qcow2) writeRefcounts() {
-	refs := q.references()
+// placeRefcounts allocates refcount blocks and then their table, for used
+// clusters and themselves.
+func (q *Qcow2) placeRefcounts(used int64) {
 	perBlock := q.cluster * 8 / q.refcountBits
-	used := int64(len(q.b)) / q.cluster
 	blocks, tables := int64(1), int64(1)
 	for blocks*perBlock < used+blocks+tables || tables*q.cluster < blocks*8 {
 		blocks = (used + blocks + tables + perBlock - 1) / perBlock
 		tables = (blocks*8 + q.cluster - 1) / q.cluster
 	}
-	first := q.Alloc(blocks * q.cluster)
+	q.refcountBlocks = q.Alloc(blocks * q.cluster)
 	q.refcountTable, q.refcountTableClusters = q.Alloc(tables*q.cluster), tables
-	for range blocks + tables {
-		refs = append(refs, 1)
-	}
 	for i := range blocks {
-		be.PutUint64(q.b[q.refcountTable+i*8:], uint64(first+i*q.cluster))
+		be.PutUint64(q.b[q.refcountTable+i*8:], uint64(q.refcountBlocks+i*q.cluster))
 	}
+}
+
+// writeRefcounts counts everything.
+func (q *Qcow2) writeRefcounts() {
+	if q.opt.Clusters == 0 {
+		q.placeRefcounts(int64(len(q.b)) / q.cluster)
+	}
+	refs := q.references()
+	for c := q.refcountBlocks / q.cluster; c < q.refcountTable/q.cluster+q.refcountTableClusters; c++ {
+		refs[c]++
+	}
+	blocks := q.b[q.refcountBlocks:q.refcountTable]
+	clear(blocks)
 	for i, n := range refs {
-		q.putRefcount(q.b[first:q.refcountTable], int64(i), n)
+		q.putRefcount(blocks, int64(i), n)
 	}
 }
 
