@@ -33,7 +33,7 @@ func Run(ctx context.Context, env Env, args []string) int {
 	if env.Getenv == nil {
 		env.Getenv = func(string) string { return "" }
 	}
-	out := &stickyWriter{w: env.Stdout}
+	out := &stickyWriter{ctx: ctx, w: env.Stdout}
 	env.Stdout = out
 	a := &app{Env: env}
 	err := a.execute(ctx, args)
@@ -88,8 +88,9 @@ var commands = []func(*app) *cobra.Command{
 
 func newRootCommand(a *app) *cobra.Command {
 	root := &cobra.Command{
-		Use:   "cbt",
-		Short: "back up virtual machines by what changed",
+		Use:     "cbt",
+		Version: Version,
+		Short:   "back up virtual machines by what changed",
 		Long: `cbt finds what changed between two snapshots of a virtual machine in metadata
 that the snapshots keep anyway, carries it away as a delta file, and brings
 every state of the chain back, byte for byte. It never writes to what it reads.

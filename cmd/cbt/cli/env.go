@@ -1,10 +1,13 @@
 package cli
 
 import (
+	"context"
 	"io"
 	"os"
 
 	"golang.org/x/term"
+
+	"cbt/internal/ordered"
 )
 
 // Env is all that a command sees of the process it runs in, so that tests
@@ -30,20 +33,47 @@ func System() Env {
 }
 
 // stickyWriter remembers the first error of w: a help text, a table or a last
-// flush that did not reach a full disk must not end with exit code 0.
+// flush that did not reach a full disk must not end with exit code 0. A write
+// that nobody reads ends when ctx does; what was to be written may then still
+// be used.
 type stickyWriter struct {
+	ctx context.Context
 	w   io.Writer
 	err error
 }
 
-func (s *stickyWriter) Write(p []byte) (int, error) {
+func (s *stickyWriter) Write(p []byte) (n int, err error) {
 	if s.err != nil {
 		return 0, s.err
 	}
-	n, err := s.w.Write(p)
+	if s.ctx.Done() == nil {
+		n, err = s.w.Write(p)
+	} else {
+		n, err = s.writeUntilDone(p)
+	}
 	if err == nil && n < len(p) {
 		err = io.ErrShortWrite
 	}
 	s.err = err
 	return n, err
+}
+
+func (s *stickyWriter) writeUntilDone(p []byte) (int, error) {
+	type result struct {
+		n   int
+		err error
+	}
+	written := make(chan result, 1)
+	go func() {
+		var r result
+		defer func() { written <- r }()
+		defer ordered.Caught(&r.err)
+		r.n, r.err = s.w.Write(p)
+	}()
+	select {
+	case r := <-written:
+		return r.n, r.err
+	case <-s.ctx.Done():
+		return 0, context.Cause(s.ctx)
+	}
 }

@@ -14,9 +14,10 @@ import (
 // one of the functions here, which leave no control character, no invalid
 // UTF-8 and nothing that changes the direction of text.
 
-// printable returns s as it is if it is harmless, else quoted as Go quotes.
+// printable returns s as it is if it is harmless and one can see where it
+// begins and ends, else quoted as Go quotes.
 func printable(s string) string {
-	if s == "" || s[0] == '"' || !utf8.ValidString(s) || strings.ContainsFunc(s, unprintable) {
+	if s == "" || s[0] == '"' || strings.TrimSpace(s) != s || !utf8.ValidString(s) || strings.ContainsFunc(s, unprintable) {
 		return fmt.Sprintf("%q", s)
 	}
 	return s

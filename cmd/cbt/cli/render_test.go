@@ -14,6 +14,7 @@ func TestPrintable(t *testing.T) {
 		"":                     `""`,
 		"\x1b]0;title\a":       `"\x1b]0;title\a"`,
 		"a\nb":                 `"a\nb"`,
+		" spaces ":             `" spaces "`,
 		"\u009b2J":             `"\u009b2J"`,
 		"\u202egnp.exe":        `"\u202egnp.exe"`,
 		"\xff\xfe":             `"\xff\xfe"`,

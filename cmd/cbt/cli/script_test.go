@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -26,15 +27,16 @@ import (
 //	sample NAME...   unpack images of the testdata directory of the project
 //	freeze FILE...   note content and times of files, which must be the same
 //	                 at every later "frozen"
-//	patch FILE OLD NEW  replace bytes by others of the same number
-//	opens DIR        the last strace, in the file trace, opened nothing for
-//	                 cbt outside DIR
+//	patch FILE OLD NEW  replace bytes by others of the same number; \xNN is one
+//	traced N DIR CMD...  run CMD under strace: exit code N, and no file opened
+//	                 outside DIR
 //
 // and the condition [tool:NAME], which is an error where tools are required.
 func TestScripts(t *testing.T) {
 	dir := sample.Dir(t)
 	testscript.Run(t, testscript.Params{
-		Dir: "testdata/script",
+		Dir:      "testdata/script",
+		Deadline: time.Now().Add(5 * time.Minute),
 		Setup: func(env *testscript.Env) error {
 			env.Values[frozenKey{}] = map[string]string{}
 			return nil
@@ -44,7 +46,7 @@ func TestScripts(t *testing.T) {
 			"freeze": scriptFreeze,
 			"frozen": scriptFrozen,
 			"patch":  scriptPatch,
-			"opens":  scriptOpens,
+			"traced": scriptTraced,
 			"sample": func(ts *testscript.TestScript, _ bool, args []string) {
 				for _, name := range args {
 					ts.Check(unpackSample(filepath.Join(dir, name+".gz"), ts.MkAbs(name)))
@@ -127,13 +129,25 @@ func scriptFrozen(ts *testscript.TestScript, _ bool, _ []string) {
 }
 
 func scriptPatch(ts *testscript.TestScript, _ bool, args []string) {
-	if len(args) != 3 || len(args[1]) != len(args[2]) {
-		ts.Fatalf("usage: patch FILE OLD NEW, OLD and NEW of one length")
+	if len(args) != 3 {
+		ts.Fatalf("usage: patch FILE OLD NEW")
+	}
+	var text [2]string
+	for i := range text {
+		var err error
+		text[i], err = strconv.Unquote("`" + args[i+1] + "`")
+		if strings.Contains(args[i+1], `\x`) {
+			text[i], err = strconv.Unquote(`"` + args[i+1] + `"`)
+		}
+		ts.Check(err)
+	}
+	if len(text[0]) != len(text[1]) {
+		ts.Fatalf("%q and %q are not of one length", text[0], text[1])
 	}
 	path := ts.MkAbs(args[0])
 	content, err := os.ReadFile(path)
 	ts.Check(err)
-	patched := strings.ReplaceAll(string(content), args[1], args[2])
+	patched := strings.ReplaceAll(string(content), text[0], text[1])
 	if patched == string(content) {
 		ts.Fatalf("%s does not hold %q", args[0], args[1])
 	}
