@@ -177,12 +177,9 @@ func TestL1Faults(t *testing.T) {
 // as a whole, but what the disk shows of it must be.
 func TestShortFile(t *testing.T) {
 	q := testimg.NewQcow2(testimg.Qcow2Options{Size: 2<<16 + 1000})
-	b := q.Bytes()
-	host := q.Alloc(1 << 16)
 	q.L2(0)
-	b = q.Bytes()
-	// Data behind everything else.
-	host = int64(len(b))
+	b := q.Bytes()
+	host := int64(len(b)) // behind everything else
 	b = patched(b, u64(q.L2(2<<16), uint64(host)|1<<63))
 	content := numbered(1000, 2)
 	img, err := openBytes(append(b, content...), Options{})
