@@ -16,68 +16,97 @@ func (e *SpotCheckError) Error() string {
 	return fmt.Sprintf("spot check: the images differ at offset %d, where their metadata says that nothing changed", e.Off)
 }
 
-const spotSize = 256 << 10 // bytes compared at one place
+const (
+	spotSize   = 256 << 10 // bytes compared at one place
+	spotWindow = 256 << 20 // bytes in which data is looked for
+	spotTries  = 16        // places looked at for each that is compared
+)
 
 // SpotCheck compares a random sample of about the given number of bytes of
-// what changed does not name, and returns how many it compared. changed gives
-// the changed extents of a range. Places where data is stored are preferred.
-// The first difference is a *SpotCheckError.
+// what changed does not name, or all of it if that is no more, and returns how
+// many bytes it compared. changed gives the changed extents of a range. In a
+// large image only places where data is stored count. The first difference is
+// a *SpotCheckError.
 func SpotCheck(ctx context.Context, old, img sparse.View, changed func(off, n int64) sparse.Seq, budget int64) (int64, error) {
+	s := &spotCheck{
+		old: sparse.Resize(old, img.Size()), img: img, changed: changed,
+		was: make([]byte, spotSize), now: make([]byte, spotSize),
+	}
 	size := img.Size()
-	old = sparse.Resize(old, size)
-	was, now := make([]byte, spotSize), make([]byte, spotSize)
-	var compared int64
-	if size == 0 {
-		return 0, nil
+	if size <= budget {
+		for off := int64(0); off < size; off += spotSize {
+			if err := s.compare(ctx, off); err != nil {
+				return s.compared, err
+			}
+		}
+		return s.compared, nil
 	}
-	for tries := budget / spotSize; tries > 0 && compared < budget; tries-- {
-		if ctx.Err() != nil {
-			return compared, context.Cause(ctx)
-		}
-		off, err := nextData(img, rand.Int64N(size))
-		if err != nil {
-			return compared, err
-		}
-		off = floorBlock(off)
-		n := min(spotSize, size-off)
-		for e, err := range sparse.Invert(changed(off, n), off, n, sparse.Data) {
-			if err != nil {
-				return compared, err
-			}
-			a, b := was[:e.Len], now[:e.Len]
-			if _, err := sparse.ReadFull(old, a, e.Off); err != nil {
-				return compared, fmt.Errorf("spot check of the old image at offset %d: %w", e.Off, err)
-			}
-			if _, err := sparse.ReadFull(img, b, e.Off); err != nil {
-				return compared, fmt.Errorf("spot check at offset %d: %w", e.Off, err)
-			}
-			if !bytes.Equal(a, b) {
-				at := 0
-				for a[at] == b[at] {
-					at++
-				}
-				return compared, &SpotCheckError{e.Off + int64(at)}
-			}
-			compared += e.Len
-		}
-	}
-	return compared, nil
-}
-
-// nextData is the first offset from off on where img has data, within a few
-// extents; off itself if there is none.
-func nextData(img sparse.View, off int64) (int64, error) {
-	steps := 4
-	for e, err := range img.Extents(off, img.Size()-off) {
-		if err != nil {
-			return 0, err
-		}
-		if e.Kind == sparse.Data {
-			return e.Off, nil
-		}
-		if steps--; steps == 0 {
+	seen := make(map[int64]bool)
+	for range budget / spotSize * spotTries {
+		if s.compared >= budget {
 			break
 		}
+		off, ok, err := s.someData(rand.Int64N(size))
+		if err != nil {
+			return s.compared, err
+		}
+		if off -= off % spotSize; !ok || seen[off] {
+			continue
+		}
+		seen[off] = true
+		if err := s.compare(ctx, off); err != nil {
+			return s.compared, err
+		}
 	}
-	return off, nil
+	return s.compared, nil
+}
+
+type spotCheck struct {
+	old, img sparse.View
+	changed  func(off, n int64) sparse.Seq
+	was, now []byte
+	compared int64
+}
+
+// compare compares what changed does not name of the place at off.
+func (s *spotCheck) compare(ctx context.Context, off int64) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	n := min(spotSize, s.img.Size()-off)
+	for e, err := range sparse.Invert(s.changed(off, n), off, n, sparse.Data) {
+		if err != nil {
+			return err
+		}
+		a, b := s.was[:e.Len], s.now[:e.Len]
+		if _, err := sparse.ReadFull(s.old, a, e.Off); err != nil {
+			return fmt.Errorf("spot check of the old image at offset %d: %w", e.Off, err)
+		}
+		if _, err := sparse.ReadFull(s.img, b, e.Off); err != nil {
+			return fmt.Errorf("spot check at offset %d: %w", e.Off, err)
+		}
+		if !bytes.Equal(a, b) {
+			at := 0
+			for a[at] == b[at] {
+				at++
+			}
+			return &SpotCheckError{e.Off + int64(at)}
+		}
+		s.compared += e.Len
+	}
+	return nil
+}
+
+// someData is a random place in the first data behind off, if there is any
+// near: looking for it further away could mean to read all of the metadata.
+func (s *spotCheck) someData(off int64) (at int64, ok bool, err error) {
+	for e, err := range s.img.Extents(off, min(spotWindow, s.img.Size()-off)) {
+		if err != nil {
+			return 0, false, err
+		}
+		if e.Kind == sparse.Data {
+			return e.Off + rand.Int64N(e.Len), true, nil
+		}
+	}
+	return 0, false, nil
 }

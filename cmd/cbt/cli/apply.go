@@ -41,7 +41,12 @@ completes it. DELTA may be - for standard input. Several disks: NAME=TARGET.`,
 		Example: `  cbt apply monday.cbt tuesday.cbt disk.raw
   cbt diff disk.qcow2@mon disk.qcow2@tue -o - | ssh host cbt apply - disk.raw`,
 		Annotations: exits(exitDone, exitFailed, exitUsage, exitWrongBase, exitBusy),
-		Args:        wantArgs("DELTA...", "TARGET"),
+		Args: func(c *cobra.Command, args []string) error {
+			if len(args) < 2 {
+				return usageErrorf("apply: %s is missing: usage is `cbt apply DELTA... TARGET`", []string{"DELTA", "TARGET"}[len(args)])
+			}
+			return nil
+		},
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.apply(c.Context(), args, opt)
 		},
@@ -72,7 +77,10 @@ func (a *app) apply(ctx context.Context, args []string, opt *applyOptions) error
 	if opt.base != "" && opt.assumeBase {
 		return usageErrorf("--base and --assume-base exclude each other")
 	}
-	names, targets := splitTargets(args)
+	names, targets, err := splitTargets(args)
+	if err != nil {
+		return err
+	}
 	if len(names) == 0 {
 		return usageErrorf("apply: no delta before the targets: usage is `cbt apply DELTA... TARGET`")
 	}

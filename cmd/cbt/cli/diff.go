@@ -15,6 +15,7 @@ type diffOptions struct {
 	source      openerOptions
 	oldRef      refOptions
 	newRef      refOptions
+	fullRef     refOptions // of NEW with --full
 	chain       chainOptions
 	olds, news  []string
 	full        bool
@@ -86,6 +87,7 @@ a delta of it: take a snapshot and name that.`,
 	opt.source.addFlags(flags)
 	opt.oldRef.addFlags(flags, "old-", "OLD")
 	opt.newRef.addFlags(flags, "new-", "NEW")
+	opt.fullRef.addFlags(flags, "", "NEW, with --full")
 	opt.chain.addFlags(flags)
 	return c
 }
@@ -142,8 +144,10 @@ func (opt *diffOptions) check(a *app) error {
 		return usageErrorf("--full takes all of NEW: no --method and no --bitmap")
 	case opt.full && len(opt.olds) > 0:
 		return usageErrorf("--full and --old exclude each other")
-	case opt.full && opt.newRef.Format == "":
-		opt.newRef.Format = opt.source.Format
+	case !opt.full && (opt.fullRef.Snapshot != "" || opt.fullRef.SnapshotID != "" || opt.fullRef.Path):
+		return usageErrorf("of which image? --old-snapshot and --new-snapshot (or -id, -path) say")
+	case opt.full && opt.newRef != refOptions{prefix: opt.newRef.prefix}:
+		opt.fullRef = opt.newRef
 	case opt.workers < 0 || opt.workers > 64:
 		return usageErrorf("--workers %d: must be 1 to 64", opt.workers)
 	}
@@ -167,13 +171,15 @@ func (opt *diffOptions) open(ctx context.Context, o *opener, args []string) ([]d
 	if len(opt.news) == 0 && len(opt.olds) == 0 {
 		d := disk{name: "0"}
 		var err error
+		if opt.full {
+			d.img, err = o.open(ctx, args[0], opt.fullRef)
+			return []disk{d}, err
+		}
 		// NEW first: an OLD in its backing chain is found there.
-		if d.img, err = o.open(ctx, args[len(args)-1], opt.newRef); err != nil {
+		if d.img, err = o.open(ctx, args[1], opt.newRef); err != nil {
 			return nil, err
 		}
-		if !opt.full {
-			d.old, err = o.open(ctx, args[0], opt.oldRef)
-		}
+		d.old, err = o.open(ctx, args[0], opt.oldRef)
 		return []disk{d}, err
 	}
 	olds, err := namedRefs("--old", opt.olds)
@@ -217,7 +223,10 @@ func namedRefs(flag string, args []string) ([]namedTarget, error) {
 	var list []namedTarget
 	for _, arg := range args {
 		name, ref, ok := strings.Cut(arg, "=")
-		if !ok || name == "" || ref == "" {
+		if ok && name != "" && ref == "" {
+			return nil, usageErrorf("%s %s: no reference after the =: is a variable unset?", flag, printable(arg))
+		}
+		if !ok || name == "" {
 			return nil, usageErrorf("%s %s: must be NAME=REF", flag, printable(arg))
 		}
 		for _, l := range list {

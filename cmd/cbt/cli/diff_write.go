@@ -30,7 +30,10 @@ func (a *app) writeDelta(ctx context.Context, o *opener, disks []disk, opt *diff
 			if opt.refine == "off" && d.method.exact != nil {
 				src.Changed = sparse.Clip(d.method.exact(), 0, s.Size)
 			}
-			if d.old.Point == "" {
+			switch {
+			case d.old.Point == "" && d.old.Format == formatDelta:
+				return wrongBase("%s: is no base: it was made from an image that was not frozen, so nothing can build on it", d.old.Ref)
+			case d.old.Point == "":
 				a.warnf("%s: has no point, because it is not frozen: only --assume-base will apply this delta", d.old.Ref)
 			}
 		}

@@ -13,9 +13,6 @@ type infoOptions struct {
 	ref    refOptions
 }
 
-// infoDelta describes the delta at path; commands that know deltas set it.
-var infoDelta func(a *app, ctx context.Context, path string) error
-
 func newInfoCommand(a *app) *cobra.Command {
 	opt := &infoOptions{}
 	c := &cobra.Command{
@@ -80,10 +77,7 @@ func (o *opener) describe(ctx context.Context, a *app, ref string, opt refOption
 		o.files = append(o.files, f)
 	}
 	if format == formatDelta {
-		if infoDelta == nil {
-			return nil, usageErrorf("%s: is a delta, which this command does not take", ref)
-		}
-		return nil, infoDelta(a, ctx, r.path)
+		return nil, a.infoDelta(o, r.path)
 	}
 	d := &description{file: f, format: format, size: f.stat.size}
 	if format == formatRaw {

@@ -67,7 +67,10 @@ func (a *app) restore(ctx context.Context, args []string, opt *restoreOptions) e
 	case opt.format == formatQcow2 && opt.inPlace:
 		return usageErrorf("--in-place is for raw targets: a qcow2 image is written anew (--overwrite)")
 	}
-	names, targets := splitTargets(args)
+	names, targets, err := splitTargets(args)
+	if err != nil {
+		return err
+	}
 	if len(names) != 1 {
 		return usageErrorf("restore: takes one delta, got %d: usage is `cbt restore DELTA TARGET`, or NAME=TARGET for each of several disks", len(names))
 	}

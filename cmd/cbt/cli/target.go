@@ -24,24 +24,27 @@ type namedTarget struct {
 
 // splitTargets takes the targets off the end of args: all that look like
 // NAME=PATH and are no file, or else the last one.
-func splitTargets(args []string) (deltas []string, targets []namedTarget) {
+func splitTargets(args []string) (deltas []string, targets []namedTarget, err error) {
 	i := len(args)
 	for i > 0 {
 		name, path, ok := strings.Cut(args[i-1], "=")
-		if !ok || name == "" || path == "" || strings.HasPrefix(name, ".") || strings.HasPrefix(name, "/") || exists(args[i-1]) {
+		if !ok || name == "" || strings.HasPrefix(name, ".") || strings.HasPrefix(name, "/") || exists(args[i-1]) {
 			break
+		}
+		if path == "" {
+			return nil, nil, usageErrorf("%s: no target after the =: is a variable unset?", printable(args[i-1]))
 		}
 		i--
 	}
 	if i == len(args) {
 		i--
-		return args[:i], []namedTarget{{path: args[i]}}
+		return args[:i], []namedTarget{{path: args[i]}}, nil
 	}
 	for _, arg := range args[i:] {
 		name, path, _ := strings.Cut(arg, "=")
 		targets = append(targets, namedTarget{name, path})
 	}
-	return args[:i], targets
+	return args[:i], targets, nil
 }
 
 // match gives every target its stream of d.
