@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"slices"
 	"testing"
+	"time"
 
 	"cbt/internal/ordered"
 	"cbt/sparse"
@@ -96,10 +97,11 @@ func TestCompareEqualReadsNothingElse(t *testing.T) {
 	if a.readBytes.Load() != data || b.readBytes.Load() != data {
 		t.Errorf("read %d and %d bytes of %d bytes of data", a.readBytes.Load(), b.readBytes.Load(), data)
 	}
-	for _, pair := range [][2]sparse.View{{a, sparse.Zeros(4 << 20)}, {sparse.Zeros(4 << 20), a}} {
+	hole := &memView{data: make([]byte, 4<<20), extents: []sparse.Extent{{Off: 0, Len: 4 << 20, Kind: sparse.Hole}}}
+	for _, pair := range [][2]sparse.View{{a, hole}, {hole, a}} {
 		a.readBytes.Store(0)
-		if _, err := gather(t, sparse.Compare(pair[0], pair[1], 0, 4<<20)); err != nil || a.readBytes.Load() != data {
-			t.Errorf("read %d bytes, %v", a.readBytes.Load(), err)
+		if _, err := gather(t, sparse.Compare(pair[0], pair[1], 0, 4<<20)); err != nil || a.readBytes.Load() != data || hole.readBytes.Load() > 0 {
+			t.Errorf("read %d bytes, and %d of a hole, %v", a.readBytes.Load(), hole.readBytes.Load(), err)
 		}
 	}
 	for range sparse.Compare(sparse.Zeros(1<<62), sparse.Zeros(1<<62), 0, 1<<62) {
@@ -155,15 +157,29 @@ func TestCompareErrors(t *testing.T) {
 	}
 }
 
+// oftenOther differs from a bigView in the first block of every other MiB.
+type oftenOther struct{ bigView }
+
+func (o *oftenOther) ReadAt(p []byte, off int64) (int, error) {
+	n, err := o.bigView.ReadAt(p, off)
+	if off%(2<<20) == 0 {
+		p[1] = 1
+	}
+	return n, err
+}
+
 // TestCompareBreak leaves the loop at once: the readers stop.
 func TestCompareBreak(t *testing.T) {
-	a, b := &bigView{}, sparse.Zeros(1<<30)
+	a, b := &bigView{delay: 50 * time.Millisecond}, &oftenOther{}
 	before := runtime.NumGoroutine()
 	for e, err := range sparse.Compare(a, b, 0, 1<<30) {
 		if err != nil || e.Off != 0 {
 			t.Errorf("got %v, %v", e, err)
 		}
 		break
+	}
+	if n := a.readers.Load(); n > 0 {
+		t.Errorf("%d reads under way after the loop", n)
 	}
 	noGoroutines(t, before)
 

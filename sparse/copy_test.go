@@ -34,7 +34,7 @@ func blocksOf(size int64, is func(off, end int64) bool) (n int64) {
 func TestCopy(t *testing.T) {
 	ctx := context.Background()
 	for _, size := range []int64{0, 1, 4095, 4096, 4097, 1 << 20, 1<<20 + 1, 5<<20 + 777} {
-		for _, unit := range []int64{block, 64 << 10, 1000} {
+		for _, unit := range []int64{block, 64 << 10, 1000, 1100 << 10} {
 			for _, opt := range []sparse.CopyOptions{
 				{}, {Workers: 1}, {Workers: 7}, {Fresh: true}, {Compare: true}, {Compare: true, Workers: 3},
 			} {
@@ -121,9 +121,10 @@ func checkWrites(t *testing.T, src *memView, dst *memTarget, stats sparse.CopySt
 
 // TestCopyCompareWritesDifferences changes three bytes of a copy.
 func TestCopyCompareWritesDifferences(t *testing.T) {
-	src := newMemView(4<<20, 64<<10, 5)
+	const size = 4 << 20
+	src := newMemView(size, 64<<10, 5)
 	dst := &memTarget{data: bytes.Clone(src.data)}
-	for _, off := range []int64{0, 2<<20 - 1, 4<<20 - 1} {
+	for _, off := range []int64{0, 2<<20 - 1, size - 1} {
 		dst.data[off] ^= 0x40
 	}
 	stats, err := sparse.Copy(context.Background(), dst, src, sparse.CopyOptions{Compare: true})
@@ -132,6 +133,18 @@ func TestCopyCompareWritesDifferences(t *testing.T) {
 	}
 	if stats.Written+stats.Zeroed != 3*block || len(dst.writes)+len(dst.zeros) != 3 {
 		t.Errorf("%+v, in %v and %v", stats, dst.writes, dst.zeros)
+	}
+
+	// Blocks count from the start of the image, not of an extent.
+	src = &memView{data: append(make([]byte, 1000), noise(size-1000, 1)...)}
+	src.extents = []sparse.Extent{{Off: 0, Len: 1000, Kind: sparse.Hole}, {Off: 1000, Len: size - 1000, Kind: sparse.Data}}
+	dst = &memTarget{data: bytes.Clone(src.data)}
+	dst.data[1<<20] ^= 0x40
+	if _, err := sparse.Copy(context.Background(), dst, src, sparse.CopyOptions{Compare: true}); err != nil {
+		t.Fatal(err)
+	}
+	if want := []sparse.Extent{{Off: 1 << 20, Len: block, Kind: sparse.Data}}; !slices.Equal(dst.writes, want) {
+		t.Errorf("wrote %v, want %v", dst.writes, want)
 	}
 }
 
@@ -262,7 +275,10 @@ func TestCopyCancel(t *testing.T) {
 }
 
 // bigView is size bytes of data that costs no memory.
-type bigView struct{ memView }
+type bigView struct {
+	memView
+	delay time.Duration // of every read
+}
 
 func (b *bigView) Size() int64 { return 1 << 30 }
 
@@ -270,6 +286,7 @@ func (b *bigView) ReadAt(p []byte, off int64) (int, error) {
 	atLeast(&b.mostReaders, b.readers.Add(1))
 	defer b.readers.Add(-1)
 	atLeast(&b.longestRead, int64(len(p)))
+	time.Sleep(b.delay)
 	for i := 0; i < len(p); i += block {
 		p[i] = byte(off>>20) | 1
 	}

@@ -198,9 +198,7 @@ func loopIs(dev string, id identity) (same, known bool) {
 		return false, false
 	}
 	if id.device {
-		// Behind a file, the kernel gives the file's device again here
-		// (drivers/block/loop.c: loop_get_status).
-		return info.Rdevice == id.dev && info.Rdevice != info.Device, true
+		return info.Rdevice == id.dev, true
 	}
 	return info.Device == id.dev && info.Inode == id.ino, true
 }
