@@ -18,6 +18,7 @@ import (
 type catOptions struct {
 	source openerOptions
 	ref    refOptions
+	chain  chainOptions
 	offset sizeValue
 	length sizeValue
 }
@@ -38,8 +39,9 @@ range that --offset and --length say.`,
 		},
 	}
 	flags := c.Flags()
-	opt.source.addFlags(flags)
+	opt.source.addReadFlags(flags)
 	opt.ref.addFlags(flags, "", "REF")
+	opt.chain.addFlags(flags)
 	flags.Var(&opt.offset, "offset", "start at this byte (64K, 1G, ...)")
 	flags.Var(&opt.length, "length", "print this many bytes (default: up to the end)")
 	return c
@@ -54,6 +56,7 @@ func (a *app) cat(ctx context.Context, ref string, opt *catOptions) error {
 		return err
 	}
 	defer a.closeOpener(o)
+	o.chainFrom(opt.chain)
 	src, err := o.open(ctx, ref, opt.ref)
 	if err != nil {
 		return err

@@ -34,8 +34,8 @@ Backing files and guest data are not read.`,
 			return a.check(c.Context(), args[0], opt)
 		},
 	}
-	opt.source.addFlags(c.Flags())
-	opt.ref.addFlags(c.Flags(), "", "REF")
+	opt.source.addFormatFlag(c.Flags())
+	opt.ref.addPathFlag(c.Flags(), "REF")
 	return c
 }
 

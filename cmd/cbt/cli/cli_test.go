@@ -143,6 +143,15 @@ func TestStdoutFails(t *testing.T) {
 	}
 }
 
+// The bytes of an image could command a terminal.
+func TestCatRefusesTerminal(t *testing.T) {
+	var out, errOut bytes.Buffer
+	code := Run(t.Context(), Env{Stdout: &out, Stderr: &errOut, StdoutTerminal: true}, []string{"cat", "/dev/null"})
+	if code != exitUsage || out.Len() > 0 || !strings.Contains(errOut.String(), "stdout is a terminal") {
+		t.Errorf("exit %d, %q, %q", code, &out, &errOut)
+	}
+}
+
 // with runs a command of the test's own.
 func with(t *testing.T, ctx context.Context, runE func() error, args ...string) (int, string) {
 	t.Helper()

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -10,6 +11,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/cobra/doc"
+
+	"cbt/internal/outfile"
 )
 
 // manDate is that of the version, so that the same program writes the same
@@ -36,7 +39,7 @@ directory, which is made if it is missing. Pages that are there are replaced.`,
 					return err
 				}
 			}
-			return nil
+			return outfile.SyncDir(args[0])
 		},
 	}
 }
@@ -47,7 +50,12 @@ func writeManPage(dir string, c *cobra.Command) error {
 		return err
 	}
 	name := strings.ReplaceAll(c.CommandPath(), " ", "-") + ".1"
-	return os.WriteFile(filepath.Join(dir, name), page, 0o644)
+	f, err := os.Create(filepath.Join(dir, name))
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(page)
+	return errors.Join(err, f.Sync(), f.Close())
 }
 
 // manPage is cobra's page with the exit status before its last section.

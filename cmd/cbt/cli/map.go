@@ -16,6 +16,7 @@ import (
 type mapOptions struct {
 	source openerOptions
 	ref    refOptions
+	chain  chainOptions
 	offset sizeValue
 	length sizeValue
 }
@@ -38,8 +39,9 @@ qemu-img map --output=json. No guest data are read.`,
 		},
 	}
 	flags := c.Flags()
-	opt.source.addFlags(flags)
+	opt.source.addReadFlags(flags)
 	opt.ref.addFlags(flags, "", "REF")
+	opt.chain.addFlags(flags)
 	flags.Var(&opt.offset, "offset", "start at this byte (64K, 1G, ...)")
 	flags.Var(&opt.length, "length", "list this many bytes (default: up to the end)")
 	return c
@@ -51,6 +53,7 @@ func (a *app) mapImage(ctx context.Context, ref string, opt *mapOptions) error {
 		return err
 	}
 	defer a.closeOpener(o)
+	o.chainFrom(opt.chain)
 	src, err := o.open(ctx, ref, opt.ref)
 	if err != nil {
 		return err
@@ -65,7 +68,7 @@ func (a *app) mapImage(ctx context.Context, ref string, opt *mapOptions) error {
 	if a.json {
 		print = printMapJSON
 	}
-	if err := print(out, rowsUntil(ctx, mapRows(src.View, off, n))); err != nil {
+	if err := print(out, rowsUntil(ctx, mapRows(src, off, n))); err != nil {
 		return fmt.Errorf("%s: %w", ref, err)
 	}
 	if err := out.Flush(); err != nil {
@@ -77,14 +80,17 @@ func (a *app) mapImage(ctx context.Context, ref string, opt *mapOptions) error {
 type mapSeq = iter.Seq2[qcow2.MapExtent, error]
 
 // mapRows are the rows of any image; those of a raw one as qemu-img has them.
-func mapRows(v sparse.View, off, n int64) mapSeq {
-	if v, ok := v.(*qcow2.View); ok {
+func mapRows(src *source, off, n int64) mapSeq {
+	if v, ok := src.View.(*qcow2.View); ok {
 		return v.Map(off, n)
 	}
 	return func(yield func(qcow2.MapExtent, error) bool) {
-		for e, err := range v.Extents(off, n) {
+		for e, err := range src.View.Extents(off, n) {
 			data := !e.Kind.ReadsZero()
 			row := qcow2.MapExtent{Start: e.Off, Length: e.Len, Present: true, Zero: !data, Data: data, Offset: e.Off}
+			if src.Format != formatRaw {
+				row.Present, row.Offset = e.Kind != sparse.Hole, -1
+			}
 			if !yield(row, err) {
 				return
 			}

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync/atomic"
-	"time"
 
 	"github.com/spf13/pflag"
 
@@ -18,7 +17,7 @@ import (
 	"cbt/sparse"
 )
 
-// openerOptions are the flags of every command that reads images.
+// openerOptions are the flags of the commands that read images.
 type openerOptions struct {
 	Format        string
 	Allow         []string
@@ -27,12 +26,22 @@ type openerOptions struct {
 	Frozen        bool
 }
 
+// addFlags registers all of them, for commands that tell or use points.
 func (o *openerOptions) addFlags(fs *pflag.FlagSet) {
-	fs.StringVar(&o.Format, "format", "", "format of what the command names: qcow2 or raw (default: by its header)")
-	fs.StringArrayVar(&o.Allow, "allow", nil, "also open backing and data files in or below `DIR` (repeatable; CBT_ALLOW has a list)")
-	fs.StringVar(&o.BackingFormat, "backing-format", "", "format of backing files whose image names none: qcow2 or raw")
-	fs.BoolVar(&o.Force, "force", false, "read images that are marked corrupt")
+	o.addReadFlags(fs)
 	fs.BoolVar(&o.Frozen, "frozen", false, "nobody writes to the active states named here: give them a point")
+}
+
+// addReadFlags registers those that it takes to read an image.
+func (o *openerOptions) addReadFlags(fs *pflag.FlagSet) {
+	o.addFormatFlag(fs)
+	fs.StringArrayVar(&o.Allow, "allow", nil, "also open backing and data files in or below `DIR` (repeatable; CBT_ALLOW has a list)")
+	fs.StringVar(&o.BackingFormat, "backing-format", "", "`FORMAT` of backing files whose image names none: qcow2 or raw")
+	fs.BoolVar(&o.Force, "force", false, "read images that are marked corrupt")
+}
+
+func (o *openerOptions) addFormatFlag(fs *pflag.FlagSet) {
+	fs.StringVar(&o.Format, "format", "", "`FORMAT` of what the command names: qcow2 or raw (default: by its header)")
 }
 
 // opener opens all sources of one run. One file is opened once: an image named
@@ -66,39 +75,6 @@ type imageKey struct {
 	format string
 }
 
-// source is an image at one instant, open for reading.
-type source struct {
-	View    sparse.View
-	Ref     string    // as the user named it
-	Path    string    // of its file
-	Format  string    // "raw", "qcow2" or "cbt"
-	Point   string    // empty: not frozen
-	Instant time.Time // when it was frozen, or last written to
-	Img     *qcow2.Image
-
-	img     *image
-	delta   *deltaFile // of a .cbt
-	recheck func() error
-	close   func() error
-}
-
-// Recheck says whether somebody changed the source since it was opened. Call
-// it when everything is read, before anything is made of it.
-func (s *source) Recheck() error {
-	if s.recheck == nil {
-		return nil
-	}
-	return s.recheck()
-}
-
-// Close releases what only this source holds; files are the opener's.
-func (s *source) Close() error {
-	if s.close == nil {
-		return nil
-	}
-	return s.close()
-}
-
 func (a *app) newOpener(opt openerOptions) (*opener, error) {
 	if err := checkFormat("--format", opt.Format); err != nil {
 		return nil, err
@@ -112,10 +88,15 @@ func (a *app) newOpener(opt openerOptions) (*opener, error) {
 	}
 	o := &opener{openerOptions: opt, allow: allow, warn: a.warnf, images: make(map[imageKey]*image)}
 	o.rawPoint = pointOfRaw("")
-	o.openDelta = func(_ context.Context, path string, ref refOptions) (*source, error) {
-		return o.openChain(path, path, ref, chainOptions{})
-	}
+	o.chainFrom(chainOptions{})
 	return o, nil
+}
+
+// chainFrom says where the deltas are that a delta builds on.
+func (o *opener) chainFrom(chain chainOptions) {
+	o.openDelta = func(_ context.Context, path string, ref refOptions) (*source, error) {
+		return o.openChain(path, path, ref, chain)
+	}
 }
 
 // BytesRead is how much was read so far from all files of the opener.
@@ -211,55 +192,6 @@ func (o *opener) delta(ctx context.Context, ref string, r reference, opt refOpti
 		opt.Snapshot = r.want
 	}
 	return o.openDelta(ctx, r.path, opt)
-}
-
-func (o *opener) openSnapshot(s *source, r reference, opt refOptions) error {
-	i, err := r.find(s.Img.Snapshots(), opt)
-	if err != nil {
-		return err
-	}
-	view, err := s.img.snapshot(i)
-	if err != nil {
-		return fmt.Errorf("%s: %w", r, err)
-	}
-	snap := view.Snapshot()
-	s.View, s.Point, s.Instant = view, snapshotPoint(s.img, snap), snap.Date
-	s.recheck = func() error {
-		// A machine may go on writing to the active state beside it.
-		return errors.Join(recheck(s.Ref, view), s.img.backing.changed())
-	}
-	return nil
-}
-
-func (o *opener) openActive(s *source) {
-	view := s.Img.Active()
-	s.View, s.Instant = view, s.img.file.stat.mtime
-	if o.Frozen {
-		s.Point = activePoint(s.img)
-	}
-	s.recheck = func() error {
-		if err := s.img.changed(); err != nil {
-			return err
-		}
-		return recheck(s.Ref, view)
-	}
-}
-
-func (o *opener) openRaw(s *source) (err error) {
-	s.View, s.Instant, s.Point = s.img.view, s.img.file.stat.mtime, rawPoint(s.img.file.stat)
-	s.recheck = s.img.changed
-	if o.rawPoint != nil {
-		s.Point, err = o.rawPoint(s.Path, s.Point)
-	}
-	return err
-}
-
-// recheck reads again what describes a state of a qcow2 image.
-func recheck(ref string, v *qcow2.View) error {
-	if err := v.Image().Recheck(v); err != nil {
-		return fmt.Errorf("%s: %w", ref, err)
-	}
-	return nil
 }
 
 // inspect opens a qcow2 image for its metadata alone: no file that it names

@@ -31,10 +31,14 @@ func (o *refOptions) addFlags(fs *pflag.FlagSet, prefix, which string) {
 	o.prefix = prefix
 	fs.StringVar(&o.Snapshot, prefix+"snapshot", "", "internal snapshot `NAME` of "+which)
 	fs.StringVar(&o.SnapshotID, prefix+"snapshot-id", "", "internal snapshot of "+which+" by its `ID`")
-	fs.BoolVar(&o.Path, prefix+"path", false, which+" is a path as it stands, no PATH@SNAPSHOT")
+	o.addPathFlag(fs, which)
 	if prefix != "" {
-		fs.StringVar(&o.Format, prefix+"format", "", "format of "+which+": qcow2 or raw")
+		fs.StringVar(&o.Format, prefix+"format", "", "`FORMAT` of "+which+": qcow2 or raw")
 	}
+}
+
+func (o *refOptions) addPathFlag(fs *pflag.FlagSet, which string) {
+	fs.BoolVar(&o.Path, o.prefix+"path", false, which+" is a path as it stands, no PATH@SNAPSHOT")
 }
 
 func (o *refOptions) flag(name string) string { return "--" + o.prefix + name }

@@ -1,0 +1,92 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"cbt/qcow2"
+	"cbt/sparse"
+)
+
+// source is an image at one instant, open for reading.
+type source struct {
+	View    sparse.View
+	Ref     string    // as the user named it
+	Path    string    // of its file
+	Format  string    // "raw", "qcow2" or "cbt"
+	Point   string    // empty: not frozen
+	Instant time.Time // when it was frozen, or last written to
+	Img     *qcow2.Image
+
+	img     *image
+	delta   *deltaFile // of a .cbt
+	recheck func() error
+	close   func() error
+}
+
+// Recheck says whether somebody changed the source since it was opened. Call
+// it when everything is read, before anything is made of it.
+func (s *source) Recheck() error {
+	if s.recheck == nil {
+		return nil
+	}
+	return s.recheck()
+}
+
+// Close releases what only this source holds; files are the opener's.
+func (s *source) Close() error {
+	if s.close == nil {
+		return nil
+	}
+	return s.close()
+}
+
+func (o *opener) openSnapshot(s *source, r reference, opt refOptions) error {
+	i, err := r.find(s.Img.Snapshots(), opt)
+	if err != nil {
+		return err
+	}
+	view, err := s.img.snapshot(i)
+	if err != nil {
+		return fmt.Errorf("%s: %w", r, err)
+	}
+	snap := view.Snapshot()
+	s.View, s.Point, s.Instant = view, snapshotPoint(s.img, snap), snap.Date
+	s.recheck = func() error {
+		// A machine may go on writing to the active state beside it.
+		return errors.Join(recheck(s.Ref, view), s.img.backing.changed())
+	}
+	return nil
+}
+
+func (o *opener) openActive(s *source) {
+	view := s.Img.Active()
+	s.View, s.Instant = view, s.img.file.stat.mtime
+	if o.Frozen {
+		s.Point = activePoint(s.img)
+	}
+	s.recheck = func() error {
+		if err := s.img.changed(); err != nil {
+			return err
+		}
+		return recheck(s.Ref, view)
+	}
+}
+
+func (o *opener) openRaw(s *source) (err error) {
+	s.View, s.Instant, s.Point = s.img.view, s.img.file.stat.mtime, rawPoint(s.img.file.stat)
+	s.recheck = s.img.changed
+	if o.rawPoint != nil {
+		s.Point, err = o.rawPoint(s.Path, s.Point)
+	}
+	return err
+}
+
+// recheck reads again what describes a state of a qcow2 image.
+func recheck(ref string, v *qcow2.View) error {
+	if err := v.Image().Recheck(v); err != nil {
+		return fmt.Errorf("%s: %w", ref, err)
+	}
+	return nil
+}
