@@ -148,7 +148,9 @@ func newChecker(ctx context.Context, r io.ReaderAt, size int64, report func(Faul
 	}
 	ext, err := h.readExtensions(r, size)
 	// Features come first: of an image with unknown ones nothing else is sure.
-	sound.CryptMethod = CryptNone
+	if sound.CryptMethod <= CryptLUKS {
+		sound.CryptMethod = CryptNone // metadata are never encrypted
+	}
 	if err := sound.validateFeatures(ext.features, true); err != nil {
 		return nil, err
 	}

@@ -89,13 +89,13 @@ func metadata(b []byte) words {
 }
 
 // damage changes one metadata word of b and says which.
-func (w words) damage(r *rand.Rand, b []byte) (what string) {
+func (w words) damage(r *rand.Rand, b []byte, cluster uint64) (what string) {
 	kinds := slices.Sorted(maps.Keys(w))
 	what = kinds[r.IntN(len(kinds))]
 	off := w[what][r.IntN(len(w[what]))]
 	be := binary.BigEndian
 	was := be.Uint64(b[off:])
-	word, cluster := was, uint64(1)<<be.Uint32(b[20:])
+	word := was
 	switch r.IntN(12) {
 	case 0, 1, 2:
 		word ^= 1 << r.IntN(64)
@@ -145,9 +145,9 @@ func TestCheckAgainstQEMU(t *testing.T) {
 		w := metadata(sound)
 		for i := range min(cases, perImage) {
 			b := slices.Clone(sound)
-			did := []string{w.damage(r, b)}
+			did := []string{w.damage(r, b, uint64(h.cluster))}
 			for r.IntN(3) == 0 {
-				did = append(did, w.damage(r, b))
+				did = append(did, w.damage(r, b, uint64(h.cluster)))
 			}
 			if r.IntN(25) == 0 {
 				b = b[:1024+r.IntN(len(b)-1024)]
@@ -161,6 +161,11 @@ func TestCheckAgainstQEMU(t *testing.T) {
 				t.Fatal(err)
 			}
 			outcome := compareChecks(t, path, only)
+			// Only for its header may an image be refused, and for missing tables.
+			if all := strings.Join(did, " "); strings.Contains(outcome, "ours: refused") &&
+				!strings.Contains(all, "header at") && !strings.Contains(all, "extension at") && !strings.Contains(all, "cut at") {
+				outcome = "! " + outcome
+			}
 			seen[outcome]++
 			if strings.HasPrefix(outcome, "!") {
 				t.Errorf("image %d case %d: %s: %s\n%s", seed, i, outcome, did, h.options)
@@ -195,11 +200,11 @@ func compareChecks(t *testing.T, path string, only map[string]int) string {
 	switch {
 	case q.Exit == 1 && q.Corruptions+q.Leaks == 0:
 		if err == nil && stats.Corruptions+stats.Leaks == 0 {
-			return "qemu-img could not check, ours: clean: " + firstLine(q.Text)
+			return "qemu-img could not check, ours: clean: " + reason(q.Text)
 		}
 		return "qemu-img could not check, ours: faults or refused"
 	case err != nil && q.Exit == 0:
-		return "qemu-img: clean, ours: refused: " + err.Error()
+		return "qemu-img: clean, ours: refused: " + format.Field
 	case err != nil:
 		return "qemu-img: faults, ours: refused"
 	case q.Corruptions > 0 && stats.Corruptions == 0:
@@ -221,7 +226,8 @@ func compareChecks(t *testing.T, path string, only map[string]int) string {
 	return "both: faults, not as many"
 }
 
-func firstLine(s string) string {
+// reason is the first line of what a tool said, without file names.
+func reason(s string) string {
 	first, _, _ := strings.Cut(s, "\n")
-	return first
+	return first[strings.LastIndex(first, ": ")+1:]
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -14,6 +15,7 @@ import (
 	"testing"
 
 	"cbt/internal/sample"
+	"cbt/sparse"
 )
 
 // rule damages a sound image so that one sentence of the format is broken.
@@ -190,6 +192,35 @@ func TestCheckRules(t *testing.T) {
 	for name, cite := range cites(t) {
 		if !covered[cite] {
 			t.Errorf("no test breaks %s: %s", name, cite)
+		}
+	}
+}
+
+// What has no tables that could be trusted is an error.
+func TestCheckRefuses(t *testing.T) {
+	sound, err := os.ReadFile(sample.Open(t, "v3.qcow2"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for field, e := range map[string]edit{
+		"magic":                   {0, 1, 'q'},
+		"version":                 {4, 4, 4},
+		"cluster_bits":            {20, 4, 22},
+		"crypt_method":            {32, 4, 3},
+		"l1_table_offset":         {40, 8, 1 << 40},
+		"refcount_table_offset":   {48, 8, 0x10200},
+		"refcount_table_clusters": {56, 4, 0},
+		"incompatible_features":   {72, 8, 1 << 5},
+		"refcount_order":          {96, 4, 7},
+	} {
+		b := bytes.Clone(sound)
+		var v [8]byte
+		binary.BigEndian.PutUint64(v[:], e.value)
+		copy(b[e.off:], v[8-e.width:])
+		stats, err := Check(context.Background(), bytes.NewReader(b), int64(len(b)), func(f Fault) { t.Errorf("%s: %v", field, f) })
+		var format *sparse.FormatError
+		if !errors.As(err, &format) || format.Field != field || stats != (CheckStats{}) {
+			t.Errorf("%s: %v, %+v", field, err, stats)
 		}
 	}
 }
