@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync/atomic"
 
 	"cbt/internal/lru"
 	"cbt/sparse"
@@ -19,6 +20,10 @@ type Options struct {
 	// and its size. The name is empty if the image names none. A nil Data
 	// refuses such images.
 	Data func(name string) (io.ReaderAt, int64, error)
+	// Holes, if not nil, tells the extents of the file, or of the external data
+	// file if there is one, as the file system knows them (see sparse.Raw). Then
+	// Extents calls Zero what was preallocated and never written.
+	Holes func(off, n int64) sparse.Seq
 	// AllowCorrupt reads images that are marked corrupt.
 	AllowCorrupt bool
 }
@@ -35,6 +40,9 @@ type Image struct {
 	backing   sparse.View // nil if there is none
 	active    *View
 
+	holes    func(off, n int64) sparse.Seq // of data; may be nil
+	lastHost atomic.Pointer[sparse.Extent] // that holes told
+
 	tables   *lru.Cache[slice, []byte]   // of L1 and L2 tables
 	clusters *lru.Cache[l2Entry, []byte] // decompressed, by descriptor
 }
@@ -47,6 +55,7 @@ type Image struct {
 func Open(r io.ReaderAt, size int64, opt Options) (*Image, error) {
 	img := &Image{
 		file:     file{r, size},
+		holes:    opt.Holes,
 		tables:   lru.New[slice, []byte](tableCache),
 		clusters: lru.New[l2Entry, []byte](decodeCache),
 	}
