@@ -278,6 +278,7 @@ func TestCopyCancel(t *testing.T) {
 type bigView struct {
 	memView
 	delay time.Duration // of every read
+	reads atomic.Int64
 }
 
 func (b *bigView) Size() int64 { return 1 << 30 }
@@ -286,6 +287,7 @@ func (b *bigView) ReadAt(p []byte, off int64) (int, error) {
 	atLeast(&b.mostReaders, b.readers.Add(1))
 	defer b.readers.Add(-1)
 	atLeast(&b.longestRead, int64(len(p)))
+	b.reads.Add(1)
 	time.Sleep(b.delay)
 	for i := 0; i < len(p); i += block {
 		p[i] = byte(off>>20) | 1
@@ -298,11 +300,20 @@ func (b *bigView) Extents(off, n int64) sparse.Seq {
 }
 
 // bigTarget takes everything and keeps nothing.
-type bigTarget struct{ bigView }
+type bigTarget struct {
+	bigView
+	size, mostZeroed int64
+}
+
+func (b *bigTarget) Size() int64 { return max(b.size, b.bigView.Size()) }
+
+func (b *bigTarget) Zero(off, n int64) error {
+	b.mostZeroed = max(b.mostZeroed, n)
+	return nil
+}
 
 func (b *bigTarget) Truncate(int64) error                     { return nil }
 func (b *bigTarget) Sync() error                              { return nil }
-func (b *bigTarget) Zero(int64, int64) error                  { return nil }
 func (b *bigTarget) WriteAt(p []byte, off int64) (int, error) { return len(p), nil }
 
 // allocated is the bytes that do allocates, freed or not.
@@ -334,6 +345,23 @@ func TestCopyMemory(t *testing.T) {
 		if src.mostReaders.Load() > workers || src.longestRead.Load() > 1<<20 {
 			t.Errorf("%d reads at once, of %d bytes", src.mostReaders.Load(), src.longestRead.Load())
 		}
+	}
+}
+
+// TestCopyZeros zeroes in pieces, so that it can be cancelled in between.
+func TestCopyZeros(t *testing.T) {
+	const size = 1<<40 + 5
+	dst := &bigTarget{size: size}
+	stats, err := sparse.Copy(context.Background(), dst, sparse.Zeros(size), sparse.CopyOptions{Workers: 1})
+	if err != nil || stats != (sparse.CopyStats{Zeroed: size}) {
+		t.Errorf("%+v, %v", stats, err)
+	}
+	if dst.mostZeroed > 256<<20 {
+		t.Errorf("%d bytes zeroed at once", dst.mostZeroed)
+	}
+	stats, err = sparse.Copy(context.Background(), &bigTarget{size: 1<<63 - 1}, sparse.Zeros(1<<63-1), sparse.CopyOptions{Fresh: true})
+	if err != nil || stats != (sparse.CopyStats{Skipped: 1<<63 - 1}) {
+		t.Errorf("%+v, %v", stats, err)
 	}
 }
 

@@ -41,7 +41,9 @@ func (m *memView) ReadAt(p []byte, off int64) (int, error) {
 	if m.short > off && m.short < off+int64(len(p)) {
 		p, err = p[:m.short-off], nil
 	}
-	copy(p, m.data[min(off, m.Size()):])
+	if len(p) > 0 {
+		copy(p, m.data[off:])
+	}
 	return len(p), err
 }
 
