@@ -86,7 +86,6 @@ func openTarget(path, stateDir string, raw bool) (_ *imageTarget, err error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &imageTarget{f: f, path: path}
 	defer func() {
 		if err != nil {
 			f.Close()
@@ -104,11 +103,23 @@ func openTarget(path, stateDir string, raw bool) (_ *imageTarget, err error) {
 	} else if by != "" {
 		return nil, busy("%s: is in use: %s", path, by)
 	}
+	if mode.Mode()&os.ModeDevice != 0 {
+		// From here on it cannot be mounted either.
+		device, err := imagelock.Exclusive(f)
+		if errors.Is(err, imagelock.ErrBusy) {
+			return nil, busy("%s: is in use by the kernel or another program", path)
+		} else if err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		f.Close()
+		f = device
+	}
 	if err := imagelock.HoldWrite(f); errors.Is(err, imagelock.ErrBusy) {
 		return nil, busy("%s: is in use: a machine or another cbt holds it", path)
-	} else if err != nil {
+	} else if err != nil && !errors.Is(err, errors.ErrUnsupported) { // no locks there, so QEMU has none either
 		return nil, fmt.Errorf("%s: cannot be locked: %w", path, err)
 	}
+	t := &imageTarget{f: f, path: path}
 	if t.stat, err = statFile(f); err != nil {
 		return nil, err
 	}
