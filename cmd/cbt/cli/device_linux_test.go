@@ -1,122 +1,79 @@
 package cli
 
 import (
-	"bytes"
 	"os"
-	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 
 	"cbt/internal/testtool"
 )
 
-// device makes a block device of the given size, filled with garbage.
-func device(t *testing.T, size int) string {
+// loopDevice makes a block device of a file, for as long as the test runs.
+func loopDevice(t *testing.T, path string) string {
 	t.Helper()
-	testtool.Need(t, "losetup")
-	if os.Getuid() != 0 {
-		t.Skip("block devices need root")
+	out, err := testtool.Try(t, "losetup", "--find", "--show", path)
+	if err != nil {
+		t.Skipf("no loop devices here: %s", out)
 	}
-	file := filepath.Join(t.TempDir(), "device")
-	if err := os.WriteFile(file, bytes.Repeat([]byte("garbage."), size/8), 0o600); err != nil {
+	device := strings.TrimSpace(out)
+	t.Cleanup(func() { testtool.Run(t, "losetup", "-d", device) })
+	return device
+}
+
+func TestBlockDevice(t *testing.T) {
+	testtool.Need(t, "qemu-img")
+	dir := t.TempDir()
+	t.Chdir(dir)
+	content := strings.Repeat("device ", 1<<16)[:256<<10]
+	if err := os.WriteFile("disk", []byte(content), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	out, err := testtool.Try(t, "losetup", "--find", "--show", file)
-	if err != nil {
-		t.Skipf("this machine makes no loop devices: %s", out)
+	device := loopDevice(t, "disk")
+	code, out, stderr := run(t, "cat", device)
+	if code != exitDone || out != content {
+		t.Errorf("cat: exit %d, %d bytes, %s", code, len(out), stderr)
 	}
-	dev := strings.TrimSpace(out)
-	t.Cleanup(func() { testtool.Run(t, "losetup", "--detach", dev) })
-	return dev
-}
-
-// A disk of 1 MiB and two deltas of it.
-func twoNights(t *testing.T) (dir string, mon, tue []byte) {
-	t.Helper()
-	dir = t.TempDir()
-	mon = bytes.Repeat([]byte("monday\n."), 1<<17)
-	clear(mon[256<<10 : 512<<10])
-	tue = bytes.Clone(mon)
-	copy(tue[900<<10:], "tuesday")
-	for name, b := range map[string][]byte{"mon.raw": mon, "tue.raw": tue} {
-		if err := os.WriteFile(filepath.Join(dir, name), b, 0o600); err != nil {
-			t.Fatal(err)
+	// Nothing tells whether a device was written to.
+	for _, opt := range []openerOptions{{}, {Frozen: true}} {
+		if s := mustOpen(t, newTestOpener(t, opt), device, refOptions{}); s.Point != "" || s.View.Size() != int64(len(content)) {
+			t.Errorf("point %q, size %d", s.Point, s.View.Size())
 		}
 	}
-	must(t, "diff", "--full", filepath.Join(dir, "mon.raw"), "-o", filepath.Join(dir, "mon.cbt"))
-	must(t, "diff", filepath.Join(dir, "mon.raw"), filepath.Join(dir, "tue.raw"), "-o", filepath.Join(dir, "tue.cbt"))
-	return dir, mon, tue
-}
 
-func must(t *testing.T, args ...string) {
-	t.Helper()
-	if code, _, stderr := run(t, args...); code != exitDone {
-		t.Fatalf("cbt %q: exit %d, %s", args, code, stderr)
+	testtool.Run(t, "qemu-img", "create", "-q", "-f", "qcow2", "-b", device, "-F", "raw", "over.qcow2")
+	testtool.Run(t, "qemu-img", "snapshot", "-c", "monday", "over.qcow2")
+	if code, _, stderr := run(t, "cat", "over.qcow2"); code != exitUsage || !strings.Contains(stderr, "--allow /dev would allow it") {
+		t.Errorf("over a device: exit %d, %s", code, stderr)
+	}
+	if code, out, stderr := run(t, "cat", "--allow", "/dev", "over.qcow2@monday"); code != exitDone || out != content {
+		t.Errorf("over a device: exit %d, %d bytes, %s", code, len(out), stderr)
+	}
+	s := mustOpen(t, newTestOpener(t, openerOptions{Allow: []string{"/dev"}}), "over.qcow2@monday", refOptions{})
+	if s.Point != "" {
+		t.Errorf("over a device: point %s", s.Point)
 	}
 }
 
-func TestDevices(t *testing.T) {
-	dir, mon, tue := twoNights(t)
-	state := t.TempDir()
-	delta := filepath.Join(dir, "mon.cbt")
-	for _, c := range []struct {
-		name string
-		size int
-		args []string
-		code int
-	}{
-		{"too small", len(mon) - 4096, []string{"--in-place", "--state-dir", state}, exitFailed},
-		{"no record's place", len(mon), []string{"--in-place"}, exitUsage},
-		{"not said", len(mon), []string{"--state-dir", state}, exitUsage},
-		{"fits", len(mon), []string{"--in-place", "--state-dir", state}, exitDone},
-		{"larger", len(mon) + 1<<20, []string{"--in-place", "--state-dir", state}, exitDone},
-	} {
-		t.Run(strings.ReplaceAll(c.name, " ", "-"), func(t *testing.T) {
-			dev := device(t, c.size)
-			before := content(t, dev)
-			code, _, stderr := run(t, append(append([]string{"restore"}, c.args...), delta, dev)...)
-			if code != c.code {
-				t.Fatalf("exit %d, want %d: %s", code, c.code, stderr)
-			}
-			after := content(t, dev)
-			if c.code != exitDone {
-				if !bytes.Equal(after, before) {
-					t.Error("a refused device was written to")
-				}
-				return
-			}
-			if !bytes.Equal(after[:len(mon)], mon) || !bytes.Equal(after[len(mon):], before[len(mon):]) {
-				t.Error("the device does not hold monday, or not what was behind it")
-			}
-			must(t, "apply", "--state-dir", state, filepath.Join(dir, "tue.cbt"), dev)
-			if !bytes.Equal(content(t, dev)[:len(tue)], tue) {
-				t.Error("the device does not hold tuesday")
-			}
-			if code, _, stderr := run(t, "apply", "--state-dir", state, filepath.Join(dir, "tue.cbt"), dev); code != exitWrongBase {
-				t.Errorf("applied twice: exit %d, %s", code, stderr)
-			}
-		})
+// A guest writes the first sectors of its disk: they are not believed.
+func TestQcow2OnDevice(t *testing.T) {
+	testtool.Need(t, "qemu-img")
+	t.Chdir(t.TempDir())
+	testtool.Run(t, "qemu-img", "create", "-q", "-f", "qcow2", "disk", "1M")
+	testtool.Run(t, "truncate", "-s", "1M", "disk")
+	testtool.Run(t, "qemu-img", "rebase", "-u", "-b", "/dev/null", "-F", "raw", "disk")
+	device := loopDevice(t, "disk")
+	if code, _, stderr := run(t, "info", device); code != exitUsage || !strings.Contains(stderr, "a guest's doing") {
+		t.Errorf("exit %d, %s", code, stderr)
 	}
-}
-
-// The message of a device that is too small says by how much.
-func TestDeviceTooSmallSays(t *testing.T) {
-	dir, mon, _ := twoNights(t)
-	dev := device(t, 65536)
-	_, _, stderr := run(t, "restore", "--in-place", "--state-dir", t.TempDir(), filepath.Join(dir, "mon.cbt"), dev)
-	for _, want := range []string{dev, "65536", strconv.Itoa(len(mon))} {
-		if !strings.Contains(stderr, want) {
-			t.Errorf("%q lacks %s", stderr, want)
-		}
+	// Even as qcow2 it does not own its neighbours in /dev.
+	code, _, stderr := run(t, "cat", "--format", "qcow2", device)
+	if code != exitUsage || !strings.Contains(stderr, "is outside the image's directory") {
+		t.Errorf("exit %d, %s", code, stderr)
 	}
-}
-
-func content(t *testing.T, path string) []byte {
-	t.Helper()
-	b, err := os.ReadFile(path)
-	if err != nil {
+	if err := os.Symlink(device, "link"); err != nil {
 		t.Fatal(err)
 	}
-	return b
+	if code, _, stderr := run(t, "info", "link"); code != exitUsage || !strings.Contains(stderr, "a guest's doing") {
+		t.Errorf("by a link: exit %d, %s", code, stderr)
+	}
 }

@@ -80,9 +80,11 @@ func sniff(f *file) (string, error) {
 // guestWritten says whether the first bytes of f may be a guest's doing, who
 // could make them a qcow2 header that names any file of the host as backing.
 func guestWritten(f *file) bool {
-	switch strings.ToLower(filepath.Ext(f.path)) {
-	case ".raw", ".img", ".dd":
-		return true
+	for _, name := range []string{f.path, f.real} {
+		switch strings.ToLower(filepath.Ext(name)) {
+		case ".raw", ".img", ".dd":
+			return true
+		}
 	}
 	return f.stat.block
 }

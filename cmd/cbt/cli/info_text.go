@@ -28,7 +28,9 @@ func (d *description) print(w io.Writer) error {
 		row("format", "%s", d.format)
 	}
 	row("virtual size", "%s (%d bytes)", formatSize(d.size), d.size)
-	row("disk size", "%s", formatSize(d.file.stat.stored))
+	if !d.file.stat.block {
+		row("disk size", "%s", formatSize(d.file.stat.stored))
+	}
 	if d.qcow != nil {
 		d.printQcow2(row)
 	}

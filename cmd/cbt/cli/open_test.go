@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -242,22 +241,35 @@ func TestHooks(t *testing.T) {
 // taken before the tick is over.
 func TestSettle(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "disk.raw")
+	open := func() *source { return mustOpen(t, newTestOpener(t, openerOptions{}), path, refOptions{}) }
+	if err := os.WriteFile(path, make([]byte, 4096), 0o644); err != nil {
+		t.Fatal(err)
+	}
 	for range 5 {
-		if err := os.WriteFile(path, bytes.Repeat([]byte{1}, 4096), 0o644); err != nil {
-			t.Fatal(err)
+		overwrite(t, path)
+		before := open()
+		if age := time.Since(before.Instant); age < fineTick {
+			t.Errorf("opened %v after it was written", age)
 		}
-		before := mustOpen(t, newTestOpener(t, openerOptions{}), path, refOptions{})
 		overwrite(t, path)
 		if err := before.Recheck(); err == nil {
-			t.Fatal("a write right after the file was opened goes unnoticed")
+			t.Error("a write right after the file was opened goes unnoticed")
 		}
+	}
+	// A file system that counts in seconds.
+	second := time.Now().Truncate(time.Second)
+	if err := os.Chtimes(path, second, second); err != nil {
+		t.Fatal(err)
+	}
+	if age := time.Since(open().Instant); age < coarseTick {
+		t.Errorf("opened %v after it was written", age)
 	}
 	future := time.Now().Add(time.Hour)
 	if err := os.Chtimes(path, future, future); err != nil {
 		t.Fatal(err)
 	}
 	start := time.Now()
-	mustOpen(t, newTestOpener(t, openerOptions{}), path, refOptions{})
+	open()
 	if d := time.Since(start); d > time.Minute {
 		t.Errorf("waited %v for a time in the future", d)
 	}
