@@ -73,7 +73,6 @@ type scanner struct {
 	totals   []Totals
 	payload  int64
 	crc      uint32
-	prev     chunkRef
 	leaves   []leafSum // what the leaves must be
 	progress func(int64)
 }
