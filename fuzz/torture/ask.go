@@ -52,6 +52,9 @@ func (h *history) ref(s *state, which string) (arg string, flags []string) {
 		if !s.f.opts.raw && s.frozen(h) {
 			flags = append(flags, "--frozen")
 		}
+		if s.f.opts.raw {
+			flags = append(flags, h.rawFlags(which)...)
+		}
 		return arg, flags
 	}
 	if strings.Contains(s.snap, "@") || h.crng.IntN(6) == 0 {
@@ -63,6 +66,9 @@ func (h *history) ref(s *state, which string) (arg string, flags []string) {
 	}
 	return arg + "@" + s.snap, flags
 }
+
+// rawTarget says that a target is raw, whatever the guest put at its start.
+func (h *history) rawTarget() string { return "--target-format=raw" }
 
 // frozen is true for active states of files under others: nobody writes there.
 func (s *state) frozen(h *history) bool { return s.snap == "" && s.f != h.top() }

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"cbt/fuzz/tool"
@@ -23,7 +24,11 @@ func (h *history) check() {
 	h.readings()
 	h.bitmapDeltas()
 	h.otherTargets(chain)
+	h.severalDisks(chain)
+	h.contents()
+	h.againstOther(chain)
 	h.sameSources(before)
+	h.whileWritten(chain)
 }
 
 // points are the states that something can be built on.
@@ -139,7 +144,7 @@ func (h *history) pairs(chain []*delta) {
 			h.refuseApply(target, d)
 		}
 		if h.crng.IntN(2) == 0 {
-			h.cbt(done, "verify", "--against", target, d.path, "--chain", "deltas")
+			h.cbt(done, append([]string{"verify", "--against", target, d.path, "--chain", "deltas"}, h.rawFlags("")...)...)
 		}
 	}
 }
@@ -166,6 +171,7 @@ func (h *history) bitmapDeltas() {
 			continue
 		}
 		args, d := h.diffArgs(fmt.Sprintf("out/bitmap%d.cbt", i), b.since, tip)
+		args = slices.DeleteFunc(args, func(a string) bool { return strings.HasPrefix(a, "--method") })
 		args = append(args, "--bitmap", b.name)
 		if b.inUse {
 			h.refuses(args...)
@@ -213,7 +219,7 @@ func (h *history) otherTargets(chain []*delta) {
 		}
 		defer r.Close()
 		target := h.out(".raw")
-		if _, ok := h.cbtPipe(done, r, nil, "restore", "-", target); ok {
+		if _, ok := h.cbtPipe(done, r, nil, "restore", "-", target, h.rawTarget()); ok {
 			h.sameBytes(target, d.truth, "restored from a pipe")
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 )
 
 // delta is one file that cbt wrote.
@@ -38,19 +39,38 @@ func (h *history) diffArgs(path string, old, new *state) ([]string, *delta) {
 		d.from = old.key()
 		oldRef, oldFlags := h.ref(old, "old")
 		args, flags = append(args, oldRef, ref), append(oldFlags, flags...)
-		if h.crng.IntN(4) == 0 {
-			flags = append(flags, "--refine=off")
-		}
+		flags = append(flags, h.manner()...)
 	}
 	d.args = append(append(args, uniq(flags)...), "-o", path)
 	return d.args, d
 }
 
-func uniq(flags []string) []string {
-	if len(flags) == 2 && flags[0] == flags[1] {
-		return flags[:1]
+// manner is how a delta is made, which must not show in what it restores.
+func (h *history) manner() (flags []string) {
+	if h.crng.IntN(4) == 0 {
+		flags = append(flags, "--refine=off")
+	}
+	switch h.crng.IntN(12) {
+	case 0:
+		flags = append(flags, "--method=content")
+	case 1:
+		flags = append(flags, "--spot-check=off")
+	case 2:
+		flags = append(flags, "--spot-check=64K")
+	case 3:
+		flags = append(flags, "--workers="+pick(h.crng, "1", "2", "9"))
 	}
 	return flags
+}
+
+func uniq(flags []string) []string {
+	var of []string
+	for _, f := range flags {
+		if !slices.Contains(of, f) {
+			of = append(of, f)
+		}
+	}
+	return of
 }
 
 // out is a new name for a target.
@@ -64,6 +84,9 @@ func (h *history) out(ext string) string {
 func (h *history) restore(d *delta, flags ...string) string {
 	target := h.out(pick(h.crng, ".raw", ".img", ""))
 	args := append([]string{"restore", d.path, target}, flags...)
+	if h.evil {
+		args = append(args, h.rawTarget())
+	}
 	ok := false
 	switch h.crng.IntN(8) {
 	case 0:
@@ -154,6 +177,9 @@ func (h *history) scratch(path string) {
 func (h *history) apply(target string, ds ...*delta) bool {
 	last := ds[len(ds)-1]
 	args := []string{"apply"}
+	if h.evil {
+		args = append(args, h.rawTarget())
+	}
 	for _, d := range ds {
 		args = append(args, d.path)
 	}
@@ -165,7 +191,7 @@ func (h *history) apply(target string, ds ...*delta) bool {
 			return false
 		}
 		defer r.Close()
-		_, ok = h.cbtPipe(done, r, nil, "apply", "-", target)
+		_, ok = h.cbtPipe(done, r, nil, "apply", "-", target, h.rawTarget())
 	} else {
 		_, ok = h.cbt(done, append(args, target)...)
 	}
@@ -174,7 +200,7 @@ func (h *history) apply(target string, ds ...*delta) bool {
 
 // refuseApply demands that deltas that do not fit change nothing.
 func (h *history) refuseApply(target string, ds ...*delta) {
-	args := []string{"apply"}
+	args := []string{"apply", h.rawTarget()}
 	for _, d := range ds {
 		args = append(args, d.path)
 	}
@@ -189,7 +215,7 @@ func (h *history) refuseApply(target string, ds ...*delta) {
 // liveDelta makes a delta right after a snapshot, as a user does every night:
 // whatever happens to the images later, the chain has to give this state.
 func (h *history) liveDelta(s *state) {
-	if h.cfg.dry || h.crng.IntN(3) == 0 {
+	if h.cfg.dry || h.spoilt || h.crng.IntN(3) == 0 {
 		return
 	}
 	before := h.hashSources()

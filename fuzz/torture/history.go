@@ -103,6 +103,7 @@ type history struct {
 	live []*delta // made while the history went on
 	outs int
 
+	evil        bool // the guest writes a qcow2 header at the start of its disk
 	spoilt      bool // QEMU wrote an image that it cannot read
 	problems    []string
 	comparisons int
@@ -119,6 +120,7 @@ func newHistory(cfg config, seed, attempt uint64, pat []string) (*history, error
 		crng: rand.New(rand.NewPCG(seed, 2*attempt+1)),
 		dir:  filepath.Join(cfg.dir, fmt.Sprintf("history-%d", seed)),
 	}
+	h.evil = h.chance(4)
 	if err := os.RemoveAll(h.dir); err != nil {
 		return nil, err
 	}
@@ -177,6 +179,9 @@ func (h *history) qemu(name string, args ...string) bool {
 	h.note(r, name, args)
 	if r.Exit == -1 {
 		h.problem("%s %s: %s", name, strings.Join(args, " "), r.Message())
+	}
+	if bytes.Contains(r.Stderr, []byte("mage as corrupt")) || bytes.Contains(r.Stderr, []byte("mage is corrupt")) {
+		h.spoil()
 	}
 	if r.Failed() {
 		h.counts["refused by qemu"]++

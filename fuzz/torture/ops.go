@@ -25,8 +25,11 @@ func (h *history) make() {
 		if i < phases-1 || h.chance(50) {
 			h.freeze()
 		}
+		if h.chance(8) {
+			h.freeze() // nothing changed
+		}
 	}
-	if h.chance(60) {
+	if !h.spoilt && h.chance(60) {
 		h.batch(h.top(), 1+h.rng.IntN(6))
 	}
 	if h.chance(8) {

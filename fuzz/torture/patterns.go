@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/binary"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -35,7 +36,7 @@ func writePatterns(dir string) ([]string, error) {
 		lastByte(4096), lastByte(65536), lastByte(512),
 		append([]byte{1}, make([]byte, 4095)...),
 		make([]byte, 4096),
-		halves, text,
+		halves, text, evilHeader(), // the last one is for the start of disks
 	} {
 		name := filepath.Join(dir, "pattern"+strconv.Itoa(i))
 		if err := os.WriteFile(name, p, 0o644); err != nil {
@@ -44,4 +45,17 @@ func writePatterns(dir string) ([]string, error) {
 		names = append(names, name)
 	}
 	return names, nil
+}
+
+// evilHeader is a qcow2 header whose backing file is none of the guest's
+// business.
+func evilHeader() []byte {
+	const name = "/etc/passwd"
+	p := make([]byte, 4096)
+	copy(p, "QFI\xfb")
+	for at, v := range map[int]uint32{4: 3, 12: 512, 16: uint32(len(name)), 20: 9, 28: 1 << 20, 36: 32, 44: 1024, 52: 2048, 56: 1, 96: 4, 100: 104} {
+		binary.BigEndian.PutUint32(p[at:], v)
+	}
+	copy(p[512:], name)
+	return p
 }

@@ -18,6 +18,9 @@ func (h *history) readings() {
 		if h.crng.IntN(2) == 0 {
 			h.cat(s)
 		}
+		if h.crng.IntN(4) == 0 {
+			h.parts(s)
+		}
 		if s.snap != "" || s.f.opts.raw {
 			continue
 		}

@@ -15,6 +15,9 @@ func (h *history) batch(f *file, n int) {
 	for range n {
 		args = append(args, "-c", h.request(f))
 	}
+	if h.evil {
+		args = append(args, "-c", "write -q -s "+h.pat[len(h.pat)-1]+" 0 4096")
+	}
 	h.qemu("qemu-io", append(args, f.name)...)
 	h.counts["requests"] += n
 }
@@ -70,7 +73,7 @@ func (h *history) pattern() string {
 	case x < 45:
 		return "-P " + strconv.Itoa(1+h.rng.IntN(255)) + " "
 	}
-	return "-s " + h.pat[h.rng.IntN(len(h.pat))] + " "
+	return "-s " + h.pat[h.rng.IntN(len(h.pat)-1)] + " "
 }
 
 // place chooses where a request goes: at one of a few spots that come again
