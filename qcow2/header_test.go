@@ -46,7 +46,10 @@ func wantFormatError(t *testing.T, err error, want string) {
 	var fe *sparse.FormatError
 	if !errors.As(err, &fe) {
 		t.Errorf("got %v, want a format error with %q", err, want)
-	} else if !strings.Contains(err.Error(), want) {
+		return
+	}
+	noteMessage(err.Error())
+	if !strings.Contains(err.Error(), want) {
 		t.Errorf("got  %v\nwant %s", err, want)
 	} else if strings.Contains(err.Error(), "\n") {
 		t.Errorf("more than one line: %v", err)

@@ -49,7 +49,7 @@ func TestSamples(t *testing.T) {
 			if got := hex.EncodeToString(sum.Sum(nil)); got != c.SHA256 {
 				t.Errorf("SHA-256 %s, want %s", got, c.SHA256)
 			}
-			if v.Size() <= 8<<20 {
+			if v.Size() <= 5<<20 {
 				sparsetest.View(t, v, mustRead(t, v))
 			}
 			if err := img.Recheck(v); err != nil {

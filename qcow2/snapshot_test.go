@@ -46,6 +46,26 @@ func TestSnapshotTable(t *testing.T) {
 	}
 }
 
+// TestSnapshotTableEnds: the last entry may lack its padding, and no more.
+func TestSnapshotTableEnds(t *testing.T) {
+	q := testimg.NewQcow2(testimg.Qcow2Options{Size: 1 << 20})
+	q.Snapshot("1", "one")
+	b := q.Bytes()
+	table := b[be.Uint64(b[64:]):][:68]
+	b = patched(b, u64(64, uint64(len(b))))
+	for cut := range 68 {
+		img, err := openBytes(append(bytes.Clone(b), table[:68-cut]...), Options{})
+		switch {
+		case cut == 0 && (err != nil || img.Snapshots()[0].Name != "one"):
+			t.Error(err)
+		case cut > 28:
+			wantFormatError(t, err, "qcow2 header at 0x40: snapshots_offset")
+		case cut > 0:
+			wantFormatError(t, err, "qcow2 snapshot 1 of 1: qcow2 snapshot table entry at")
+		}
+	}
+}
+
 // TestShortSnapshotEntry: old entries have no extra data, or a part of it.
 func TestShortSnapshotEntry(t *testing.T) {
 	for extra, want := range map[uint32]Snapshot{
