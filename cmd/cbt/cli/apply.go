@@ -2,14 +2,12 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"cbt/cbt"
-	"cbt/sparse"
 )
 
 type applyOptions struct {
@@ -88,7 +86,7 @@ func (a *app) apply(ctx context.Context, args []string, opt *applyOptions) error
 	if err != nil {
 		return err
 	}
-	defer o.Close()
+	defer a.closeOpener(o)
 	deltas, err := a.openDeltas(ctx, o, names, opt.chain)
 	if err != nil {
 		return err
@@ -185,101 +183,6 @@ func newApplyTask(deltas []*deltaFile, last int) (*task, error) {
 	return t, nil
 }
 
-// checkPoint refuses a target that is not known to be at the base.
-func (a *app) checkPoint(ctx context.Context, o *opener, t *task, opt *applyOptions) error {
-	from, target := t.merge.From(), t.target
-	r, err := readRecord(target.record)
-	if err != nil {
-		return err
-	}
-	if r != nil && !r.fits(target.stat) {
-		a.debugf("%s is of another file, or the target was written to since", target.record)
-		r = nil
-	}
-	if r != nil && r.Pending != nil {
-		if !r.Pending.continues(t.pending("apply")) {
-			return r.incomplete(target.path)
-		}
-		t.resume = true
-		return nil
-	}
-	if r != nil && r.Delta == t.lastID() {
-		t.done = true
-		return nil
-	}
-	if st := target.stat; st.size != from.Size && !(st.block && st.size > from.Size) {
-		return wrongBase("%s: wrong base: has %d bytes, the delta was made from an image of %d", target.path, st.size, from.Size)
-	}
-	if !target.stat.block && t.merge.Size() > target.stat.size {
-		a.debugf("%s grows from %d to %d bytes", target.path, target.stat.size, t.merge.Size())
-	} else if target.stat.block && t.merge.Size() > target.stat.size {
-		return fmt.Errorf("%s: a device of %d bytes cannot hold the image of %d", target.path, target.stat.size, t.merge.Size())
-	}
-	have := ""
-	switch {
-	case opt.assumeBase:
-		return nil
-	case opt.base != "":
-		return a.compareBase(ctx, o, t, opt)
-	case from.Point == "":
-		return wrongBase("%s: the delta was made from an image that was not frozen: only --assume-base applies it", target.path)
-	case r != nil && r.Point == from.Point, rawPoint(target.stat) == from.Point:
-		return nil
-	case r != nil:
-		have = r.Point
-	default:
-		return wrongBase("%s: wrong base, or unknown: no record says at which point it is (--base DELTA compares it with the state after DELTA)", target.path)
-	}
-	return wrongBase("%s: %w", target.path, &cbt.WrongBaseError{Stream: t.stream(), Want: from.Point, Have: have})
-}
-
-// compareBase compares the whole target with the state after --base.
-func (a *app) compareBase(ctx context.Context, o *opener, t *task, opt *applyOptions) error {
-	base, err := o.openChain(opt.base, opt.base, refOptions{}, opt.chain)
-	if err != nil {
-		return err
-	}
-	from := t.merge.From()
-	if base.Point != from.Point || from.Point == "" {
-		return wrongBase("--base %s: %w", opt.base, &cbt.WrongBaseError{Stream: t.stream(), Want: from.Point, Have: base.Point})
-	}
-	img := sparse.Resize(sparse.Plain(t.target, t.target.Size()), base.View.Size())
-	p := a.startProgress("comparing the base", base.View.Size())
-	defer p.finish()
-	for e, err := range sparse.Compare(img, base.View, 0, base.View.Size()) {
-		if err != nil {
-			return err
-		}
-		return wrongBase("%s: wrong base: differs from the state after %s at offset %d", t.target.path, opt.base, e.Off)
-	}
-	return ctx.Err()
-}
-
-// unfinished leaves out the targets that an interrupted run of the same
-// command finished. If it finished all, or never ran, being there already is a
-// wrong base.
-func unfinished(tasks []*task) ([]*task, error) {
-	var rest []*task
-	resumed := false
-	for _, t := range tasks {
-		if resumed = resumed || t.resume; !t.done {
-			rest = append(rest, t)
-		}
-	}
-	for _, t := range tasks {
-		if t.done && !resumed {
-			return nil, wrongBase("%s: wrong base: is already at the state that the deltas lead to", t.target.path)
-		}
-	}
-	return rest, nil
-}
-
-// lastID is the ID of the delta that the target will be at.
-func (t *task) lastID() string {
-	ids := idsOf(t.layers[len(t.layers)-1:])
-	return ids[0]
-}
-
 func (t *task) stream() string {
 	l := t.layers[len(t.layers)-1]
 	return l.Delta.Header.Streams[l.Stream].Name
@@ -332,16 +235,6 @@ func (a *app) writeTasks(ctx context.Context, tasks []*task, command string, opt
 		}
 	}
 	return total, nil
-}
-
-// baseError gives errors about bases their exit code.
-func baseError(err error) error {
-	var mismatch *cbt.BaseMismatchError
-	var wrong *cbt.WrongBaseError
-	if errors.As(err, &mismatch) || errors.As(err, &wrong) {
-		return &exitError{exitWrongBase, err}
-	}
-	return err
 }
 
 func countOf(n int, what string) string {

@@ -21,6 +21,7 @@ type app struct {
 	Env
 	json     bool // machine-readable output, errors included
 	verbose  bool
+	quiet    bool // no summaries
 	progress bool // show progress even where Stderr is no terminal
 
 	started bool // the command line was accepted, a command runs
@@ -59,7 +60,7 @@ func (a *app) warnf(format string, args ...any) {
 // notef prints what a command did, on stderr. With --json results are on
 // stdout and nothing else is said.
 func (a *app) notef(format string, args ...any) {
-	if !a.json {
+	if !a.json && !a.quiet {
 		fmt.Fprintf(a.Stderr, "%s\n", oneLine(fmt.Sprintf(format, args...)))
 	}
 }
@@ -113,6 +114,7 @@ A reference REF names an image:
 	flags := root.PersistentFlags()
 	flags.BoolVar(&a.json, "json", false, "machine-readable output; errors as an object on stderr")
 	flags.BoolVarP(&a.verbose, "verbose", "v", false, "say more on stderr")
+	flags.BoolVarP(&a.quiet, "quiet", "q", false, "no summary on stderr, only warnings and errors")
 	flags.BoolVar(&a.progress, "progress", false, "show progress on stderr even if it is no terminal")
 	flags.BoolP("help", "h", false, "show help")
 

@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"fmt"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -77,17 +76,17 @@ a delta of it: take a snapshot and name that.`,
 	flags.BoolVar(&opt.full, "full", false, "no OLD: all of NEW")
 	flags.StringArrayVar(&opt.olds, "old", nil, "old image of one of several disks (`NAME=REF`, repeatable)")
 	flags.StringArrayVar(&opt.news, "new", nil, "new image of one of several disks (`NAME=REF`, repeatable)")
-	flags.StringVar(&opt.method, "method", methodAuto, "auto, tables, overlay, bitmap or content")
+	flags.StringVar(&opt.method, "method", methodAuto, "`METHOD`: auto, tables, overlay, bitmap or content")
 	flags.StringVar(&opt.bitmap, "bitmap", "", "changes that the persistent bitmap `NAME` of NEW recorded since OLD")
-	flags.StringVar(&opt.refine, "refine", "on", "off: write whole changed clusters, read nothing of OLD")
+	flags.StringVar(&opt.refine, "refine", "on", "`on` or off: write whole changed clusters, read nothing of OLD")
 	flags.StringVar(&opt.spotCheck, "spot-check", "64M", "compare a sample of this `SIZE` of what did not change; or off")
-	flags.StringVar(&opt.consistency, "consistency", string(cbt.Crash), "crash, filesystem or application: what the snapshot was told to be")
-	flags.IntVar(&opt.workers, "workers", 0, "how many read, compare and compress (default: one per processor, at most 16)")
+	flags.StringVar(&opt.consistency, "consistency", string(cbt.Crash), "`LEVEL`: crash, filesystem or application: what the snapshot was told to be")
+	flags.IntVar(&opt.workers, "workers", 0, "`N`: how many read, compare and compress (default: one per processor, at most 16)")
 	flags.StringVar(&opt.stateDir, "state-dir", "", "records of devices that were restored are in `DIR`")
 	opt.source.addFlags(flags)
 	opt.oldRef.addFlags(flags, "old-", "OLD")
 	opt.newRef.addFlags(flags, "new-", "NEW")
-	opt.fullRef.addFlags(flags, "", "NEW, with --full")
+	opt.fullRef.addFlags(flags, "", "the NEW of --full")
 	opt.chain.addFlags(flags)
 	return c
 }
@@ -107,7 +106,7 @@ func (a *app) diff(ctx context.Context, args []string, opt *diffOptions) error {
 	if err != nil {
 		return err
 	}
-	defer o.Close()
+	defer a.closeOpener(o)
 	o.rawPoint = pointOfRaw(opt.stateDir)
 	o.openDelta = func(_ context.Context, path string, ref refOptions) (*source, error) {
 		return o.openChain(path, path, ref, opt.chain)
@@ -133,7 +132,7 @@ func (a *app) diff(ctx context.Context, args []string, opt *diffOptions) error {
 	if opt.out != "" {
 		return a.writeDelta(ctx, o, disks, opt)
 	}
-	return a.printDiff(ctx, o, disks)
+	return a.printDiff(ctx, disks)
 }
 
 func (opt *diffOptions) check(a *app) error {
@@ -165,91 +164,8 @@ func (opt *diffOptions) check(a *app) error {
 	return nil
 }
 
-// open opens all images. Those of one NAME are one disk; a NEW without an OLD
-// is full in this delta.
-func (opt *diffOptions) open(ctx context.Context, o *opener, args []string) ([]disk, error) {
-	if len(opt.news) == 0 && len(opt.olds) == 0 {
-		d := disk{name: "0"}
-		var err error
-		if opt.full {
-			d.img, err = o.open(ctx, args[0], opt.fullRef)
-			return []disk{d}, err
-		}
-		// NEW first: an OLD in its backing chain is found there.
-		if d.img, err = o.open(ctx, args[1], opt.newRef); err != nil {
-			return nil, err
-		}
-		d.old, err = o.open(ctx, args[0], opt.oldRef)
-		return []disk{d}, err
-	}
-	olds, err := namedRefs("--old", opt.olds)
-	if err != nil {
-		return nil, err
-	}
-	news, err := namedRefs("--new", opt.news)
-	if err != nil {
-		return nil, err
-	}
-	var disks []disk
-	for _, n := range news {
-		d := disk{name: n.name}
-		if d.img, err = o.open(ctx, n.path, opt.newRef); err != nil {
-			return nil, err
-		}
-		for _, old := range olds {
-			if old.name != n.name {
-				continue
-			}
-			if d.old, err = o.open(ctx, old.path, opt.oldRef); err != nil {
-				return nil, err
-			}
-		}
-		disks = append(disks, d)
-	}
-	for _, old := range olds {
-		found := false
-		for _, d := range disks {
-			found = found || d.name == old.name
-		}
-		if !found {
-			return nil, usageErrorf("--old %s: there is no --new of that name (a disk that is gone is left out)", printable(old.name))
-		}
-	}
-	return disks, nil
-}
-
-// namedRefs splits NAME=REF arguments.
-func namedRefs(flag string, args []string) ([]namedTarget, error) {
-	var list []namedTarget
-	for _, arg := range args {
-		name, ref, ok := strings.Cut(arg, "=")
-		if ok && name != "" && ref == "" {
-			return nil, usageErrorf("%s %s: no reference after the =: is a variable unset?", flag, printable(arg))
-		}
-		if !ok || name == "" {
-			return nil, usageErrorf("%s %s: must be NAME=REF", flag, printable(arg))
-		}
-		for _, l := range list {
-			if l.name == name {
-				return nil, usageErrorf("%s: the name %s is given twice", flag, printable(name))
-			}
-		}
-		list = append(list, namedTarget{name, ref})
-	}
-	return list, nil
-}
-
-// changedExtent is one line of the output.
-type changedExtent struct {
-	Disk   string `json:"disk,omitempty"`
-	Start  int64  `json:"start"`
-	Length int64  `json:"length"`
-	Data   bool   `json:"data"`
-	Zero   bool   `json:"zero"`
-}
-
 // printDiff prints the changed extents.
-func (a *app) printDiff(ctx context.Context, o *opener, disks []disk) error {
+func (a *app) printDiff(ctx context.Context, disks []disk) error {
 	out := newExtentPrinter(a, len(disks) > 1)
 	for _, d := range disks {
 		var data, zero, count int64
@@ -279,7 +195,6 @@ func (a *app) printDiff(ctx context.Context, o *opener, disks []disk) error {
 	if err := out.end(); err != nil {
 		return err
 	}
-	a.debugf("%d bytes read", o.BytesRead())
 	return nil
 }
 

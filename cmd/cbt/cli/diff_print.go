@@ -8,6 +8,15 @@ import (
 	"cbt/sparse"
 )
 
+// changedExtent is one line of the output.
+type changedExtent struct {
+	Disk   string `json:"disk,omitempty"`
+	Start  int64  `json:"start"`
+	Length int64  `json:"length"`
+	Data   bool   `json:"data"`
+	Zero   bool   `json:"zero"`
+}
+
 // extentPrinter prints extents one by one, as a table or as a JSON array.
 type extentPrinter struct {
 	w     *bufio.Writer

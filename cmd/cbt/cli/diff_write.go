@@ -197,6 +197,6 @@ func (a *app) reportDelta(o *opener, disks []disk, opt *diffOptions, sum cbt.Sum
 	}
 	a.notef("%s: %s of changes (and %s of zeros) in a delta of %s, by %s; %s read, %s spot-checked, %s",
 		name, formatSize(data), formatSize(zero), formatSize(sum.Size), text, formatSize(o.BytesRead()), formatSize(spot), took.Round(time.Millisecond))
-	a.debugf("%d bytes read, %d bytes written, sha256 %s", o.BytesRead(), sum.Size, result.ID)
+	a.debugf("%d bytes written, sha256 %s", sum.Size, result.ID)
 	return nil
 }

@@ -79,7 +79,7 @@ func (a *app) restore(ctx context.Context, args []string, opt *restoreOptions) e
 	if err != nil {
 		return err
 	}
-	defer o.Close()
+	defer a.closeOpener(o)
 	deltas, err := a.openDeltas(ctx, o, names, opt.chain)
 	if err != nil {
 		return err
