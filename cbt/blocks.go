@@ -8,7 +8,7 @@ func floorBlock(n int64) int64 { return n &^ (BlockSize - 1) }
 
 // ceilBlock rounds up to a block, but not past the end of the image.
 func ceilBlock(n, size int64) int64 {
-	if n >= floorBlock(size) {
+	if n > floorBlock(size) { // there n+BlockSize could overflow
 		return size
 	}
 	return floorBlock(n + BlockSize - 1)

@@ -109,7 +109,10 @@ func checkSources(h *Header, sources []Source) error {
 
 // readStream reads and compares one image and emits its chunks.
 func readStream(ctx context.Context, stream int, s *Stream, src Source, opt Options, emit func(*chunk) error) error {
-	grown := floorBlock(s.growth())
+	grown := s.growth()
+	if grown < s.Size {
+		grown = floorBlock(grown)
+	}
 	todo := src.Changed
 	if s.Full {
 		todo = src.New.Extents(0, s.Size)
