@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 	"time"
@@ -159,29 +158,4 @@ func (h *Header) appendFrame(b []byte) ([]byte, error) {
 		return nil, &sparse.FormatError{Struct: "delta header", Off: int64(len(magicFrame)), Value: len(text), Msg: "too many streams for one delta"}
 	}
 	return sealFrame(append(beginFrame(b, headerFrame), text...), 0), nil
-}
-
-func decodeHeader(body []byte) (Header, error) {
-	var h Header
-	off := int64(len(magicFrame))
-	// The version comes first: another one may give other types to the rest.
-	var v struct {
-		Version  int      `json:"cbt"`
-		Required []string `json:"required"`
-	}
-	if err := json.Unmarshal(body, &v); err == nil && (v.Version != Version || len(v.Required) > 0) {
-		h.Version, h.Required = v.Version, v.Required
-		return Header{}, h.Validate()
-	}
-	dec := json.NewDecoder(bytes.NewReader(body))
-	if err := dec.Decode(&h); err != nil {
-		return Header{}, &sparse.FormatError{Struct: "delta header", Off: off, Err: err}
-	}
-	if _, err := dec.Token(); err != io.EOF {
-		return Header{}, &sparse.FormatError{Struct: "delta header", Off: off, Msg: "more than one JSON value"}
-	}
-	if err := h.Validate(); err != nil {
-		return Header{}, err
-	}
-	return h, nil
 }

@@ -72,6 +72,11 @@ func (o *order) complete(off int64) error {
 }
 
 func (o *order) uncovered(off int64) error {
-	s := o.streams[o.stream]
-	return &sparse.FormatError{Struct: "delta", Field: "stream " + s.Name, Off: off, Value: o.due, Msg: "the byte of the image at this offset must be covered and is not"}
+	return uncovered(&o.streams[o.stream], o.due, off)
+}
+
+// uncovered says that byte at of a stream should be covered; off is how far
+// the file was read, negative if that does not matter.
+func uncovered(s *Stream, at, off int64) error {
+	return &sparse.FormatError{Struct: "delta", Field: "stream " + s.Name, Off: off, Value: at, Msg: "the byte of the image at this offset must be covered and is not"}
 }

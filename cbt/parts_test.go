@@ -207,3 +207,61 @@ func TestHeaderValidation(t *testing.T) {
 		t.Errorf("required feature: %v", err)
 	}
 }
+
+// A delta whose checksums are right may still leave out what it must cover:
+// reading it at random must not invent zeros.
+func TestUncoveredBytesAreNotZeros(t *testing.T) {
+	for name, c := range map[string]struct {
+		stream  Stream
+		extents []extent
+		bad     int64 // a byte that must not be read
+	}{
+		"full, nothing":   {Stream{Name: "disk/0", Size: 5000, Full: true, To: "x"}, nil, 0},
+		"full, no end":    {Stream{Name: "disk/0", Size: 20000, Full: true, To: "x"}, []extent{{off: 0, n: 8192, zero: true}}, 9000},
+		"full, a gap":     {Stream{Name: "disk/0", Size: 12288, Full: true, To: "x"}, []extent{{off: 0, n: 4096, zero: true}, {off: 8192, n: 4096, zero: true}}, 5000},
+		"growth, nothing": {Stream{Name: "disk/0", Size: 20000, From: &Base{"x", 8192}}, nil, 8192},
+		"growth, no end":  {Stream{Name: "disk/0", Size: 20000, From: &Base{"x", 8192}}, []extent{{off: 8192, n: 4096, zero: true}}, 19999},
+	} {
+		var b bytes.Buffer
+		w, err := newWriter(&b, Header{Version: Version, Consistency: Crash, Streams: []Stream{c.stream}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.order.streams = []Stream{{From: &Base{Size: 1 << 40}}} // so that the writer does not refuse it
+		for _, e := range c.extents {
+			if err := w.chunk(&table{extents: []extent{e}}, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := w.close(); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := Verify(context.Background(), bytes.NewReader(b.Bytes()), VerifyOptions{}); err == nil {
+			t.Errorf("%s: verified", name)
+		}
+		d, err := Open(bytes.NewReader(b.Bytes()), int64(b.Len()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		layers := []Layer{{d, 0}}
+		if !c.stream.Full {
+			base := mustWrite(t, Header{Version: Version, Consistency: Crash, Streams: []Stream{{Name: "disk/0", Size: 8192, Full: true, To: "x"}}}, []Source{{New: make(img, 8192)}}, Options{})
+			full, err := Open(bytes.NewReader(base), int64(len(base)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			layers = []Layer{{full, 0}, {d, 0}}
+		}
+		s, err := NewStack(layers...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var format *sparse.FormatError
+		if n, err := s.ReadAt(make([]byte, 1), c.bad); !errors.As(err, &format) {
+			t.Errorf("%s: read %d bytes, %v", name, n, err)
+		}
+		if _, err := sparse.Collect(s.Extents(0, s.Size())); !errors.As(err, &format) {
+			t.Errorf("%s: extents: %v", name, err)
+		}
+	}
+}

@@ -22,10 +22,6 @@ import (
 type VerifyOptions struct {
 	Workers  int              // as in Options
 	Progress func(done int64) // bytes of the file
-	// NoDecode checks every byte by the SHA-256 and all of the structure, but
-	// leaves the payload compressed: what a delta needs to be as it was
-	// written, not to be as its tables say.
-	NoDecode bool
 }
 
 // Verify reads a delta from its first byte to its end, in one pass, and checks
@@ -42,7 +38,7 @@ func Verify(ctx context.Context, r io.Reader, opt VerifyOptions) (Header, Summar
 	s.order.streams = s.header.Streams
 	s.totals = make([]Totals, len(s.header.Streams))
 	check := func(_ context.Context, c *scanned) (*scanned, error) {
-		if opt.NoDecode || c.table.payload == 0 {
+		if c.table.payload == 0 {
 			return c, nil
 		}
 		c.buf.payload = c.buf.payload[:c.table.payload]

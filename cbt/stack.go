@@ -106,7 +106,7 @@ func (s *Stack) read(i int, p []byte, off int64) error {
 		if err != nil {
 			return err
 		}
-		if err := s.read(i-1, p[pos-off:x.off-off], pos); err != nil {
+		if err := s.below(i, p[pos-off:x.off-off], pos); err != nil {
 			return err
 		}
 		if dst := p[x.off-off : x.end()-off]; x.zero {
@@ -120,7 +120,15 @@ func (s *Stack) read(i int, p []byte, off int64) error {
 		}
 		pos = x.end()
 	}
-	return s.read(i-1, p[pos-off:], pos)
+	return s.below(i, p[pos-off:], pos)
+}
+
+// below fills p with what layer i says nothing about.
+func (s *Stack) below(i int, p []byte, off int64) error {
+	if st := s.layers[i].stream(); len(p) > 0 && off+int64(len(p)) > st.growth() {
+		return uncovered(st, max(off, st.growth()), -1)
+	}
+	return s.read(i-1, p, off)
 }
 
 // Extents implements sparse.View.
@@ -137,11 +145,30 @@ func (s *Stack) extents(i int, lo, hi int64) sparse.Seq {
 	if lo >= hi {
 		return sparse.Of()
 	}
-	top := l.Delta.extents(l.Stream, lo, hi)
+	top := covering(l.Delta.extents(l.Stream, lo, hi), l.stream(), lo, hi)
 	if i == 0 {
 		return top
 	}
 	return sparse.Overlay(top, s.extents(i-1, lo, hi))
+}
+
+// covering is e with an error where it leaves a byte free that it must cover.
+func covering(e sparse.Seq, s *Stream, lo, hi int64) sparse.Seq {
+	return func(yield func(sparse.Extent, error) bool) {
+		due := max(lo, s.growth())
+		for x, err := range e {
+			if err == nil && x.Off > due {
+				break
+			}
+			if !yield(x, err) || err != nil {
+				return
+			}
+			due = max(due, x.End())
+		}
+		if due < hi {
+			yield(sparse.Extent{}, uncovered(s, due, -1))
+		}
+	}
 }
 
 var _ interface {

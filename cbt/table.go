@@ -118,9 +118,13 @@ func decodeTable(body []byte, streams []Stream, off int64) (*table, error) {
 		switch {
 		case word&0xff&^(flagZero|flagChecked) != 0 || e.zero && e.checked:
 			return bad("extent flags", word&0xff, "unknown combination")
+		case e.checked && streams[stream].Full:
+			return bad("extent flags", word&0xff, "checked, but the stream is full and replaces nothing")
+		case e.n == 0:
+			return bad("extent length", 0, "is empty")
 		case e.off < pos || e.off%BlockSize != 0:
 			return bad("extent offset", uint64(e.off), "does not ascend in whole blocks")
-		case e.n < 1 || e.n > maxExtentLen || e.off > size || e.n > size-e.off:
+		case e.n > maxExtentLen || e.off > size || e.n > size-e.off:
 			return bad("extent length", uint64(e.n), fmt.Sprintf("reaches past the image's %d bytes", size))
 		case e.n%BlockSize != 0 && e.end() != size:
 			return bad("extent length", uint64(e.n), "ends inside a block")

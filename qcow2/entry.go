@@ -101,6 +101,9 @@ func (l layout) cluster(e l2Entry, bitmap uint64) (k kind, host int64, fault str
 	case e.zero() && l.version < 3:
 		return 0, 0, "zero flag in a version 2 image"
 	case e.zero():
+		if e.offset() == 0 { // nothing is allocated behind it, not even in a data file
+			host = -1
+		}
 		return zeros, host, ""
 	case host < 0:
 		return unallocated, host, ""

@@ -27,6 +27,9 @@ func (a *app) checkPoint(ctx context.Context, o *opener, t *task, opt *applyOpti
 		t.resume = true
 		return nil
 	}
+	if r == nil && isMarkedIncomplete(target.f) {
+		return errIncompleteElsewhere(target.path)
+	}
 	if r != nil && r.Delta == t.lastID() {
 		t.done = true
 		return nil

@@ -4,12 +4,16 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"cbt/qcow2"
+	"cbt/sparse"
 )
 
 type checkOptions struct {
@@ -66,6 +70,10 @@ func (a *app) check(ctx context.Context, ref string, opt *checkOptions) error {
 	out := bufio.NewWriter(a.Stdout)
 	list := &faultList{w: out, json: a.json}
 	stats, err := qcow2.Check(ctx, f, f.stat.size, list.add)
+	if fault, ok := headerFault(err); ok && stats == (qcow2.CheckStats{}) {
+		list.add(fault)
+		stats.Corruptions, err = 1, nil
+	}
 	if err == nil || stats != (qcow2.CheckStats{}) {
 		list.end(stats)
 		if err := out.Flush(); err != nil {
@@ -82,6 +90,18 @@ func (a *app) check(ctx context.Context, ref string, opt *checkOptions) error {
 		return findings("%s: %s and %s found", ref, count(stats.Corruptions, "corruption"), count(stats.Leaks, "leak"))
 	}
 	return nil
+}
+
+// headerFault makes a finding of damage that left nothing to check: a header
+// that is wrong, or tables that are not inside the file. What is no qcow2 image,
+// or one of a kind that cbt does not know, is not damaged.
+func headerFault(err error) (qcow2.Fault, bool) {
+	var bad *sparse.FormatError
+	if !errors.As(err, &bad) || slices.Contains([]string{"magic", "version", "incompatible_features"}, bad.Field) {
+		return qcow2.Fault{}, false
+	}
+	what := sparse.FormatError{Field: bad.Field, Off: -1, Value: bad.Value, Msg: bad.Msg, Err: bad.Err}
+	return qcow2.Fault{Kind: qcow2.Corruption, Struct: bad.Struct, Off: bad.Off, Guest: -1, Msg: strings.TrimPrefix(what.Error(), ": ")}, true
 }
 
 // faultList prints faults as they are found.

@@ -186,7 +186,11 @@ func (d *deltaFile) find(name string) (int, error) {
 
 func (d *deltaFile) streamNames() string {
 	var names []string
-	for _, s := range d.Header.Streams {
+	for i, s := range d.Header.Streams {
+		if i == 10 {
+			names = append(names, fmt.Sprintf("and %d more", len(d.Header.Streams)-i))
+			break
+		}
 		names = append(names, printable(strings.TrimPrefix(s.Name, "disk/")))
 	}
 	return strings.Join(names, ", ")
@@ -243,7 +247,6 @@ func (a *app) verifyAll(ctx context.Context, o *opener, layers [][]cbt.Layer) er
 	var before int64
 	for _, d := range list {
 		_, sum, err := cbt.Verify(ctx, d.Reader(), cbt.VerifyOptions{
-			NoDecode: true,
 			Progress: func(done int64) { p.set(before + done) },
 		})
 		if err != nil {

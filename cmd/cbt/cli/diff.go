@@ -141,8 +141,8 @@ func (opt *diffOptions) check(a *app) error {
 		return usageErrorf("--refine %s: must be on or off", printable(opt.refine))
 	case opt.full && (opt.bitmap != "" || opt.method != methodAuto):
 		return usageErrorf("--full takes all of NEW: no --method and no --bitmap")
-	case opt.full && len(opt.olds) > 0:
-		return usageErrorf("--full and --old exclude each other")
+	case opt.full && (len(opt.olds) > 0 || opt.oldRef != refOptions{prefix: opt.oldRef.prefix}):
+		return usageErrorf("--full takes no OLD: no --old and no --old-...")
 	case !opt.full && (opt.fullRef.Snapshot != "" || opt.fullRef.SnapshotID != "" || opt.fullRef.Path):
 		return usageErrorf("of which image? --old-snapshot and --new-snapshot (or -id, -path) say")
 	case opt.full && opt.newRef != refOptions{prefix: opt.newRef.prefix}:

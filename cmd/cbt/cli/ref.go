@@ -136,7 +136,7 @@ func (r reference) find(table []qcow2.Snapshot, opt refOptions) (int, error) {
 	case len(fits) > 1:
 		return 0, fmt.Errorf("%s: %d snapshots have the id %s: the image is damaged", r.path, len(fits), printable(r.want))
 	case len(other) > 0:
-		return 0, fmt.Errorf("%s: no snapshot has the name %s, but one has that id: %s %s", r.path, printable(r.want), opt.flag("snapshot-id"), shellQuote(r.want))
+		return 0, usageErrorf("%s: no snapshot has the name %s, but one has that id: %s %s", r.path, printable(r.want), opt.flag("snapshot-id"), shellQuote(r.want))
 	case len(table) == 0:
 		return 0, fmt.Errorf("%s: has no snapshots, so none called %s", r.path, printable(r.want))
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -97,6 +98,10 @@ func (a *app) restore(ctx context.Context, args []string, opt *restoreOptions) e
 	}()
 	var layers [][]cbt.Layer
 	for i, t := range targets {
+		// What a link leads to is the target: its record lies beside it.
+		if real, err := filepath.EvalSymlinks(t.path); err == nil {
+			t.path = real
+		}
 		chain, err := o.chain(deltas[0], streams[i], opt.chain)
 		if err != nil {
 			return err

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -44,18 +45,19 @@ const (
 	recordLimit   = 1 << 20
 )
 
-// recordPath is where the record of a target lies. Devices have none beside
-// them: /dev is gone after a reboot.
+// recordPath is where the record of an existing target lies: beside the file
+// itself, not beside a link to it. Devices have none there: /dev is gone after
+// a reboot.
 func recordPath(target string, block bool, stateDir string) (string, error) {
-	if !block {
-		return target + recordSuffix, nil
-	}
-	if stateDir == "" {
+	if block && stateDir == "" {
 		return "", usageErrorf("%s: is a device: --state-dir DIR says where the record of its state is kept", target)
 	}
 	real, err := filepath.EvalSymlinks(target)
 	if err != nil {
 		return "", err
+	}
+	if !block {
+		return real + recordSuffix, nil
 	}
 	name := strings.ReplaceAll(strings.Trim(filepath.Clean(real), "/"), "/", "-")
 	return filepath.Join(stateDir, name+recordSuffix), nil
@@ -133,7 +135,7 @@ func (r *record) fits(st fileStat) bool {
 var errIncomplete = errors.New("incomplete")
 
 func (r *record) incomplete(target string) error {
-	return wrongBase("%s: is %w: a %s into it was interrupted; run the same command again to complete it", target, errIncomplete, r.Pending.Command)
+	return wrongBase("%s: is %w: its %s was interrupted; run the same command again to complete it", target, errIncomplete, r.Pending.Command)
 }
 
 // continues says that p is the work that was begun.
@@ -141,47 +143,43 @@ func (p *pending) continues(q *pending) bool {
 	return p != nil && p.Command == q.Command && p.To == q.To && slices.Equal(p.Deltas, q.Deltas)
 }
 
+// errIncompleteElsewhere is for a target whose record is not beside it.
+func errIncompleteElsewhere(target string) error {
+	return wrongBase("%s: is %w: writing it was interrupted, and its record is not beside it; cbt restore --in-place makes it whole", target, errIncomplete)
+}
+
 // pointOfRaw is the opener's rawPoint: a file that cbt wrote and nobody
 // touched since is at the point that its record says, which links chains; one
 // that cbt left half written is no source at all.
 func pointOfRaw(stateDir string) func(path, own string) (string, error) {
 	return func(path, own string) (string, error) {
-		f, err := os.Stat(path)
+		f, err := os.Open(path)
 		if err != nil {
 			return "", err
 		}
-		block := f.Mode()&os.ModeDevice != 0
-		if block && stateDir == "" {
+		defer f.Close()
+		st, err := statFile(f)
+		if err != nil {
+			return "", err
+		}
+		if st.block && stateDir == "" {
 			return own, nil
 		}
-		where, err := recordPath(path, block, stateDir)
+		where, err := recordPath(path, st.block, stateDir)
 		if err != nil {
 			return "", err
 		}
 		r, err := readRecord(where)
-		if err != nil || r == nil {
-			return own, err
-		}
-		st, err := statPath(path)
 		switch {
 		case err != nil:
 			return "", err
-		case !r.fits(st):
-			return own, nil
-		case r.Pending != nil:
+		case r != nil && r.fits(st) && r.Pending != nil:
 			return "", r.incomplete(path)
-		case r.Point != "":
-			return r.Point, nil
+		case r != nil && r.fits(st):
+			return cmp.Or(r.Point, own), nil
+		case isMarkedIncomplete(f):
+			return "", errIncompleteElsewhere(path)
 		}
 		return own, nil
 	}
-}
-
-func statPath(path string) (fileStat, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return fileStat{}, err
-	}
-	defer f.Close()
-	return statFile(f)
 }

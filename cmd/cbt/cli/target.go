@@ -165,7 +165,13 @@ func refuseContainer(path string, f *os.File) error {
 func (t *imageTarget) begin(stream string, p *pending) error {
 	r := &record{Stream: stream, Size: t.Size(), Pending: p}
 	r.describe(t.stat)
-	return r.write(t.record)
+	if err := r.write(t.record); err != nil {
+		return err
+	}
+	if err := markIncomplete(t.f); err != nil {
+		return fmt.Errorf("%s: marking it incomplete: %w", t.path, err)
+	}
+	return t.Sync()
 }
 
 // finish syncs the target and notes where it is now.
@@ -182,7 +188,13 @@ func (t *imageTarget) finish(ctx context.Context, l cbt.Layer) error {
 	if err := f.settle(ctx); err != nil {
 		return err
 	}
-	return recordOf(l, f.stat).write(t.record)
+	if err := recordOf(l, f.stat).write(t.record); err != nil {
+		return err
+	}
+	if err := unmarkIncomplete(t.f); err != nil {
+		return err
+	}
+	return t.Sync()
 }
 
 // recordOf is the record of a target that holds the state after l.
