@@ -36,6 +36,10 @@ func Create(path string, replace bool) (*File, error) {
 	f := &File{path: path, replace: replace}
 	var err error
 	if f.File, err = createUnnamed(filepath.Dir(path)); err == nil {
+		if err = f.Chmod(0o600); err != nil { // the umask may have taken bits
+			f.Abort()
+			return nil, err
+		}
 		return f, nil
 	}
 	if !errors.Is(err, errors.ErrUnsupported) {

@@ -91,6 +91,9 @@ func (a *app) apply(ctx context.Context, args []string, opt *applyOptions) error
 	if err != nil {
 		return err
 	}
+	if err := o.refuseSources(targets); err != nil {
+		return err
+	}
 	streams, err := deltas[len(deltas)-1].match(targets)
 	if err != nil {
 		return err

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"io"
 	"os"
 
@@ -22,15 +23,25 @@ type Env struct {
 
 // System is the environment of this process.
 func System() Env {
+	var stdout io.Writer = os.Stdout
+	if wasClosed(os.Stdout) {
+		stdout = closedWriter{}
+	}
 	return Env{
 		Stdin:          os.Stdin,
-		Stdout:         os.Stdout,
+		Stdout:         stdout,
 		Stderr:         os.Stderr,
 		Getenv:         os.Getenv,
 		StdoutTerminal: term.IsTerminal(int(os.Stdout.Fd())),
 		StderrTerminal: term.IsTerminal(int(os.Stderr.Fd())),
 	}
 }
+
+// closedWriter stands for a stdout that was closed when the program started.
+// Go puts /dev/null in its place, where a delta would vanish unseen.
+type closedWriter struct{}
+
+func (closedWriter) Write([]byte) (int, error) { return 0, errors.New("stdout is closed") }
 
 // stickyWriter remembers the first error of w: a help text, a table or a last
 // flush that did not reach a full disk must not end with exit code 0. A write

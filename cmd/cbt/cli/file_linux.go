@@ -88,6 +88,10 @@ func statFD(fd int) (fileStat, os.FileMode, error) {
 	if x.Mask&unix.STATX_BTIME != 0 {
 		st.btime = time.Unix(x.Btime.Sec, int64(x.Btime.Nsec)).UTC()
 	}
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(fd, &fs); err == nil {
+		st.fsid = uint64(uint32(fs.Fsid.Val[0]))<<32 | uint64(uint32(fs.Fsid.Val[1]))
+	}
 	var mode os.FileMode
 	switch x.Mode & syscall.S_IFMT {
 	case syscall.S_IFBLK:

@@ -8,6 +8,7 @@ import (
 // fileStat is what fstat says of an open file.
 type fileStat struct {
 	dev, ino uint64
+	fsid     uint64 // of the file system; 0 if it has none
 	rdev     uint64 // the device itself; block devices only
 	block    bool
 	size     int64 // bytes; block devices too
@@ -35,21 +36,22 @@ func (s fileStat) unchanged(t fileStat) bool {
 	return s.id() == t.id() && s.size == t.size && (s.block || s.mtime.Equal(t.mtime))
 }
 
-// appendIdentity encodes what makes this file this file, for points.
+// appendIdentity encodes what makes this file this file, for points: the file
+// system, the inode and the birth time.
 //
-// It is inode and birth time: both stay when the file is renamed, and the
-// birth time, in nanoseconds, keeps a later file that was given the same inode
-// from passing for this one. The device number is left out then, because it
-// may be another one after a reboot. Only where the file system knows no birth
-// time (some network and FUSE file systems), inode and device number have to
-// do.
+// All three stay when the file is renamed, and the birth time keeps a later
+// file that was given the same inode from passing for this one. The file
+// system is told by its own ID (statfs), which most of them derive from their
+// UUID, because a device number may be another one after a reboot; it is not
+// left out, because inode and birth time can be the same on two file systems.
+// Where there is no ID or no birth time the device number has to do.
 func (s fileStat) appendIdentity(b []byte) []byte {
-	if s.btime.IsZero() {
-		b = appendString(b, "dev+ino")
+	if s.fsid == 0 || s.btime.IsZero() {
+		b = appendString(b, "dev")
 		b = binary.BigEndian.AppendUint64(b, s.dev)
-		return binary.BigEndian.AppendUint64(b, s.ino)
 	}
-	b = appendString(b, "ino+btime")
+	b = appendString(b, "fsid+ino+btime")
+	b = binary.BigEndian.AppendUint64(b, s.fsid)
 	b = binary.BigEndian.AppendUint64(b, s.ino)
 	return appendTime(b, s.btime)
 }

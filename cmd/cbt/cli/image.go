@@ -54,7 +54,7 @@ func (o *opener) load(ctx context.Context, f *file, format string, p policy, abo
 	}
 	var err error
 	if format == formatRaw {
-		err = img.openRaw()
+		err = o.loadRaw(img)
 	} else {
 		err = o.loadQcow2(ctx, img, p, append(above, key.id))
 	}
@@ -65,13 +65,26 @@ func (o *opener) load(ctx context.Context, f *file, format string, p policy, abo
 	return img, nil
 }
 
-func (img *image) openRaw() error {
+func (o *opener) loadRaw(img *image) error {
+	if err := o.refuseIncomplete(img.file); err != nil {
+		return err
+	}
 	raw, err := sparse.OpenRaw(img.file.File)
 	if err != nil {
 		return fmt.Errorf("%s: %w", img.file.path, err)
 	}
 	img.view = &countedView{raw, img.file.reads}
 	return nil
+}
+
+// refuseIncomplete refuses what cbt left half written, also where an image
+// stands on it. info only looks.
+func (o *opener) refuseIncomplete(f *file) error {
+	if o.metadataOnly {
+		return nil
+	}
+	_, err := wholeRecord(f.File, f.real, "")
+	return err
 }
 
 func (o *opener) loadQcow2(ctx context.Context, img *image, p policy, chain []fileID) (err error) {
@@ -137,6 +150,9 @@ func (o *opener) loadData(ctx context.Context, owner *file, name string, p polic
 	}
 	o.files = append(o.files, f)
 	if err := checkChain(owner, dataFile, name, f, chain); err != nil {
+		return nil, err
+	}
+	if err := o.refuseIncomplete(f); err != nil {
 		return nil, err
 	}
 	img := &image{file: f}

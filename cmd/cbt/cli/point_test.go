@@ -115,7 +115,7 @@ func TestRawPoints(t *testing.T) {
 func TestSnapshotPointCoversAll(t *testing.T) {
 	old := time.Unix(1e9, 5)
 	snap := qcow2.Snapshot{ID: "1", Name: "daily", Date: old, VMClock: 1, L1Offset: 0x10000, L1Entries: 1, DiskSize: 4096, VMStateSize: 7}
-	stat := fileStat{dev: 1, ino: 2, size: 3, mtime: old, btime: old}
+	stat := fileStat{dev: 1, fsid: 7, ino: 2, size: 3, mtime: old, btime: old}
 	img := func(s fileStat) *image { return &image{file: &file{stat: s}} }
 	over := func(name string, base fileStat) *image {
 		return &image{file: &file{stat: stat}, backingName: name, backing: &image{file: &file{stat: base}, format: formatRaw}}
@@ -162,7 +162,7 @@ func TestSnapshotPointCoversAll(t *testing.T) {
 	noBirth.dev++
 	add("no birth time, other device", img(noBirth), snap)
 
-	base := fileStat{dev: 1, ino: 9, size: 4096, mtime: old, btime: old}
+	base := fileStat{dev: 1, fsid: 7, ino: 9, size: 4096, mtime: old, btime: old}
 	add("a backing file", over("base", base), snap)
 	add("its name", over("base2", base), snap)
 	written, grown, replaced := base, base, base
@@ -173,7 +173,17 @@ func TestSnapshotPointCoversAll(t *testing.T) {
 	add("grown", over("base", grown), snap)
 	add("replaced", over("base", replaced), snap)
 
-	// With a birth time the device number may change, with the next boot.
+	// Inode and birth time may be the same on two file systems.
+	elsewhere := stat
+	elsewhere.fsid++
+	add("on another file system", img(elsewhere), snap)
+	nameless, other := stat, stat
+	nameless.fsid, other.fsid = 0, 0
+	other.dev++
+	add("on a file system without an ID", img(nameless), snap)
+	add("on another one without", img(other), snap)
+
+	// Where both are known the device number may change, with the next boot.
 	moved := stat
 	moved.dev++
 	if p := snapshotPoint(img(moved), &snap); p != points["the snapshot"] {

@@ -97,20 +97,26 @@ func (a *app) restore(ctx context.Context, args []string, opt *restoreOptions) e
 		}
 	}()
 	var layers [][]cbt.Layer
+	for i := range targets {
+		chain, err := o.chain(deltas[0], streams[i], opt.chain)
+		if err != nil {
+			return err
+		}
+		layers = append(layers, chain)
+	}
+	if err := o.refuseSources(targets); err != nil {
+		return err
+	}
 	for i, t := range targets {
 		// What a link leads to is the target: its record lies beside it.
 		if real, err := filepath.EvalSymlinks(t.path); err == nil {
 			t.path = real
 		}
-		chain, err := o.chain(deltas[0], streams[i], opt.chain)
-		if err != nil {
-			return err
-		}
+		chain := layers[i]
 		merge, err := cbt.NewMerge(chain...)
 		if err != nil {
 			return err
 		}
-		layers = append(layers, chain)
 		block, err := checkRestoreTarget(t.path, opt)
 		if err != nil {
 			return err

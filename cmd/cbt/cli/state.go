@@ -158,28 +158,35 @@ func pointOfRaw(stateDir string) func(path, own string) (string, error) {
 			return "", err
 		}
 		defer f.Close()
-		st, err := statFile(f)
-		if err != nil {
-			return "", err
+		r, err := wholeRecord(f, path, stateDir)
+		if err != nil || r == nil {
+			return own, err
 		}
-		if st.block && stateDir == "" {
-			return own, nil
-		}
-		where, err := recordPath(path, st.block, stateDir)
-		if err != nil {
-			return "", err
-		}
-		r, err := readRecord(where)
-		switch {
-		case err != nil:
-			return "", err
-		case r != nil && r.fits(st) && r.Pending != nil:
-			return "", r.incomplete(path)
-		case r != nil && r.fits(st):
-			return cmp.Or(r.Point, own), nil
-		case isMarkedIncomplete(f):
-			return "", errIncompleteElsewhere(path)
-		}
-		return own, nil
+		return cmp.Or(r.Point, own), nil
 	}
+}
+
+// wholeRecord is the record that fits the raw file or device f, which is at
+// path; nil if there is none. It is an error if f is incomplete.
+func wholeRecord(f *os.File, path, stateDir string) (*record, error) {
+	st, err := statFile(f)
+	if err != nil || st.block && stateDir == "" {
+		return nil, err
+	}
+	where, err := recordPath(path, st.block, stateDir)
+	if err != nil {
+		return nil, err
+	}
+	r, err := readRecord(where)
+	switch {
+	case err != nil:
+		return nil, err
+	case r != nil && r.fits(st) && r.Pending != nil:
+		return nil, r.incomplete(path)
+	case r != nil && r.fits(st):
+		return r, nil
+	case isMarkedIncomplete(f):
+		return nil, errIncompleteElsewhere(path)
+	}
+	return nil, nil
 }

@@ -47,6 +47,25 @@ func splitTargets(args []string) (deltas []string, targets []namedTarget, err er
 	return args[:i], targets, nil
 }
 
+// refuseSources refuses targets that are one of the deltas.
+func (o *opener) refuseSources(targets []namedTarget) error {
+	for _, t := range targets {
+		if t.path == stdinName {
+			return usageErrorf("the target - is no file (./- is): cbt cat DELTA writes an image to stdout")
+		}
+		st, err := os.Stat(t.path)
+		if err != nil {
+			continue // not there, or refused later
+		}
+		for _, f := range o.files {
+			if delta, err := f.Stat(); err == nil && os.SameFile(delta, st) {
+				return usageErrorf("%s: is one of the deltas that are read", t.path)
+			}
+		}
+	}
+	return nil
+}
+
 // match gives every target its stream of d.
 func (d *deltaFile) match(targets []namedTarget) ([]int, error) {
 	var streams []int

@@ -26,8 +26,8 @@ func newVerifyCommand(a *app) *cobra.Command {
 		Short: "read every byte of deltas and check every checksum and link",
 		Long: `verify reads deltas from their first byte to their last and checks all that the
 format has checks for. Of a directory it takes all .cbt files, and every delta
-in it must have those that it builds on (exit 4 if one has not). A single delta
-may be - for standard input.
+in it must have those that it builds on (exit 4 if one has not) and replace what
+they hold. A single delta may be - for standard input.
 
 With --against REF the state after the one given delta is compared with an
 image, byte for byte.`,
@@ -51,6 +51,7 @@ image, byte for byte.`,
 type verified struct {
 	Delta  string `json:"delta"`
 	OK     bool   `json:"ok"`
+	Unread bool   `json:"unreadable,omitempty"` // no damage: it could not be read
 	ID     string `json:"id,omitempty"`
 	Size   int64  `json:"size,omitempty"`
 	Error  string `json:"error,omitempty"`
@@ -82,9 +83,11 @@ func (a *app) verify(ctx context.Context, args []string, opt *verifyOptions) err
 			return err
 		}
 	}
-	bad, orphans := 0, 0
+	bad, unread, orphans := 0, 0, 0
 	for _, v := range list {
 		switch {
+		case v.Unread:
+			unread++
 		case !v.OK:
 			bad++
 		case v.Parent != "":
@@ -94,6 +97,8 @@ func (a *app) verify(ctx context.Context, args []string, opt *verifyOptions) err
 	switch {
 	case bad > 0:
 		return findings("%d of %s damaged", bad, countOf(len(list), "delta"))
+	case unread > 0:
+		return fmt.Errorf("%d of %s could not be read", unread, countOf(len(list), "delta"))
 	case orphans > 0:
 		return wrongBase("%d of %s without the deltas they build on", orphans, countOf(len(list), "delta"))
 	case opt.against != "":
@@ -102,8 +107,8 @@ func (a *app) verify(ctx context.Context, args []string, opt *verifyOptions) err
 	return nil
 }
 
-// say prints one result and keeps it. Damage is a finding, and the next delta
-// is looked at all the same; what could not be read at all is an error.
+// say prints one result and keeps it. The next delta is looked at whatever is
+// wrong with this one.
 func (a *app) say(list *[]verified, name string, sum cbt.Summary, err error) error {
 	v := verified{Delta: name, OK: err == nil}
 	if err == nil {
@@ -111,18 +116,19 @@ func (a *app) say(list *[]verified, name string, sum cbt.Summary, err error) err
 	} else {
 		var format *sparse.FormatError
 		var unknown *cbt.UnknownFeatureError
-		if !errors.As(err, &format) && !errors.As(err, &unknown) {
-			return fmt.Errorf("%s: %w", name, err)
-		}
+		v.Unread = !errors.As(err, &format) && !errors.As(err, &unknown)
 		v.Error = err.Error()
 	}
 	*list = append(*list, v)
 	if a.json {
 		return nil
 	}
-	if v.OK {
+	switch {
+	case v.OK:
 		_, err = fmt.Fprintf(a.Stdout, "%s: ok, %s, sha256 %s\n", printable(name), formatSize(v.Size), v.ID)
-	} else {
+	case v.Unread:
+		_, err = fmt.Fprintf(a.Stdout, "%s: NOT READ: %s\n", printable(name), oneLine(v.Error))
+	default:
 		_, err = fmt.Fprintf(a.Stdout, "%s: DAMAGED: %s\n", printable(name), oneLine(v.Error))
 	}
 	return err
@@ -130,6 +136,9 @@ func (a *app) say(list *[]verified, name string, sum cbt.Summary, err error) err
 
 func (a *app) verifyStdin(ctx context.Context, list *[]verified) error {
 	_, sum, err := cbt.Verify(ctx, &interruptible{ctx: ctx, r: a.Stdin}, cbt.VerifyOptions{})
+	if ctx.Err() != nil {
+		return err
+	}
 	return a.say(list, "standard input", sum, err)
 }
 
@@ -141,12 +150,15 @@ func (a *app) verifyFile(ctx context.Context, path string, list *[]verified) err
 	defer o.Close()
 	f, err := openFile(path, &o.reads, nil)
 	if err != nil {
-		return err
+		return a.say(list, path, cbt.Summary{}, err)
 	}
 	defer f.Close()
 	p := a.startProgress("verifying", f.stat.size)
 	_, sum, err := cbt.Verify(ctx, f, cbt.VerifyOptions{Progress: p.set})
 	p.finish()
+	if ctx.Err() != nil {
+		return err
+	}
 	return a.say(list, path, sum, err)
 }
 
@@ -190,17 +202,46 @@ func (a *app) verifyDir(ctx context.Context, dir string, list *[]verified) error
 			continue
 		}
 		for s := range d.Header.Streams {
-			_, err := cbt.Chain(d.Delta, s, candidates)
+			layers, err := cbt.Chain(d.Delta, s, candidates)
 			if err == nil {
-				continue
+				err = checkLink(ctx, layers)
 			}
-			v.Parent = err.Error()
+			var mismatch *cbt.BaseMismatchError
+			switch {
+			case err == nil:
+				continue
+			case errors.As(err, &mismatch):
+				v.OK, v.Error = false, "what it replaces is not what its parent holds: "+err.Error()
+			case !errors.As(err, new(*cbt.MissingError)):
+				return err
+			default:
+				v.Parent = err.Error()
+			}
 			if !a.json {
-				fmt.Fprintf(a.Stdout, "%s: %s\n", printable(v.Delta), oneLine(v.Parent))
+				fmt.Fprintf(a.Stdout, "%s: %s\n", printable(v.Delta), oneLine(v.Error+v.Parent))
 			}
 		}
 	}
 	return nil
+}
+
+// checkLink compares the old content that the last delta of a chain knows with
+// the state that the others lead to: points say that it fits, this looks.
+func checkLink(ctx context.Context, layers []cbt.Layer) error {
+	last := len(layers) - 1
+	if last == 0 {
+		return nil
+	}
+	parent, err := cbt.NewStack(layers[:last]...)
+	if err != nil {
+		return err
+	}
+	m, err := cbt.NewMerge(layers[last])
+	if err != nil {
+		return err
+	}
+	_, err = m.CheckBase(ctx, parent, cbt.ApplyOptions{})
+	return err
 }
 
 // verifyAgainst compares the state after a delta with an image.
