@@ -50,6 +50,10 @@ func (h *history) request(f *file) string {
 		// Compressed writes are whole clusters, or reach the end.
 		c := f.opts.cluster
 		off = off / c * c
+		// Few places, so that one compressed cluster follows another there.
+		if packed := c * pick(r, int64(3), 5, 8); packed < f.size && r.IntN(3) > 0 {
+			off = packed
+		}
 		n = min((n+c-1)/c*c, f.size-off)
 		return "write -q -c " + h.pattern() + span(off, n)
 	case x < 49 && !f.opts.raw && f.opts.data == "":
