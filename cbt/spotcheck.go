@@ -42,7 +42,7 @@ func SpotCheck(ctx context.Context, old, img sparse.View, changed func(off, n in
 		return s.compared, nil
 	}
 	seen := make(map[int64]bool)
-	for range budget / spotSize * spotTries {
+	for range (budget + spotSize - 1) / spotSize * spotTries {
 		if s.compared >= budget {
 			break
 		}

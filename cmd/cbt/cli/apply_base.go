@@ -16,7 +16,11 @@ func (a *app) checkPoint(ctx context.Context, o *opener, t *task, opt *applyOpti
 	if err != nil {
 		return err
 	}
-	if r != nil && !r.fits(target.stat) {
+	if r != nil && r.Pending != nil && target.stat.block && !r.fits(target.f, target.stat) {
+		// After a reboot the name may mean another device: nothing is resumed.
+		return errIncompleteElsewhere(target.path)
+	}
+	if r != nil && !r.fits(target.f, target.stat) {
 		a.debugf("%s is of another file, or the target was written to since", target.record)
 		r = nil
 	}

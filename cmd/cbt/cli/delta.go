@@ -161,7 +161,7 @@ func (o *opener) openChain(path string, ref string, opt refOptions, chain chainO
 	if d.Header.Instant != nil {
 		s.Instant = *d.Header.Instant
 	}
-	s.delta = d
+	s.stream = d.Header.Streams[stream].Name
 	return s, nil
 }
 

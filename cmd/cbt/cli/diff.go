@@ -157,8 +157,10 @@ func (opt *diffOptions) check(a *app) error {
 		return usageErrorf("-o -: stdout is a terminal: redirect it, or name a file")
 	}
 	if opt.spotCheck != "off" {
-		if _, err := parseSize(opt.spotCheck); err != nil {
+		if n, err := parseSize(opt.spotCheck); err != nil {
 			return usageErrorf("--spot-check: %w, or off", err)
+		} else if n == 0 {
+			return usageErrorf("--spot-check 0: must be a size, or off")
 		}
 	}
 	return nil
@@ -207,6 +209,14 @@ func (d *disk) extents() sparse.Seq {
 		return d.method.exact()
 	}
 	return d.method.changed(0, max(d.old.View.Size(), d.img.View.Size()))
+}
+
+// stream is the name of the stream that the disk becomes.
+func (d *disk) stream() string {
+	if d.old != nil && d.old.stream != "" {
+		return d.old.stream
+	}
+	return "disk/" + d.name
 }
 
 func (d *disk) summary(named bool) string {

@@ -19,7 +19,9 @@ func (opt *diffOptions) open(ctx context.Context, o *opener, args []string) ([]d
 		if d.img, err = o.open(ctx, args[1], opt.newRef); err != nil {
 			return nil, err
 		}
-		d.old, err = o.open(ctx, args[0], opt.oldRef)
+		if d.old, err = o.open(ctx, args[0], opt.oldRef); err == nil && d.old.stream != "" {
+			d.name = strings.TrimPrefix(d.old.stream, "disk/")
+		}
 		return []disk{d}, err
 	}
 	olds, err := namedRefs("--old", opt.olds)
@@ -42,6 +44,9 @@ func (opt *diffOptions) open(ctx context.Context, o *opener, args []string) ([]d
 			}
 			if d.old, err = o.open(ctx, old.path, opt.oldRef); err != nil {
 				return nil, err
+			}
+			if d.old.stream != "" && d.old.stream != "disk/"+d.name {
+				return nil, usageErrorf("--old %s: is the stream %s, which goes on under its own name", printable(old.name+"="+old.path), printable(d.old.stream))
 			}
 		}
 		disks = append(disks, d)

@@ -21,7 +21,7 @@ func (a *app) writeDelta(ctx context.Context, o *opener, disks []disk, opt *diff
 	var sources []cbt.Source
 	var total int64
 	for _, d := range disks {
-		s := cbt.Stream{Name: "disk/" + d.name, Size: d.img.View.Size(), To: d.img.Point, Full: d.old == nil}
+		s := cbt.Stream{Name: d.stream(), Size: d.img.View.Size(), To: d.img.Point, Full: d.old == nil}
 		src := cbt.Source{New: d.img.View}
 		if d.old != nil {
 			s.From = &cbt.Base{Point: d.old.Point, Size: d.old.View.Size()}
@@ -178,7 +178,7 @@ func (a *app) reportDelta(o *opener, disks []disk, opt *diffOptions, sum cbt.Sum
 	for i, d := range disks {
 		t := sum.Streams[i]
 		result.Streams = append(result.Streams, writtenStream{
-			Name: "disk/" + d.name, Size: d.img.View.Size(), Full: d.old == nil, Method: d.method.name,
+			Name: d.stream(), Size: d.img.View.Size(), Full: d.old == nil, Method: d.method.name,
 			Data: t.Data, Zero: t.Zero, Checked: t.Checked, Tip: d.img.Point == "",
 		})
 		data += t.Data

@@ -182,6 +182,8 @@ func (o *opener) hold(img *image, below bool) error {
 	switch {
 	case errors.Is(err, imagelock.ErrBusy) && below:
 		return busy("%s: another program writes to this backing or data file: %w", img.file.path, err)
+	case errors.Is(err, imagelock.ErrBusy) && img.format == formatRaw:
+		return busy("%s: a running machine or another program writes to it: shut the machine down: %w", img.file.path, err)
 	case errors.Is(err, imagelock.ErrBusy):
 		return busy("%s: a running machine or another program writes to it: take a snapshot and name that (%s@NAME), or shut the machine down: %w",
 			img.file.path, img.file.path, err)

@@ -37,7 +37,7 @@ func findMethod(old, img *source, want, bitmap string) (method, error) {
 		if want != methodAuto && want != methodBitmap {
 			return method{}, usageErrorf("--method %s and --bitmap exclude each other", printable(want))
 		}
-		return bitmapMethod(img, bitmap)
+		return bitmapMethod(old, img, bitmap)
 	}
 	switch want {
 	case methodAuto:
@@ -80,16 +80,39 @@ func metadataMethod(old, img *source) (method, error) {
 	return m, nil
 }
 
-func bitmapMethod(img *source, name string) (method, error) {
+// bitmapMethod goes by what a persistent bitmap recorded since OLD. A disk that
+// grew since has nothing in it about the growth.
+func bitmapMethod(old, img *source, name string) (method, error) {
 	view, ok := img.View.(*qcow2.View)
 	if !ok {
 		return method{}, usageErrorf("%s: is not a qcow2 image, so it has no bitmap %s", img.Ref, printable(name))
 	}
+	bitmaps, err := img.Img.Bitmaps()
+	if err != nil {
+		return method{}, fmt.Errorf("%s: %w", img.Ref, err)
+	}
+	for _, b := range bitmaps {
+		if b.Name == name && b.Flags&qcow2.BitmapAuto == 0 {
+			return method{}, usageErrorf("%s: bitmap %s is disabled: it misses what was written since", img.Ref, printable(name))
+		}
+	}
+	kept := min(old.View.Size(), img.View.Size())
 	m := method{
 		name: methodBitmap, text: "bitmap " + printable(name), trusted: true,
-		changed: func(off, n int64) sparse.Seq { return view.ChangedByBitmap(name, off, n) },
+		changed: func(off, n int64) sparse.Seq {
+			all := sparse.Extent{Off: off, Len: n}.Clip(0, img.View.Size())
+			recorded, grown := all.Clip(0, kept), all.Clip(kept, img.View.Size())
+			seq := sparse.Of()
+			if grown.Len > 0 {
+				seq = view.Extents(grown.Off, grown.Len)
+			}
+			if recorded.Len > 0 {
+				seq = sparse.Overlay(view.ChangedByBitmap(name, recorded.Off, recorded.Len), seq)
+			}
+			return sparse.Coalesce(seq)
+		},
 	}
-	for _, err := range m.changed(0, 0) {
+	for _, err := range view.ChangedByBitmap(name, 0, 0) {
 		return m, fmt.Errorf("%s: %w", img.Ref, err)
 	}
 	return m, nil

@@ -185,7 +185,7 @@ func checkRestoreTarget(path string, opt *restoreOptions) (block bool, err error
 	}
 	block = st.Mode()&os.ModeDevice != 0
 	switch {
-	case !opt.overwrite && !opt.inPlace && block:
+	case !opt.inPlace && block:
 		return block, usageErrorf("%s: is a device: --in-place writes over what is there", path)
 	case !opt.overwrite && !opt.inPlace:
 		return block, usageErrorf("%s: exists already: --overwrite replaces it, --in-place writes where it differs", path)
@@ -273,7 +273,7 @@ func (n *newTarget) commit(ctx context.Context) error {
 		if err := f.settle(ctx); err != nil {
 			return err
 		}
-		if err := recordOf(n.layers[len(n.layers)-1], f.stat).write(n.path + recordSuffix); err != nil {
+		if err := recordOf(n.layers[len(n.layers)-1], f.File, f.stat).write(n.path + recordSuffix); err != nil {
 			return err
 		}
 	} else if err := os.Remove(n.path + recordSuffix); err != nil && !isNotExist(err) {

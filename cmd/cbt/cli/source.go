@@ -20,7 +20,7 @@ type source struct {
 	Img     *qcow2.Image
 
 	img     *image
-	delta   *deltaFile // of a .cbt
+	stream  string // of a .cbt
 	recheck func() error
 	close   func() error
 }

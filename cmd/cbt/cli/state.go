@@ -23,11 +23,12 @@ import (
 type record struct {
 	Version int       `json:"cbt-state"`
 	Stream  string    `json:"stream"`
-	Point   string    `json:"point,omitempty"` // empty: a tip, or not there yet
-	Delta   string    `json:"delta,omitempty"` // ID of the delta that led there
-	Size    int64     `json:"size"`            // bytes of the image
-	File    string    `json:"file"`            // identity of the target
-	Mtime   time.Time `json:"mtime"`           // zero for devices
+	Point   string    `json:"point,omitempty"`  // empty: a tip, or not there yet
+	Delta   string    `json:"delta,omitempty"`  // ID of the delta that led there
+	Size    int64     `json:"size"`             // bytes of the image
+	File    string    `json:"file"`             // identity of the target
+	Mtime   time.Time `json:"mtime,omitzero"`   // of a file
+	Writes  string    `json:"writes,omitempty"` // of a device: what was ever written to it
 	Pending *pending  `json:"pending,omitempty"`
 }
 
@@ -59,7 +60,11 @@ func recordPath(target string, block bool, stateDir string) (string, error) {
 	if !block {
 		return real + recordSuffix, nil
 	}
-	name := strings.ReplaceAll(strings.Trim(filepath.Clean(real), "/"), "/", "-")
+	if real, err = filepath.Abs(real); err != nil {
+		return "", err
+	}
+	// One name for each path: "/" becomes "-", and what is "-" is escaped.
+	name := strings.NewReplacer("%", "%25", "-", "%2D", "/", "-").Replace(strings.Trim(real, "/"))
 	return filepath.Join(stateDir, name+recordSuffix), nil
 }
 
@@ -108,27 +113,29 @@ func (r *record) write(path string) error {
 }
 
 // describe notes what the target looks like now.
-func (r *record) describe(st fileStat) {
-	sum := sha256.Sum256(st.appendIdentity(nil))
-	r.File = hex.EncodeToString(sum[:])
-	if r.Mtime = st.mtime; st.block {
-		r.File, r.Mtime = "device", time.Time{}
+func (r *record) describe(f *os.File, st fileStat) {
+	if st.block {
+		r.File, r.Writes = deviceState(f, st)
+		return
 	}
+	sum := sha256.Sum256(st.appendIdentity(nil))
+	r.File, r.Mtime = hex.EncodeToString(sum[:]), st.mtime
 }
 
-// fits says whether the record is about this file, as it is now. A device has
-// neither identity nor time: the record is believed if the image fits on it.
-func (r *record) fits(st fileStat) bool {
+// fits says whether the record is about this target, as it is now. While a
+// target is being written it is at no definite time, and counts as the same.
+func (r *record) fits(f *os.File, st fileStat) bool {
 	var now record
-	now.describe(st)
-	if r.File != now.File {
+	now.describe(f, st)
+	switch {
+	case r.File != now.File || r.File == "":
 		return false
+	case r.Pending != nil:
+		return true
+	case st.block:
+		return r.Writes == now.Writes && st.size >= r.Size
 	}
-	if st.block {
-		return st.size >= r.Size
-	}
-	// A target that is being written has no definite time.
-	return r.Pending != nil || r.Mtime.Equal(now.Mtime) && r.Size == st.size
+	return r.Mtime.Equal(now.Mtime) && r.Size == st.size
 }
 
 // errIncomplete says that a target was left half written.
@@ -145,7 +152,7 @@ func (p *pending) continues(q *pending) bool {
 
 // errIncompleteElsewhere is for a target whose record is not beside it.
 func errIncompleteElsewhere(target string) error {
-	return wrongBase("%s: is %w: writing it was interrupted, and its record is not beside it; cbt restore --in-place makes it whole", target, errIncomplete)
+	return wrongBase("%s: is %w: writing it was interrupted, and no record tells by which command; cbt restore --in-place makes it whole", target, errIncomplete)
 }
 
 // pointOfRaw is the opener's rawPoint: a file that cbt wrote and nobody
@@ -181,11 +188,11 @@ func wholeRecord(f *os.File, path, stateDir string) (*record, error) {
 	switch {
 	case err != nil:
 		return nil, err
-	case r != nil && r.fits(st) && r.Pending != nil:
+	case r != nil && r.fits(f, st) && r.Pending != nil:
 		return nil, r.incomplete(path)
-	case r != nil && r.fits(st):
+	case r != nil && r.fits(f, st):
 		return r, nil
-	case isMarkedIncomplete(f):
+	case isMarkedIncomplete(f), r != nil && r.Pending != nil && st.block:
 		return nil, errIncompleteElsewhere(path)
 	}
 	return nil, nil

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -20,6 +21,16 @@ import (
 type namedTarget struct {
 	name string // empty: the only stream
 	path string
+}
+
+// same says whether two targets are one file, there already or not.
+func (t namedTarget) same(u namedTarget) bool {
+	a, errA := os.Stat(t.path)
+	b, errB := os.Stat(u.path)
+	if errA == nil && errB == nil {
+		return os.SameFile(a, b)
+	}
+	return filepath.Clean(t.path) == filepath.Clean(u.path)
 }
 
 // splitTargets takes the targets off the end of args: all that look like
@@ -49,7 +60,10 @@ func splitTargets(args []string) (deltas []string, targets []namedTarget, err er
 
 // refuseSources refuses targets that are one of the deltas.
 func (o *opener) refuseSources(targets []namedTarget) error {
-	for _, t := range targets {
+	for i, t := range targets {
+		if slices.ContainsFunc(targets[:i], t.same) {
+			return usageErrorf("%s: is named as a target twice", t.path)
+		}
 		if t.path == stdinName {
 			return usageErrorf("the target - is no file (./- is): cbt cat DELTA writes an image to stdout")
 		}
@@ -183,7 +197,7 @@ func refuseContainer(path string, f *os.File) error {
 // begin notes, durably, that the target is being written and no longer whole.
 func (t *imageTarget) begin(stream string, p *pending) error {
 	r := &record{Stream: stream, Size: t.Size(), Pending: p}
-	r.describe(t.stat)
+	r.describe(t.f, t.stat)
 	if err := r.write(t.record); err != nil {
 		return err
 	}
@@ -207,7 +221,7 @@ func (t *imageTarget) finish(ctx context.Context, l cbt.Layer) error {
 	if err := f.settle(ctx); err != nil {
 		return err
 	}
-	if err := recordOf(l, f.stat).write(t.record); err != nil {
+	if err := recordOf(l, t.f, f.stat).write(t.record); err != nil {
 		return err
 	}
 	if err := unmarkIncomplete(t.f); err != nil {
@@ -217,11 +231,11 @@ func (t *imageTarget) finish(ctx context.Context, l cbt.Layer) error {
 }
 
 // recordOf is the record of a target that holds the state after l.
-func recordOf(l cbt.Layer, st fileStat) *record {
+func recordOf(l cbt.Layer, f *os.File, st fileStat) *record {
 	s := l.Delta.Header.Streams[l.Stream]
 	id := l.Delta.ID()
 	r := &record{Stream: s.Name, Point: s.To, Delta: fmt.Sprintf("%x", id[:]), Size: s.Size}
-	r.describe(st)
+	r.describe(f, st)
 	return r
 }
 

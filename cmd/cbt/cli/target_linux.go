@@ -1,8 +1,12 @@
 package cli
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
+	"fmt"
 	"os"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -36,6 +40,43 @@ func maySkip(err error) error {
 		}
 	}
 	return err
+}
+
+// deviceState tells a block device from any other that gets its name: by the
+// number that the kernel gives each device when it appears (diskseq, linux
+// 5.15), of this boot. And it tells whether anything was written to it since:
+// by the counts of writes and discards of the device and the disk that it is a
+// part of (Documentation/block/stat.rst). What cannot be found out is empty,
+// and fits nothing.
+func deviceState(f *os.File, st fileStat) (id, writes string) {
+	// What others wrote and the kernel still holds back counts too.
+	if f.Sync() != nil {
+		return "", ""
+	}
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return "", ""
+	}
+	dir := fmt.Sprintf("/sys/dev/block/%d:%d", unix.Major(st.rdev), unix.Minor(st.rdev))
+	dirs := []string{dir}
+	if _, err := os.Stat(dir + "/partition"); err == nil {
+		dirs = append(dirs, dir+"/..")
+	}
+	seq, err := os.ReadFile(dirs[len(dirs)-1] + "/diskseq")
+	if err != nil {
+		return "", ""
+	}
+	for _, d := range dirs {
+		stat, err := os.ReadFile(d + "/stat")
+		n := strings.Fields(string(stat))
+		if err != nil || len(n) < 15 {
+			return "", ""
+		}
+		// Requests and sectors, written and discarded.
+		writes += strings.Join([]string{n[4], n[6], n[11], n[13]}, " ") + ";"
+	}
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s %s %x", boot, seq, st.rdev))
+	return "device:" + hex.EncodeToString(sum[:]), writes
 }
 
 // wasClosed says that f is what Go opened in place of a closed standard file:
