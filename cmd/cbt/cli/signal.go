@@ -5,11 +5,15 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 )
+
+// signalGrace is how long a command may take to clean up.
+const signalGrace = 5 * time.Second
 
 // WithSignals returns a context that the first SIGINT, SIGTERM, SIGHUP or
 // SIGPIPE cancels, so that commands remove what they left unfinished; Run
-// then returns 128+N. A second signal ends the process at once. A SIGHUP that
+// then returns 128+N. A second signal, or five seconds, end the process at once. A SIGHUP that
 // was ignored from the start (nohup) stays ignored. Call stop when done.
 func WithSignals(parent context.Context) (ctx context.Context, stop func()) {
 	ctx, cancel := context.WithCancelCause(parent)
@@ -27,6 +31,14 @@ func WithSignals(parent context.Context) (ctx context.Context, stop func()) {
 			// SIGPIPE stays caught: a later write to the closed pipe must
 			// not end the process before it has cleaned up.
 			signal.Reset(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+			// Walking the tables of a hostile image, or a system call on a
+			// dead disk, may not look at ctx for hours. Ending here is safe:
+			// new files have no name yet, targets are marked incomplete.
+			select {
+			case <-time.After(signalGrace):
+				os.Exit(exitSignal + int(s.(syscall.Signal)))
+			case <-done:
+			}
 		case <-done:
 		}
 	}()
