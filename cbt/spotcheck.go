@@ -19,7 +19,7 @@ func (e *SpotCheckError) Error() string {
 const (
 	spotSize   = 256 << 10 // bytes compared at one place
 	spotWindow = 256 << 20 // bytes in which data is looked for
-	spotTries  = 16        // places looked at for each that is compared
+	spotTries  = 4         // places looked at for each that is compared
 )
 
 // SpotCheck compares a random sample of about the given number of bytes of

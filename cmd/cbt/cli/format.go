@@ -60,6 +60,9 @@ func sniff(f *file) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	if n := len(head); n > 0 && n < 4 && string(head) == signatures[0].magic[:n] {
+		return formatQcow2, nil // cut inside its magic: to be refused, not read
+	}
 	for _, s := range signatures {
 		if len(head) >= s.off && bytes.HasPrefix(head[s.off:], []byte(s.magic)) {
 			return s.format, nil
