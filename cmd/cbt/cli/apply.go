@@ -36,7 +36,7 @@ content that the deltas know is compared, before the first byte is written.
 
 An apply that is killed leaves the target marked incomplete; the same command
 completes it. DELTA may be - for standard input. Several disks: NAME=TARGET.`,
-		Example: `  cbt apply monday.cbt tuesday.cbt disk.raw
+		Example: `  cbt apply tuesday.cbt wednesday.cbt disk.raw
   cbt diff disk.qcow2@mon disk.qcow2@tue -o - | ssh host cbt apply - disk.raw`,
 		Annotations: exits(exitDone, exitFailed, exitUsage, exitWrongBase, exitBusy),
 		Args: func(c *cobra.Command, args []string) error {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/pflag"
 
@@ -81,6 +82,9 @@ func (o *opener) deltasIn(dir string) ([]*deltaFile, error) {
 	var all []*deltaFile
 	for _, name := range names {
 		d, err := o.openDeltaFile(name)
+		if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
+			return nil, fmt.Errorf("%w (ulimit -n must allow for every delta in the directory)", err)
+		}
 		if err != nil {
 			o.warn("passed over: %v", err)
 			continue
