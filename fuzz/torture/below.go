@@ -30,11 +30,12 @@ func (h *history) commit() {
 	if !h.chance(50) {
 		return
 	}
-	// Go on in the lower file; what it held when the overlay came is gone.
+	// Go on in the lower file; what it held when the overlay came is gone, and
+	// so is what another file, left behind by a rebase, read through it.
 	h.drop(top)
 	h.stack = h.stack[:len(h.stack)-1]
 	for _, s := range h.states {
-		if s.f == base && s.snap == "" {
+		if s.f == base && s.snap == "" || s.f != base && s.f.over(base) {
 			s.alive = false
 		}
 	}

@@ -5,6 +5,8 @@ import (
 	"io"
 	"os"
 	"slices"
+
+	"cbt/fuzz/tool"
 )
 
 // delta is one file that cbt wrote.
@@ -228,6 +230,7 @@ func (h *history) liveDelta(s *state) {
 		if old := prev.new; old.alive && old.key() == prev.to && h.crng.IntN(4) > 0 {
 			d = h.diff(path, old, s)
 		} else {
+			h.stale(prev, s)
 			d = h.diffFromDelta(path, prev, s)
 		}
 	}
@@ -236,6 +239,34 @@ func (h *history) liveDelta(s *state) {
 		h.counts["live deltas"]++
 	}
 	h.sameSources(before)
+}
+
+// stale makes a delta from the snapshot that the chain ends in, where
+// something below it may have changed since: whatever that delta says, applied
+// to the chain's end it must give the right state or be refused.
+func (h *history) stale(prev *delta, new *state) {
+	if !prev.new.alive || prev.new.key() == prev.to {
+		return
+	}
+	d := h.diff(fmt.Sprintf("out/stale%d.cbt", h.outs), prev.new, new)
+	target := h.restore(prev)
+	if d == nil || target == "" {
+		return
+	}
+	h.counts["stale bases"]++
+	before := hashFile(target)
+	r := tool.Cmd{Dir: h.dir}.Run(h.cfg.cbt, "apply", h.rawTarget(), d.path, target)
+	h.note(r, "cbt", []string{"apply", h.rawTarget(), d.path, target})
+	switch r.Exit {
+	case done:
+		h.sameBytes(target, d.truth, "applied to a base that changed below")
+	case wrongBase:
+		if h.comparisons++; hashFile(target) != before {
+			h.problem("apply refused %s and changed %s", d.path, target)
+		}
+	default:
+		h.problem("exit %d of cbt apply %s %s: %s", r.Exit, d.path, target, r.Message())
+	}
 }
 
 // diffFromDelta goes on with a chain from its last delta: the snapshot that
