@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"sync/atomic"
 	"testing"
 
 	"cbt/sparse"
@@ -177,16 +178,16 @@ func mustWrite(t *testing.T, h Header, src []Source, opt Options) []byte {
 // target is a sparse.Target in memory that counts what is written to it.
 type target struct {
 	img
-	writes int
+	writes atomic.Int64
 }
 
 func (t *target) WriteAt(p []byte, off int64) (int, error) {
-	t.writes++
+	t.writes.Add(1)
 	return copy(t.img[off:], p), nil
 }
 
 func (t *target) Zero(off, n int64) error {
-	t.writes++
+	t.writes.Add(1)
 	clear(t.img[off : off+n])
 	return nil
 }
@@ -240,10 +241,10 @@ func TestRandomChains(t *testing.T) {
 			if !bytes.Equal(garbage.img, h.states[i]) {
 				t.Fatalf("seed %d: state %d restored over garbage differs", seed, i)
 			}
-			garbage.writes = 0
+			garbage.writes.Store(0)
 			apply(t, full, garbage, ApplyOptions{Compare: true, CompareZeros: true})
-			if garbage.writes != 0 {
-				t.Fatalf("seed %d: %d writes to a target that was right", seed, garbage.writes)
+			if n := garbage.writes.Load(); n != 0 {
+				t.Fatalf("seed %d: %d writes to a target that was right", seed, n)
 			}
 			fresh := &target{}
 			apply(t, full, fresh, ApplyOptions{Fresh: true})

@@ -118,7 +118,7 @@ func TestCheckBaseFindsEveryOverwrittenByte(t *testing.T) {
 		tg := &target{img: wrong}
 		_, err := merge.CheckBase(context.Background(), tg, ApplyOptions{})
 		var mismatch *BaseMismatchError
-		if touched[off] != errors.As(err, &mismatch) || touched[off] && mismatch.Off != int64(off/BlockSize*BlockSize) || tg.writes != 0 {
+		if touched[off] != errors.As(err, &mismatch) || touched[off] && mismatch.Off != int64(off/BlockSize*BlockSize) || tg.writes.Load() != 0 {
 			t.Fatalf("byte %d wrong (overwritten: %v): %v", off, touched[off], err)
 		}
 	}

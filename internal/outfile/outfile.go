@@ -119,6 +119,20 @@ func (f *File) Abort() {
 	f.File.Close()
 }
 
+// LockDir keeps other processes that call it out of a directory, until unlock:
+// for several files that belong together.
+func LockDir(dir string) (unlock func(), err error) {
+	d, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := waitLock(d); err != nil {
+		d.Close()
+		return nil, fmt.Errorf("%s: %w", dir, err)
+	}
+	return func() { d.Close() }, nil
+}
+
 // WriteFile puts data under path, durably and all at once, over what is there.
 func WriteFile(path string, data []byte) error {
 	f, err := Create(path, true)

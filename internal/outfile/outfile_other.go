@@ -17,5 +17,7 @@ func renameNew(temp, path string) error { return linkNew(temp, path) }
 
 func lock(*os.File) error { return nil }
 
+func waitLock(*os.File) error { return nil }
+
 // SyncDir does nothing: only Linux is promised that names are durable.
 func SyncDir(string) error { return nil }

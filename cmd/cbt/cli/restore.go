@@ -2,9 +2,7 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -12,9 +10,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"cbt/cbt"
-	"cbt/internal/outfile"
-	"cbt/qcow2"
-	"cbt/sparse"
 )
 
 type restoreOptions struct {
@@ -200,93 +195,4 @@ func tooSmall(t *imageTarget, size int64) error {
 		return fmt.Errorf("%s: a device of %d bytes cannot hold the image of %d", t.path, t.Size(), size)
 	}
 	return nil
-}
-
-// newTarget is a target that appears when it is whole.
-type newTarget struct {
-	path   string
-	file   *outfile.File
-	old    *imageTarget // what is replaced, held
-	layers []cbt.Layer
-	merge  *cbt.Merge
-	qcow2  bool
-}
-
-func createTarget(path string, opt *restoreOptions, layers []cbt.Layer, merge *cbt.Merge) (_ *newTarget, err error) {
-	n := &newTarget{path: path, layers: layers, merge: merge, qcow2: opt.format == formatQcow2}
-	if exists(path) {
-		// Nothing is written to it, but who uses it must not lose it.
-		if n.old, err = openTarget(path, opt.stateDir, opt.format != ""); err != nil {
-			return nil, err
-		}
-	}
-	n.file, err = outfile.Create(path, opt.overwrite)
-	if errors.Is(err, fs.ErrExist) { // came just now, or a dangling link
-		err = usageErrorf("%s: exists already: --overwrite replaces it", path)
-	}
-	if err != nil {
-		n.abort()
-		return nil, err
-	}
-	return n, nil
-}
-
-func (n *newTarget) write(ctx context.Context, a *app) (cbt.ApplyStats, error) {
-	if n.qcow2 {
-		stack, err := cbt.NewStack(n.layers...)
-		if err != nil {
-			return cbt.ApplyStats{}, err
-		}
-		p := a.startProgress("restoring", stack.Size())
-		defer p.finish()
-		err = qcow2.Write(ctx, n.file, stack, qcow2.WriteOptions{Progress: p.set})
-		if err != nil {
-			return cbt.ApplyStats{}, err
-		}
-		st, err := n.file.Stat()
-		if err != nil {
-			return cbt.ApplyStats{}, err
-		}
-		return cbt.ApplyStats{Written: st.Size()}, nil
-	}
-	target, err := sparse.OpenTarget(n.file.File)
-	if err != nil {
-		return cbt.ApplyStats{}, err
-	}
-	p := a.startProgress("restoring", n.merge.Payload())
-	defer p.finish()
-	return n.merge.WriteTo(ctx, target, cbt.ApplyOptions{Fresh: true, Progress: p.set})
-}
-
-// commit gives the target its name. Its record comes first: a target without
-// one could not be built on, a record without its target does not matter.
-func (n *newTarget) commit(ctx context.Context) error {
-	if err := n.file.Sync(); err != nil {
-		return err
-	}
-	if !n.qcow2 {
-		f := &file{File: n.file.File, path: n.path}
-		var err error
-		if f.stat, err = statFile(n.file.File); err != nil {
-			return err
-		}
-		if err := f.settle(ctx); err != nil {
-			return err
-		}
-		if err := recordOf(n.layers[len(n.layers)-1], f.File, f.stat).write(n.path + recordSuffix); err != nil {
-			return err
-		}
-	} else if err := os.Remove(n.path + recordSuffix); err != nil && !isNotExist(err) {
-		return err // it would be about the raw target that is replaced
-	}
-	return n.file.Commit()
-}
-
-func (n *newTarget) abort() {
-	if n.file != nil {
-		n.file.Abort()
-	}
-	if n.old != nil {
-		n.old.Close()
-	}
 }
