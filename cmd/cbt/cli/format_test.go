@@ -31,7 +31,7 @@ func TestDecideFormat(t *testing.T) {
 		{"disk.img", delta, "", "a guest's doing", exitUsage},
 		{"disk.img", pad("boot"), "", formatRaw, 0},
 		{"disk", "", "", formatRaw, 0},
-		{"disk", "QF", "", formatRaw, 0},
+		{"disk", "QF", "", formatQcow2, 0},
 		{"disk", pad("boot"), "qcow2", "starts like a raw, not like the qcow2", exitUsage},
 		{"disk.qcow2", pad("boot"), "", "does not start like one: --format raw", exitUsage},
 		{"x", delta, "", formatDelta, 0},
