@@ -23,6 +23,7 @@ func main() {
 	flag.IntVar(&cfg.kills, "n", 200, "kills of each command at random instants")
 	flag.IntVar(&cfg.steps, "steps", 60, "kills of each command at each kind of system call (needs strace)")
 	flag.IntVar(&cfg.interrupts, "interrupts", 30, "interrupts of each command")
+	flag.IntVar(&cfg.pairs, "pairs", 20, "pairs of each command at the same time")
 	flag.IntVar(&cfg.mib, "mib", 96, "size of the image in MiB: what makes the commands last")
 	flag.Uint64Var(&cfg.seed, "seed", 1, "seed of the instants")
 	flag.StringVar(&cfg.dir, "dir", "", "working directory (default: a new temporary one)")
@@ -44,10 +45,10 @@ func main() {
 }
 
 type config struct {
-	kills, steps, interrupts, mib int
-	seed                          uint64
-	dir, cbt                      string
-	keep                          bool
+	kills, steps, interrupts, pairs, mib int
+	seed                                 uint64
+	dir, cbt                             string
+	keep                                 bool
 }
 
 // run makes the scene, plays all rounds and returns the number of faults.
@@ -78,6 +79,7 @@ func (cfg config) run() (faults int, err error) {
 		}
 		s.syncOrder()
 	}
+	s.together(cfg.pairs)
 	s.pipes()
 	s.fullDisk()
 	fmt.Printf("kill: %d runs ended early, %d faults\n", s.ended, s.faults)
