@@ -57,10 +57,10 @@ func (a *app) warnf(format string, args ...any) {
 	fmt.Fprintf(a.Stderr, "cbt: warning: %s\n", oneLine(fmt.Sprintf(format, args...)))
 }
 
-// notef prints what a command did, on stderr. With --json results are on
-// stdout and nothing else is said.
+// notef prints what a command did, on stderr: also with --json, whose results
+// are on stdout.
 func (a *app) notef(format string, args ...any) {
-	if !a.json && !a.quiet {
+	if !a.quiet {
 		fmt.Fprintf(a.Stderr, "%s\n", oneLine(fmt.Sprintf(format, args...)))
 	}
 }
