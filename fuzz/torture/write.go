@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"strconv"
 	"strings"
 )
@@ -13,7 +12,9 @@ func (h *history) batch(f *file, n int) {
 		args = append(args, "-d", "unmap")
 	}
 	for range n {
-		args = append(args, "-c", h.request(f))
+		for _, c := range h.request(f) {
+			args = append(args, "-c", c)
+		}
 	}
 	if h.evil {
 		args = append(args, "-c", "write -q -s "+h.pat[len(h.pat)-1]+" 0 4096")
@@ -27,7 +28,9 @@ func (h *history) batch(f *file, n int) {
 func (h *history) killedBatch(f *file) {
 	args := []string{"-f", f.format()}
 	for range 3 {
-		args = append(args, "-c", h.request(f))
+		for _, c := range h.request(f) {
+			args = append(args, "-c", c)
+		}
 	}
 	h.qemu("qemu-io", append(args, "-c", "flush", "-c", "sigraise 9", f.name)...)
 	h.counts["writers killed"]++
@@ -36,31 +39,44 @@ func (h *history) killedBatch(f *file) {
 	}
 }
 
-func (h *history) request(f *file) string {
+// request is what a guest asks for once, as one or two commands.
+func (h *history) request(f *file) []string {
 	r := h.rng
 	off, n := h.place(f)
 	switch x := r.IntN(100); {
 	case x < 10:
-		return fmt.Sprintf("write -q -z %d %d", off, n)
+		return []string{"write -q -z " + span(off, n)}
 	case x < 20:
-		return fmt.Sprintf("write -q -z -u %d %d", off, n)
+		return []string{"write -q -z -u " + span(off, n)}
 	case x < 33:
-		return fmt.Sprintf("discard -q %d %d", off, n)
+		return []string{"discard -q " + span(off, n)}
 	case x < 48 && !f.opts.raw:
-		// Compressed writes are whole clusters, or reach the end.
-		c := f.opts.cluster
-		off = off / c * c
-		// Few places, so that one compressed cluster follows another there.
-		if packed := c * pick(r, int64(3), 5, 8); packed < f.size && r.IntN(3) > 0 {
-			off = packed
-		}
-		n = min((n+c-1)/c*c, f.size-off)
-		return "write -q -c " + h.pattern() + span(off, n)
+		return h.compressed(f, off, n)
 	case x < 49 && !f.opts.raw && f.opts.data == "":
 		// Machine state lies behind the disk, in the same tables.
-		return "write -q -b " + h.pattern() + span(r.Int64N(4)*f.opts.cluster, f.opts.cluster)
+		return []string{"write -q -b " + h.pattern() + span(r.Int64N(4)*f.opts.cluster, f.opts.cluster)}
 	}
-	return "write -q " + h.pattern() + span(off, n)
+	return []string{"write -q " + h.pattern() + span(off, n)}
+}
+
+// compressed writes whole clusters, or up to the end. QEMU refuses that where
+// something is stored, so that is cut off first, most times; and the places
+// are few, so that one compressed cluster follows another there.
+func (h *history) compressed(f *file, off, n int64) []string {
+	c := f.opts.cluster
+	off = off / c * c
+	if packed := c * pick(h.rng, int64(3), 5, 8); packed < f.size && h.chance(66) {
+		off = packed
+	}
+	at := span(off, min((n+c-1)/c*c, f.size-off))
+	write := "write -q -c " + h.pattern() + at
+	switch h.rng.IntN(4) {
+	case 0:
+		return []string{write}
+	case 1:
+		return []string{"discard -q " + at, write}
+	}
+	return []string{"write -q -z -u " + at, write}
 }
 
 func span(off, n int64) string {
