@@ -67,28 +67,17 @@ func (e *BaseMismatchError) Error() string {
 // not looked at.
 func (m *Merge) CheckBase(ctx context.Context, target io.ReaderAt, opt ApplyOptions) (ApplyStats, error) {
 	var total ApplyStats
-	for i := range m.layers {
-		limit := m.baseLimit(i)
-		jobs := func(ctx context.Context, emit func(*work) error) error {
-			return byChunk(m.layers[i], m.first(i), emit)
-		}
-		check := func(ctx context.Context, w *work) (ApplyStats, error) {
-			return w.check(target, limit)
-		}
-		err := ordered.Map(ctx, opt.workers(), jobs, check, func(s ApplyStats) error {
-			total.Add(s)
-			return nil
-		})
-		if err != nil {
-			return total, err
-		}
-	}
-	return total, nil
+	check := func(ctx context.Context, w *work) (ApplyStats, error) { return w.check(target) }
+	err := ordered.Map(ctx, opt.workers(), m.first, check, func(s ApplyStats) error {
+		total.Add(s)
+		return nil
+	})
+	return total, err
 }
 
 // check compares the checked parts of one chunk with the target, of which the
-// first limit bytes are the base; behind them the base counts as zeros.
-func (w *work) check(target io.ReaderAt, limit int64) (ApplyStats, error) {
+// first w.base bytes are the base; behind them the base counts as zeros.
+func (w *work) check(target io.ReaderAt) (ApplyStats, error) {
 	var st ApplyStats
 	buf := jobBuffers.Get().(*[]byte)
 	defer jobBuffers.Put(buf)
@@ -99,7 +88,7 @@ func (w *work) check(target io.ReaderAt, limit int64) (ApplyStats, error) {
 		for at := int64(0); at < p.n; at += jobSize {
 			b := (*buf)[:min(jobSize, p.n-at)]
 			off := p.off + at
-			inside := b[:max(0, min(int64(len(b)), limit-off))]
+			inside := b[:max(0, min(int64(len(b)), w.base-off))]
 			if _, err := sparse.ReadFull(target, inside, off); err != nil {
 				return st, fmt.Errorf("reading %d bytes at offset %d of the target: %w", len(inside), off, err)
 			}
@@ -128,14 +117,11 @@ func (m *Merge) WriteTo(ctx context.Context, target sparse.Target, opt ApplyOpti
 			return total, err
 		}
 	}
-	jobs := func(ctx context.Context, emit func(*work) error) error {
-		return m.each(ctx, m.visible, emit)
-	}
 	write := func(ctx context.Context, w *work) (written, error) {
 		st, err := w.write(ctx, target, opt)
 		return written{st, int64(w.table.payload)}, err
 	}
-	err := ordered.Map(ctx, opt.workers(), jobs, write, func(w written) error {
+	err := ordered.Map(ctx, opt.workers(), m.visible, write, func(w written) error {
 		total.Add(w.ApplyStats)
 		done += w.payload
 		if opt.Progress != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"slices"
 
 	"cbt/sparse"
 )
@@ -50,76 +51,62 @@ type work struct {
 	k     uint64
 	table *table
 	parts []part
+	base  int64 // bytes of the base that are still there below it
 }
 
-// visible yields what of layer i can be seen from above, ascending: not what a
-// newer layer covers, nor what one has cut off.
-func (m *Merge) visible(i int) iter.Seq2[part, error] {
-	limit := m.layers[i].stream().Size
-	covered := sparse.Of()
-	for _, l := range m.layers[i+1:] {
+// visible emits the work of all layers, newest first: what of each can be seen
+// from above, not what a newer layer covers, nor what one has cut off.
+func (m *Merge) visible(ctx context.Context, emit func(*work) error) error {
+	var covered sparse.Set
+	limit := m.Size()
+	for _, l := range slices.Backward(m.layers) {
 		limit = min(limit, l.stream().Size)
-		covered = sparse.Overlay(l.Delta.extents(l.Stream, 0, l.stream().Size), covered)
+		if err := byChunk(l, uncoveredParts(l, limit, &covered), emit); err != nil {
+			return err
+		}
 	}
-	l := m.layers[i]
-	return without(l.Delta.parts(l.Stream, 0, limit), covered)
+	return ctx.Err()
 }
 
-// first yields what of layer i says something about the base: not what an
-// older layer has written, nor what one has cut off.
-func (m *Merge) first(i int) iter.Seq2[part, error] {
-	covered := sparse.Of()
-	for _, l := range m.layers[:i] {
-		covered = sparse.Overlay(l.Delta.extents(l.Stream, 0, l.stream().Size), covered)
-	}
-	l := m.layers[i]
-	return without(l.Delta.parts(l.Stream, 0, m.baseLimit(i)), covered)
-}
-
-// baseLimit is how much of the base is still there when layer i comes.
-func (m *Merge) baseLimit(i int) int64 {
+// first emits the work of all layers, oldest first, as far as it says
+// something about the base: not what an older layer has written, nor what one
+// has cut off.
+func (m *Merge) first(ctx context.Context, emit func(*work) error) error {
+	var covered sparse.Set
 	if m.From() == nil {
-		return 0
+		return nil
 	}
 	limit := m.From().Size
-	for _, l := range m.layers[:i] {
+	for _, l := range m.layers {
+		// The block that holds the end of the base is checked as a whole.
+		end := min(l.stream().Size, (limit+BlockSize-1)/BlockSize*BlockSize)
+		err := byChunk(l, uncoveredParts(l, end, &covered), func(w *work) error {
+			w.base = limit
+			return emit(w)
+		})
+		if err != nil {
+			return err
+		}
 		limit = min(limit, l.stream().Size)
 	}
-	return limit
+	return ctx.Err()
 }
 
-// without cuts out of parts what covered holds.
-func without(parts iter.Seq2[part, error], covered sparse.Seq) iter.Seq2[part, error] {
+// uncoveredParts yields the parts of l below limit without what is covered,
+// and covers them.
+func uncoveredParts(l Layer, limit int64, covered *sparse.Set) iter.Seq2[part, error] {
 	return func(yield func(part, error) bool) {
-		next, stop := iter.Pull2(covered)
-		defer stop()
-		c, err, ok := next()
-		for p, perr := range parts {
-			if perr != nil {
-				yield(part{}, perr)
+		for p, err := range l.Delta.parts(l.Stream, 0, limit) {
+			if err != nil {
+				yield(part{}, err)
 				return
 			}
-			pos := p.off
-			for pos < p.end() {
-				for ok && err == nil && c.End() <= pos {
-					c, err, ok = next()
-				}
-				if err != nil {
-					yield(part{}, err)
+			for lo, hi := range covered.Without(p.off, p.end()) {
+				if !yield(p.clip(lo, hi), nil) {
 					return
-				}
-				stopAt := p.end()
-				if ok {
-					stopAt = min(stopAt, max(pos, c.Off))
-				}
-				if free := p.clip(pos, stopAt); free.n > 0 && !yield(free, nil) {
-					return
-				}
-				pos = stopAt
-				if ok && c.Off <= pos {
-					pos = max(pos, min(c.End(), p.end()))
 				}
 			}
+			covered.Add(p.off, p.end())
 		}
 	}
 }
@@ -146,15 +133,4 @@ func byChunk(l Layer, parts iter.Seq2[part, error], emit func(*work) error) erro
 		return emit(w)
 	}
 	return nil
-}
-
-// each emits the work of all layers, as seen through parts, newest first: for
-// a merge of many layers that is the order in which least is hidden.
-func (m *Merge) each(ctx context.Context, parts func(int) iter.Seq2[part, error], emit func(*work) error) error {
-	for i := len(m.layers) - 1; i >= 0; i-- {
-		if err := byChunk(m.layers[i], parts(i), emit); err != nil {
-			return err
-		}
-	}
-	return ctx.Err()
 }

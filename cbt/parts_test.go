@@ -265,3 +265,29 @@ func TestUncoveredBytesAreNotZeros(t *testing.T) {
 		}
 	}
 }
+
+// The last block of a base that grows is checked as a whole.
+func TestCheckBaseFindsTheLastBlockOfAGrowingBase(t *testing.T) {
+	old := img(bytes.Repeat([]byte{7}, 5000))
+	m := img(bytes.Repeat([]byte{9}, 9000))
+	copy(m, old[:4500])
+	h := Header{Version: Version, Consistency: Crash, Streams: []Stream{{Name: "disk/0", Size: m.Size(), To: "b", From: &Base{"a", old.Size()}}}}
+	b := mustWrite(t, h, []Source{{Old: old, New: m, Changed: m.Extents(0, m.Size())}}, Options{})
+	d, err := Open(bytes.NewReader(b), int64(len(b)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	merge, err := NewMerge(Layer{d, 0})
+	if err != nil {
+		t.Fatal(err)
+	}
+	st, err := merge.CheckBase(context.Background(), &target{img: old}, ApplyOptions{})
+	if err != nil || st.Read != 5000-BlockSize {
+		t.Fatalf("%+v, %v", st, err)
+	}
+	old[4999] ^= 1
+	var mismatch *BaseMismatchError
+	if _, err := merge.CheckBase(context.Background(), &target{img: old}, ApplyOptions{}); !errors.As(err, &mismatch) {
+		t.Fatalf("byte 4999 differs: %v", err)
+	}
+}
