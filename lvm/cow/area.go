@@ -1,0 +1,94 @@
+package cow
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+
+	"cbt/internal/binfmt"
+	"cbt/sparse"
+)
+
+const (
+	exceptionSize = 16 // struct disk_exception
+
+	// sliceSize is how much of an area is read at once, bytes.
+	sliceSize = 64 << 10
+)
+
+// exception is a record: chunk old of the origin lies in chunk new of the store.
+type exception struct{ old, new uint64 }
+
+// decodeException takes exceptionSize bytes.
+func decodeException(b []byte) exception {
+	return exception{binary.LittleEndian.Uint64(b[0:]), binary.LittleEndian.Uint64(b[8:])}
+}
+
+// validate checks a record that does not end the table, found at offset at.
+func (e exception) validate(g geometry, at int64) error {
+	switch {
+	case e.new >= g.chunks():
+		return recordError("new_chunk", at, e.new, fmt.Sprintf("not inside the store of %d chunks", g.chunks()))
+	case (e.new-1)%(g.perArea()+1) == 0:
+		return recordError("new_chunk", at, e.new, fmt.Sprintf("the place of area %d", (e.new-1)/(g.perArea()+1)))
+	case e.old >= g.maxChunks():
+		return recordError("old_chunk", at, e.old, "beyond the end of any origin")
+	}
+	return nil
+}
+
+func recordError(field string, at int64, value uint64, msg string) error {
+	return &sparse.FormatError{Struct: "exception", Field: field, Off: at, Value: value, Msg: msg}
+}
+
+// geometry is the sizes that the places in a store follow from.
+type geometry struct {
+	size  int64 // of the store, bytes
+	chunk int64 // bytes
+}
+
+func (g geometry) chunks() uint64  { return uint64(g.size / g.chunk) }
+func (g geometry) perArea() uint64 { return uint64(g.chunk / exceptionSize) }
+
+// maxChunks is how many chunks an image of 2^63-1 bytes has, the last of which
+// is not whole and left out.
+func (g geometry) maxChunks() uint64 { return (1<<63 - 1) / uint64(g.chunk) }
+
+// eachRecord calls visit with the records of all areas, many at a time, up to
+// the one that ends the table or until visit returns false. at is the offset of
+// the first of them in the store. No more than sliceSize bytes are in memory.
+func (g geometry) eachRecord(r io.ReaderAt, visit func(at int64, records []byte) (bool, error)) error {
+	buf := make([]byte, min(g.chunk, sliceSize))
+	stride := g.chunk * (int64(g.perArea()) + 1)
+	for area, at := 0, g.chunk; ; area, at = area+1, at+stride {
+		what := fmt.Sprintf("exception area %d", area)
+		for end := at + g.chunk; at < end; at += int64(len(buf)) {
+			if err := binfmt.Fill(r, g.size, what, buf, uint64(at)); err != nil {
+				return err
+			}
+			used := usedRecords(buf)
+			if used > 0 {
+				if ok, err := visit(at, buf[:used*exceptionSize]); !ok || err != nil {
+					return err
+				}
+			}
+			if used*exceptionSize < len(buf) {
+				return nil
+			}
+		}
+		at -= g.chunk
+		if g.size-at < stride || g.size-at-stride < g.chunk {
+			return &sparse.FormatError{Struct: what, Off: at, Msg: fmt.Sprintf("is full, and the next one is not inside the store of %d bytes", g.size)}
+		}
+	}
+}
+
+// usedRecords counts the records before the one that ends the table.
+func usedRecords(b []byte) int {
+	for i := 0; i < len(b); i += exceptionSize {
+		if binary.LittleEndian.Uint64(b[i+8:]) == 0 {
+			return i / exceptionSize
+		}
+	}
+	return len(b) / exceptionSize
+}

@@ -1,0 +1,154 @@
+package cow
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"math/bits"
+
+	"cbt/sparse"
+)
+
+// ErrChanged says that a store is no longer what it was when it was opened.
+var ErrChanged = errors.New("the exception store changed while it was read")
+
+// DefaultMaxTable is enough for 256 GiB of 4 KiB chunks none of which follow
+// one another.
+const DefaultMaxTable = 1 << 30
+
+// Options say how to open a store. The zero value is right for most.
+type Options struct {
+	// MaxTable bounds the memory that the table takes, in bytes; 0 means
+	// DefaultMaxTable. A longer table is refused.
+	MaxTable int64
+}
+
+// Store is an exception store as it was when it was opened. It is safe for
+// concurrent use if its io.ReaderAt is.
+//
+// It keeps 16 bytes for each run of up to 256 records that follow one another
+// in the origin and in the store, so at most the size of the table on disk: a
+// chunk's 1/256 with chunks of 4 KiB. While it is opened it may take twice as
+// much.
+type Store struct {
+	r        io.ReaderAt
+	header   Header
+	geometry geometry
+	shift    uint // a chunk is 1<<shift bytes
+	table    table
+	records  int
+	sum      [sha256.Size]byte // of the records as they are stored
+}
+
+// Open reads the header and the whole table of the store in the first size
+// bytes of r. Bad input is a *sparse.FormatError; ErrUninitialized and
+// ErrInvalidated can be told apart.
+//
+// The kernel writes below the page cache: a store in use has to be read with
+// O_DIRECT. Reads of r are whole multiples of 4,096 bytes at such offsets if the
+// chunks are no smaller.
+func Open(r io.ReaderAt, size int64, opt Options) (*Store, error) {
+	if opt.MaxTable == 0 {
+		opt.MaxTable = DefaultMaxTable
+	}
+	h, err := readHeader(r, size)
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{
+		r: r, header: h,
+		geometry: geometry{size, h.chunkBytes()},
+		shift:    uint(bits.TrailingZeros64(uint64(h.chunkBytes()))),
+	}
+	sum := sha256.New()
+	err = s.geometry.eachRecord(r, func(at int64, records []byte) (bool, error) {
+		sum.Write(records)
+		for i := 0; i < len(records); i += exceptionSize {
+			e := decodeException(records[i:])
+			if err := e.validate(s.geometry, at+int64(i)); err != nil {
+				return false, err
+			}
+			s.table.add(e)
+			if int64(len(s.table)) > opt.MaxTable/runSize {
+				return false, tooLong(at+int64(i), opt.MaxTable)
+			}
+			s.records++
+		}
+		return true, nil
+	})
+	if err == nil {
+		err = s.table.sort()
+	}
+	if err != nil {
+		return nil, err
+	}
+	sum.Sum(s.sum[:0])
+	return s, nil
+}
+
+// Header is the header of the store.
+func (s *Store) Header() Header { return s.header }
+
+// ChunkSize is the size of a chunk in bytes. It is what the store says; the
+// volume group's text has no part in it.
+func (s *Store) ChunkSize() int64 { return s.geometry.chunk }
+
+// Len is the number of records: chunks that differ from the origin, or did once.
+func (s *Store) Len() int { return s.records }
+
+// Recheck reads header and table again and returns an error that is ErrChanged
+// unless all that was there still is. More records may have been added: that
+// happens to the store of a snapshot in use whenever its origin is written to,
+// and changes nothing in what the snapshot holds. See View.Recheck for one that
+// must not have been touched at all.
+func (s *Store) Recheck() error {
+	_, err := s.recheck()
+	return err
+}
+
+// recheck also reports whether records were added.
+func (s *Store) recheck() (grown bool, err error) {
+	// The header decides whether the table is good for anything, so it is looked
+	// at before and after.
+	if err := s.recheckHeader(); err != nil {
+		return false, err
+	}
+	left, hash := s.records, sha256.New()
+	err = s.geometry.eachRecord(s.r, func(_ int64, records []byte) (bool, error) {
+		n := min(left, len(records)/exceptionSize)
+		hash.Write(records[:n*exceptionSize])
+		left -= n
+		grown = n*exceptionSize < len(records)
+		return !grown, nil
+	})
+	var bad *sparse.FormatError
+	switch {
+	case errors.As(err, &bad):
+		return false, fmt.Errorf("%w: %w", ErrChanged, err)
+	case err != nil:
+		return false, err
+	case left > 0:
+		return false, fmt.Errorf("%w: %d of %d records are gone", ErrChanged, left, s.records)
+	case !s.holds(hash):
+		return false, fmt.Errorf("%w: exception table", ErrChanged)
+	}
+	return grown, s.recheckHeader()
+}
+
+func (s *Store) holds(h hash.Hash) bool { return [sha256.Size]byte(h.Sum(nil)) == s.sum }
+
+func (s *Store) recheckHeader() error {
+	now, err := readHeader(s.r, s.geometry.size)
+	var bad *sparse.FormatError
+	switch {
+	case errors.As(err, &bad):
+		return fmt.Errorf("%w: %w", ErrChanged, err)
+	case err != nil:
+		return err
+	case now != s.header:
+		return fmt.Errorf("%w: exception store header", ErrChanged)
+	}
+	return nil
+}
