@@ -3,12 +3,13 @@ package arch
 // layers, from the ground up: a package imports packages of the layers below its own, none beside it and
 // none above. "x/..." is x and all below x. A new package needs a place here.
 var layers = [][]string{
-	{"internal/arch", "internal/lru", "internal/ordered", "internal/outfile", "internal/tally", "internal/testtool"},
-	{"internal/sample", "internal/testimg"},
+	{"internal/arch", "internal/dm", "internal/lru", "internal/ordered", "internal/outfile", "internal/tally", "internal/testtool", "internal/testvm/wire"},
+	{"internal/sample", "internal/testimg", "internal/testvm", "internal/testvm/agent"},
 	{"sparse"},
 	{"sparse/sparsetest", "internal/binfmt"},
 	{"internal/imagelock"},
-	{"cbt", "qcow2/...", "lvm/..."},
+	{"cbt", "qcow2/...", "lvm/thin/...", "lvm/cow/..."},
+	{"lvm"},
 	{"cmd/cbt/cli"},
 	{"cmd/cbt"},
 }
@@ -17,7 +18,7 @@ var layers = [][]string{
 var programs = []string{"fuzz/...", "bench/..."}
 
 // testOnly is imported by tests and programs alone.
-var testOnly = []string{"testing", "cbt/internal/sample", "cbt/internal/testimg", "cbt/internal/testtool", "cbt/sparse/sparsetest"}
+var testOnly = []string{"testing", "cbt/internal/sample", "cbt/internal/testimg", "cbt/internal/testtool", "cbt/internal/testvm", "cbt/sparse/sparsetest"}
 
 // only names, for packages of others and a few of Go's own, all of ours that may import them outside of tests.
 var only = map[string][]string{
@@ -31,13 +32,13 @@ var only = map[string][]string{
 	"github.com/spf13/cobra/doc":          {"cmd/cbt/cli"},
 	"github.com/spf13/pflag":              {"cmd/cbt/cli"},
 	"github.com/rogpeppe/go-internal/...": {},
-	"golang.org/x/sys/unix":               {"sparse", "internal/imagelock", "internal/outfile", "cmd/cbt/cli"},
+	"golang.org/x/sys/unix":               {"internal/dm", "sparse", "internal/imagelock", "internal/outfile", "cmd/cbt/cli"},
 	"golang.org/x/sys/windows":            {"sparse", "internal/imagelock", "internal/outfile", "cmd/cbt/cli"},
 	"golang.org/x/term":                   {"cmd/cbt/cli"},
-	"os/exec":                             {"internal/tally", "internal/testtool"},
+	"os/exec":                             {"internal/tally", "internal/testtool", "internal/testvm/..."},
 	"net":                                 {},
 	"net/http":                            {},
-	"unsafe":                              {},
+	"unsafe":                              {"internal/dm"},
 }
 
 // pathless packages are given an io.ReaderAt and a size, never a path: they do not import os.
