@@ -30,7 +30,7 @@ type Options struct {
 //
 // It keeps 16 bytes for each run of up to 256 records that follow one another
 // in the origin and in the store, so at most the size of the table on disk: a
-// chunk's 1/256 with chunks of 4 KiB. While it is opened it may take twice as
+// chunk's 1/256 with chunks of 4 KiB. While it is opened it may take 2.25 times as
 // much.
 type Store struct {
 	r        io.ReaderAt
