@@ -62,6 +62,9 @@ func Open(r io.ReaderAt, size int64, opt Options) (*Store, error) {
 		geometry: geometry{size, h.chunkBytes()},
 		shift:    uint(bits.TrailingZeros64(uint64(h.chunkBytes()))),
 	}
+	// What says the same again and again would else fill the memory before it is
+	// found out.
+	look := firstLook
 	sum := sha256.New()
 	err = s.geometry.eachRecord(r, func(at int64, records []byte) (bool, error) {
 		sum.Write(records)
@@ -75,6 +78,10 @@ func Open(r io.ReaderAt, size int64, opt Options) (*Store, error) {
 				return false, tooLong(at+int64(i), opt.MaxTable)
 			}
 			s.records++
+		}
+		if len(s.table) >= look {
+			look = 2 * len(s.table)
+			return true, s.table.sortNew()
 		}
 		return true, nil
 	})

@@ -16,6 +16,7 @@ type run struct{ old, place uint64 }
 
 const (
 	runSize   = 16 // bytes
+	firstLook = 1 << 16
 	maxRun    = 1 << 8
 	placeBits = 56
 )
@@ -40,16 +41,25 @@ func (t *table) add(e exception) {
 	*t = append(*t, run{e.old, e.new})
 }
 
+// sortNew puts the runs in the order of the store, and refuses chunks of it that
+// are named twice.
+func (t table) sortNew() error {
+	slices.SortFunc(t, func(a, b run) int { return cmp.Compare(a.new(), b.new()) })
+	for i := 1; i < len(t); i++ {
+		if t[i].new() < t[i-1].new()+t[i-1].n() {
+			return twice("new_chunk", t[i].new())
+		}
+	}
+	return nil
+}
+
 // sort puts the runs in the order of the origin, joins what it can, and refuses
 // chunks that are named twice.
 func (t *table) sort() error {
-	s := *t
-	slices.SortFunc(s, func(a, b run) int { return cmp.Compare(a.new(), b.new()) })
-	for i := 1; i < len(s); i++ {
-		if s[i].new() < s[i-1].new()+s[i-1].n() {
-			return twice("new_chunk", s[i].new())
-		}
+	if err := t.sortNew(); err != nil {
+		return err
 	}
+	s := *t
 	slices.SortFunc(s, func(a, b run) int { return cmp.Compare(a.old, b.old) })
 	joined := s[:0]
 	for i, r := range s {
