@@ -1,0 +1,259 @@
+package thin
+
+import (
+	"errors"
+	"reflect"
+
+	"cbt/sparse"
+)
+
+// ErrUnrelated says that two views are not of one pool, read from one
+// superblock: a block number means something within these only.
+var ErrUnrelated = errors.New("the two thin devices were not opened from the same metadata")
+
+// Changed returns the extents of new in [off, off+n) that may differ from old,
+// from metadata alone and with the kinds of new: blocks that are mapped to
+// different data blocks, or in one of the two only. It may name too much,
+// never too little, as long as nobody writes in place to blocks of either;
+// outside it, old and new read the same, an image reading as zeros behind its
+// end. The range may reach as far as the larger of the two; what lies past
+// new's end is not named, what lies past old's end is named in full.
+//
+// Subtrees that both mapping trees share are skipped unread, unless the two
+// have different external origins: then all of both trees is read, and what
+// neither maps is changed where one of the origins has data. old and new must
+// be views of one Metadata, else the error is ErrUnrelated.
+//
+// Memory is at most 1.2 MiB besides what Metadata keeps. The sequence reads
+// with several goroutines, which end when the loop over it does.
+func Changed(old, new *View, off, n int64) sparse.Seq {
+	if old.m != new.m {
+		return sparse.Fail(ErrUnrelated)
+	}
+	if err := sparse.CheckRange(off, n, max(old.size, new.size)); err != nil {
+		return sparse.Fail(err)
+	}
+	return sparse.Coalesce(func(yield func(sparse.Extent, error) bool) {
+		end := min(off+n, new.size)
+		if common := min(end, old.size); off < common {
+			if !difference(old, new, off, common, yield) {
+				return
+			}
+		}
+		if grown := max(off, old.size); grown < end {
+			for e, err := range new.Extents(grown, end-grown) {
+				if !yield(e, err) || err != nil {
+					return
+				}
+			}
+		}
+	})
+}
+
+// diff is what the lockstep walk of two mapping trees needs.
+type diff struct {
+	oldView, newView *View
+	old, new         *walk
+	lo, hi           int64 // bytes, inside both
+	yield            func(sparse.Extent, error) bool
+	run              blockRun // found and not yet yielded
+
+	// With different external origins, blocks that neither maps count too:
+	// those from pos on are not yet judged.
+	origins bool
+	pos     uint64
+}
+
+// blockRun is blocks [lo, hi) of new that are changed, all mapped in new or
+// all not.
+type blockRun struct {
+	lo, hi uint64
+	mapped bool
+}
+
+// difference yields what differs in [lo, hi), which is not empty, and reports
+// whether to go on.
+func difference(old, new *View, lo, hi int64, yield func(sparse.Extent, error) bool) bool {
+	d := diff{oldView: old, newView: new, lo: lo, hi: hi, yield: yield, pos: uint64(lo / new.blockSize())}
+	d.origins = !sameOrigin(old.external, new.external)
+	if old.dev.Root == new.dev.Root && !d.origins {
+		return true
+	}
+	d.old, d.new = old.walk(lo, hi), new.walk(lo, hi)
+	defer d.old.close()
+	defer d.new.close()
+	if !d.origins {
+		d.old.other, d.new.other = d.new, d.old
+	}
+	for {
+		ended, err := d.step()
+		switch {
+		case err != nil:
+			if d.flush() {
+				yield(sparse.Extent{}, err)
+			}
+			return false
+		case ended:
+			return false
+		case d.over():
+			return d.gap(d.new.hi+1) && d.flush()
+		}
+	}
+}
+
+func sameOrigin(a, b sparse.View) bool {
+	if a == nil || b == nil {
+		return a == nil && b == nil
+	}
+	return reflect.TypeOf(a).Comparable() && reflect.TypeOf(b).Comparable() && a == b
+}
+
+func (d *diff) over() bool { return d.old.over() && d.new.over() }
+
+// step handles the tops of both walks. ended says that nobody wants more.
+func (d *diff) step() (ended bool, err error) {
+	oldBlock, oldKey, oldSub := d.old.atSubtree()
+	newBlock, newKey, newSub := d.new.atSubtree()
+	oldLeaf, newLeaf := d.old.atEntry(), d.new.atEntry()
+	switch {
+	case oldSub && newSub:
+		switch oldLevels, newLevels := d.old.levels(), d.new.levels(); {
+		case oldBlock == newBlock && !d.origins:
+			d.old.skip()
+			d.new.skip()
+			return false, nil
+		case oldKey < newKey || oldKey == newKey && oldLevels > newLevels:
+			return false, d.old.expand()
+		case oldKey > newKey || oldLevels < newLevels:
+			return false, d.new.expand()
+		}
+		if err := d.old.expand(); err != nil {
+			return false, err
+		}
+		return false, d.new.expand()
+	case oldSub && (newLeaf == nil || oldKey <= newLeaf.key()):
+		return false, d.old.expand()
+	case newSub && (oldLeaf == nil || newKey <= oldLeaf.key()):
+		return false, d.new.expand()
+	case oldSub:
+		ended = !d.oneSided(newLeaf, oldKey, true)
+	case newSub:
+		ended = !d.oneSided(oldLeaf, newKey, false)
+	case oldLeaf != nil && newLeaf != nil:
+		ended = !d.leaves(oldLeaf, newLeaf)
+	case newLeaf != nil:
+		ended = !d.oneSided(newLeaf, 1<<64-1, true)
+	case oldLeaf != nil:
+		ended = !d.oneSided(oldLeaf, 1<<64-1, false)
+	}
+	d.old.settle()
+	d.new.settle()
+	return ended, nil
+}
+
+// leaves compares two leaves up to the end of one of them.
+func (d *diff) leaves(o, n *frame) bool {
+	oldLen, newLen := o.node.len(), n.node.len()
+	oldKeys, newKeys := o.node[nodeHeaderSize:], n.node[nodeHeaderSize:]
+	oldValues, newValues := o.node.values(), n.node.values()
+	hi := d.new.hi
+	i, j := o.i, n.i
+	ok := true
+	for ok && i < oldLen && j < newLen {
+		k, l := le.Uint64(oldKeys[8*i:]), le.Uint64(newKeys[8*j:])
+		if min(k, l) > hi {
+			break
+		}
+		switch {
+		case k < l:
+			ok = d.add(k, false)
+			i++
+		case k > l:
+			ok = d.add(l, true)
+			j++
+		default:
+			if (le.Uint64(oldValues[8*i:])^le.Uint64(newValues[8*j:]))>>timeBits != 0 {
+				ok = d.add(k, true)
+			} else if d.origins {
+				ok = d.gap(k)
+				d.pos = k + 1
+			}
+			i++
+			j++
+		}
+	}
+	o.i, n.i = i, j
+	return ok
+}
+
+// oneSided handles the entries of a leaf below limit, which the other side has
+// not. mapped says that it is new's.
+func (d *diff) oneSided(f *frame, limit uint64, mapped bool) bool {
+	for f.i < f.node.len() && f.key() <= d.new.hi && f.key() < limit {
+		if !d.add(f.key(), mapped) {
+			return false
+		}
+		f.i++
+	}
+	return true
+}
+
+// add says that a block is changed.
+func (d *diff) add(key uint64, mapped bool) bool {
+	if d.run.hi == key && d.run.mapped == mapped && d.run.lo < key && !d.origins {
+		d.run.hi++
+		return true
+	}
+	if !d.gap(key) || !d.flush() {
+		return false
+	}
+	d.run = blockRun{key, key + 1, mapped}
+	d.pos = key + 1
+	return true
+}
+
+// flush yields the run.
+func (d *diff) flush() bool {
+	r := d.run
+	d.run = blockRun{}
+	if r.lo == r.hi {
+		return true
+	}
+	lo, hi := d.bytes(r.lo, r.hi)
+	if r.mapped {
+		return d.yield(sparse.Extent{Off: lo, Len: hi - lo, Kind: sparse.Data}, nil)
+	}
+	return d.newView.unmapped(lo, hi, d.yield)
+}
+
+// bytes is blocks [lo, hi) in bytes, as far as they are asked for.
+func (d *diff) bytes(lo, hi uint64) (int64, int64) {
+	size := uint64(d.newView.blockSize())
+	return max(d.lo, int64(lo*size)), int64(min(uint64(d.hi), hi*size))
+}
+
+// gap judges the blocks from pos to below key, which neither maps.
+func (d *diff) gap(key uint64) bool {
+	if !d.origins || d.pos >= key {
+		return true
+	}
+	lo, hi := d.bytes(d.pos, key)
+	d.pos = key
+	if !d.flush() {
+		return false
+	}
+	oldData := sparse.Select(func(yield func(sparse.Extent, error) bool) {
+		d.oldView.unmapped(lo, hi, yield)
+	}, func(e sparse.Extent) bool { return e.Kind == sparse.Data })
+	return d.newView.unmapped(lo, hi, func(e sparse.Extent, err error) bool {
+		if err != nil || e.Kind == sparse.Data {
+			return d.yield(e, err)
+		}
+		for part, err := range sparse.Intersect(sparse.Of(e), oldData) {
+			if !d.yield(part, err) || err != nil {
+				return false
+			}
+		}
+		return true
+	})
+}
