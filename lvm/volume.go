@@ -1,0 +1,240 @@
+package lvm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+
+	"cbt/lvm/cow"
+	"cbt/lvm/thin"
+	"cbt/sparse"
+)
+
+var _ sparse.View = (*Volume)(nil)
+
+// LV is the volume's description in the text of its group.
+func (v *Volume) LV() *LV { return v.lv }
+
+// Thin is the thin device that the volume is, nil if it is none.
+func (v *Volume) Thin() *thin.View { return v.thin }
+
+// Pool is the metadata of the volume's thin pool, nil if it is no thin volume.
+func (v *Volume) Pool() *thin.Metadata { return v.pool }
+
+// COW is the thick snapshot that the volume is, nil if it is none. Its Origin
+// is a *Volume.
+func (v *Volume) COW() *cow.View { return v.cow }
+
+// Size is the size in bytes.
+func (v *Volume) Size() int64 { return v.view.Size() }
+
+// ReadAt implements io.ReaderAt.
+func (v *Volume) ReadAt(p []byte, off int64) (int, error) {
+	if v.device == nil {
+		return v.view.ReadAt(p, off)
+	}
+	p, eof := sparse.ClipRead(p, off, v.Size())
+	if len(p) == 0 {
+		return 0, eof
+	}
+	n, err := sparse.ReadFull(v.device, p, off)
+	if err == nil {
+		err = eof
+	}
+	return n, err
+}
+
+// Extents implements sparse.View. Holes are what a thin pool does not map, what
+// a segment of type zero covers, and what is a hole in the disks.
+func (v *Volume) Extents(off, n int64) sparse.Seq { return v.view.Extents(off, n) }
+
+// Methods of Changed.
+const (
+	MethodThin = "thin metadata"
+	MethodCOW  = "exception table"
+)
+
+// ErrUnrelated says that the metadata of two volumes tell nothing about what
+// is different in them.
+var ErrUnrelated = errors.New("neither two volumes of one thin pool, nor a thick snapshot and its origin, nor two snapshots of one origin")
+
+// Changed returns the extents of new in [off, off+n) that may differ from
+// old, from metadata alone, with the kinds of new, and by which method they are
+// found. It may name too much, never too little, as long as nobody writes to
+// what has to be frozen. Outside of it, old and new read the same, an image
+// reading as zeros behind its end. The range may reach as far as the larger of
+// the two. The error is ErrUnrelated for volumes that have nothing in common.
+func Changed(old, new *Volume, off, n int64) (sparse.Seq, string, error) {
+	switch {
+	case cowRelated(old, new):
+		return cow.Changed(old.cowSide(), new.cowSide(), off, n), MethodCOW, nil
+	case old.thin != nil && new.thin != nil && old.pool == new.pool:
+		return thin.Changed(old.thin, new.thin, off, n), MethodThin, nil
+	}
+	return nil, "", fmt.Errorf("%s and %s: %w", old.lv.FullName(), new.lv.FullName(), ErrUnrelated)
+}
+
+// cowRelated reports whether one is a thick snapshot of the other or both are
+// of one origin.
+func cowRelated(a, b *Volume) bool {
+	switch {
+	case a.cow != nil && b.cow != nil && a.cow.Origin() == b.cow.Origin():
+		return true
+	case a.cow != nil && a.cow.Origin() == sparse.View(b):
+		return true
+	}
+	return b.cow != nil && b.cow.Origin() == sparse.View(a)
+}
+
+// cowSide is the volume as package cow knows it.
+func (v *Volume) cowSide() sparse.View {
+	if v.cow != nil {
+		return v.cow
+	}
+	return v
+}
+
+// ErrChanged says that the text of a group is no longer what it was.
+var ErrChanged = errors.New("the volume group changed while it was read")
+
+// Recheck reads again what says where the volume's content lies: the texts of
+// the group on all disks, the superblocks of the thin pools and the exception
+// tables that it depends on. The error is ErrChanged, thin.ErrChanged or
+// cow.ErrChanged if that is no longer what it was when it was opened. Changes
+// to the group that do not concern the volume are none. That nobody wrote to
+// the content itself it cannot tell.
+func (v *Volume) Recheck(ctx context.Context) error {
+	g := v.lv.group
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	parts := g.closure(v.lv)
+	if err := g.recheck(ctx, parts); err != nil {
+		return err
+	}
+	for _, lv := range parts {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if m := g.pools[lv.Name]; m != nil {
+			if err := m.Recheck(); err != nil {
+				return fmt.Errorf("%s: %w", lv.FullName(), err)
+			}
+		}
+		if o := g.volumes[lv.Name]; o != nil && o.cow != nil {
+			check := o.cow.Recheck
+			if v.device != nil || o.device != nil {
+				check = o.cow.Store().Recheck
+			}
+			if err := check(); err != nil {
+				return fmt.Errorf("%s: %w", lv.FullName(), err)
+			}
+		}
+	}
+	return nil
+}
+
+// recheck compares what the text says of some volumes with what it says now.
+func (g *Group) recheck(ctx context.Context, parts []*LV) error {
+	same := true
+	var disks []Disk
+	for _, d := range g.disks {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		pv, err := ReadPV(d.R, d.Size)
+		if err != nil {
+			return fmt.Errorf("%w: %s: %w", ErrChanged, d.Name, err)
+		}
+		same = same && pv.same(d.PV)
+		d.PV = pv
+		disks = append(disks, d)
+	}
+	if same {
+		return nil
+	}
+	groups, err := Assemble(disks)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrChanged, err)
+	}
+	for _, now := range groups {
+		if now.ID != g.ID {
+			continue
+		}
+		for _, lv := range parts {
+			if !sameLV(lv, now.lvs[lv.Name]) {
+				return fmt.Errorf("%w: %s", ErrChanged, lv.FullName())
+			}
+		}
+		if now.ExtentSize != g.ExtentSize || !samePlaces(g, now) {
+			return fmt.Errorf("%w: physical volumes of %s", ErrChanged, g.Name)
+		}
+		return nil
+	}
+	return fmt.Errorf("%w: %s is gone", ErrChanged, g.Name)
+}
+
+// sameLV compares what a volume's content depends on. A pool's transaction is
+// left to the pool's own metadata.
+func sameLV(a, b *LV) bool {
+	if b == nil || a.ID != b.ID || a.Size != b.Size || a.SnapshotSize != b.SnapshotSize || a.merging != b.merging || len(a.Segments) != len(b.Segments) {
+		return false
+	}
+	for i := range a.Segments {
+		x, y := a.Segments[i], b.Segments[i]
+		x.pos, y.pos = Pos{}, Pos{}
+		if x.Type == "thin-pool" {
+			x.TransactionID, x.Messages = y.TransactionID, y.Messages
+		}
+		// The name of the origin goes with the origin.
+		if x.Type == "thin" {
+			x.Origin = y.Origin
+		}
+		if !reflect.DeepEqual(x, y) {
+			return false
+		}
+	}
+	return (a.Snapshot == nil) == (b.Snapshot == nil)
+}
+
+// samePlaces reports whether the members of a are where they were, in b.
+func samePlaces(a, b *Group) bool {
+	for _, m := range a.PVs {
+		n := b.pvs[m.Name]
+		if n == nil || n.ID != m.ID || n.Start != m.Start || m.Missing == "" && n.Missing != "" {
+			return false
+		}
+	}
+	return true
+}
+
+// closure is lv and all volumes that it depends on.
+func (g *Group) closure(lv *LV) []*LV {
+	var all []*LV
+	seen := map[*LV]bool{nil: true}
+	var add func(lv *LV)
+	add = func(lv *LV) {
+		if seen[lv] {
+			return
+		}
+		seen[lv] = true
+		all = append(all, lv)
+		if lv.Snapshot != nil {
+			add(g.lvs[lv.Snapshot.Origin])
+		}
+		for _, s := range lv.Segments {
+			for _, a := range s.Areas {
+				if g.pvs[a.Name] == nil {
+					add(g.lvs[a.Name])
+				}
+			}
+			for _, names := range [][]string{s.Images, s.Metas, {s.Data, s.Metadata, s.ThinPool, s.ExternalOrigin, s.Store}} {
+				for _, name := range names {
+					add(g.lvs[name])
+				}
+			}
+		}
+	}
+	add(lv)
+	return all
+}
