@@ -4,7 +4,7 @@ package arch
 // none above. "x/..." is x and all below x. A new package needs a place here.
 var layers = [][]string{
 	{"internal/arch", "internal/dm", "internal/lru", "internal/ordered", "internal/outfile", "internal/tally", "internal/testtool", "internal/testvm/wire"},
-	{"internal/sample", "internal/testimg", "internal/testvm", "internal/testvm/agent"},
+	{"internal/hostlvm", "internal/sample", "internal/testimg", "internal/testvm", "internal/testvm/agent"},
 	{"sparse"},
 	{"sparse/sparsetest", "internal/binfmt"},
 	{"internal/imagelock"},
@@ -32,7 +32,7 @@ var only = map[string][]string{
 	"github.com/spf13/cobra/doc":          {"cmd/cbt/cli"},
 	"github.com/spf13/pflag":              {"cmd/cbt/cli"},
 	"github.com/rogpeppe/go-internal/...": {},
-	"golang.org/x/sys/unix":               {"internal/dm", "sparse", "internal/imagelock", "internal/outfile", "cmd/cbt/cli"},
+	"golang.org/x/sys/unix":               {"internal/dm", "internal/hostlvm", "sparse", "internal/imagelock", "internal/outfile", "cmd/cbt/cli"},
 	"golang.org/x/sys/windows":            {"sparse", "internal/imagelock", "internal/outfile", "cmd/cbt/cli"},
 	"golang.org/x/term":                   {"cmd/cbt/cli"},
 	"os/exec":                             {"internal/tally", "internal/testtool", "internal/testvm/..."},

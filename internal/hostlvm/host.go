@@ -1,0 +1,156 @@
+package hostlvm
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"cbt/internal/dm"
+)
+
+// What callers tell apart; errors.Is finds them.
+var (
+	// ErrInactive says that the volume has no device: nothing on this host uses it,
+	// and it is read from the disks of its group.
+	ErrInactive = errors.New("not active")
+	// ErrBusy says that somebody else works with the volume now; trying later helps.
+	ErrBusy = errors.New("busy")
+	// ErrWritable says that the volume is active and writable, so that its content is no frozen instant.
+	ErrWritable = errors.New("active and writable")
+	// ErrUnhealthy says that the kernel or LVM would have to repair something first.
+	ErrUnhealthy = errors.New("not healthy")
+)
+
+// DefaultLockDir is where lock files lie if Options names no other place.
+const DefaultLockDir = "/run/lock/cbt"
+
+// Options of a Host; the zero value will do.
+type Options struct {
+	LockDir string // instead of DefaultLockDir; made if it is missing
+}
+
+// Host is the LVM of this host. Its methods may be called at the same time
+// from several goroutines.
+type Host struct {
+	ctl     *dm.Control // nil: nothing on this host uses device-mapper
+	lockDir string
+}
+
+// Open opens the kernel's device-mapper. It fails with fs.ErrPermission
+// without root's rights, and with errors.ErrUnsupported on other systems. A
+// Linux host without device-mapper is one on which no volume is active.
+func Open(opt Options) (*Host, error) {
+	ctl, err := dm.Open()
+	if err != nil && !errors.Is(err, dm.ErrNone) {
+		return nil, err
+	}
+	h := &Host{ctl: ctl, lockDir: opt.LockDir}
+	if h.lockDir == "" {
+		h.lockDir = DefaultLockDir
+	}
+	return h, nil
+}
+
+// Close closes what Open opened; readers and pools made from h have their own
+// files, but pools take no further metadata snapshots.
+func (h *Host) Close() error {
+	if h.ctl == nil {
+		return nil
+	}
+	return h.ctl.Close()
+}
+
+// layer finds a device of a volume. The error wraps ErrInactive if there is
+// none or it has no table.
+func (h *Host) layer(vg, lv, layer string) (dm.Device, error) {
+	if h.ctl == nil {
+		return dm.Device{}, ErrInactive
+	}
+	d, err := h.ctl.ByUUID(dm.LVMUUID(vg, lv, layer))
+	switch {
+	case errors.Is(err, dm.ErrNotFound), err == nil && !d.Live:
+		return dm.Device{}, ErrInactive
+	case err != nil:
+		return dm.Device{}, err
+	}
+	return d, nil
+}
+
+// Volume opens a layer of a logical volume in use (one of dm's Layer
+// constants, LayerNone for what users see), found by the ids of group and
+// volume, with or without dashes. The error wraps ErrInactive if it has no
+// device and ErrBusy while the device is suspended.
+func (h *Host) Volume(vg, lv, layer string) (*Direct, error) {
+	d, err := h.layer(vg, lv, layer)
+	if err != nil {
+		return nil, err
+	}
+	return h.open(d)
+}
+
+// open opens the node of a device and makes sure that it is the device's.
+func (h *Host) open(d dm.Device) (*Direct, error) {
+	if d.Suspended {
+		// A read would wait for as long as that lasts, and could not be
+		// interrupted.
+		return nil, fmt.Errorf("%s is suspended by device-mapper: %w", d, ErrBusy)
+	}
+	var first error
+	for _, path := range []string{fmt.Sprintf("/dev/dm-%d", d.Minor), "/dev/mapper/" + d.Name, "/dev/block/" + d.Number().String()} {
+		f, err := OpenDirect(path)
+		if err == nil && f.Number() != d.Number() {
+			f.Close()
+			err = fmt.Errorf("%s is device %v, not %v", path, f.Number(), d.Number())
+		}
+		if err == nil {
+			return f, nil
+		}
+		if first == nil {
+			first = err
+		}
+	}
+	return nil, fmt.Errorf("%s: %w", d, first)
+}
+
+// Frozen returns nil if nobody can write a volume now: it has no device, or
+// only read-only ones. Else the error wraps ErrWritable and names the device.
+// It says nothing of an instant later.
+func (h *Host) Frozen(vg, lv string) error {
+	devices, err := h.devices(vg, lv)
+	if err != nil {
+		return err
+	}
+	for _, d := range devices {
+		// A snapshot's exception store is written as its origin is.
+		if _, _, layer, _ := dm.SplitLVMUUID(d.UUID); layer == dm.LayerCOW || !d.Live || d.ReadOnly {
+			continue
+		}
+		use := "nothing has it open"
+		if d.OpenCount > 0 {
+			use = fmt.Sprintf("open %d times", d.OpenCount)
+		}
+		return fmt.Errorf("%s is %w (%s): deactivate it with lvchange -an, or take a snapshot of it", d, ErrWritable, use)
+	}
+	return nil
+}
+
+// devices lists all devices of a volume, of whatever layer.
+func (h *Host) devices(vg, lv string) ([]dm.Device, error) {
+	if h.ctl == nil {
+		return nil, nil
+	}
+	all, err := h.ctl.Devices()
+	if err != nil {
+		return nil, err
+	}
+	var its []dm.Device
+	for _, d := range all {
+		if g, v, _, ok := dm.SplitLVMUUID(d.UUID); ok && g == plain(vg) && v == plain(lv) {
+			its = append(its, d)
+		}
+	}
+	return its, nil
+}
+
+// plain is an id without dashes, as device-mapper and labels have it.
+func plain(id string) string { return strings.ReplaceAll(id, "-", "") }

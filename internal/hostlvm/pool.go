@@ -1,0 +1,203 @@
+package hostlvm
+
+import (
+	"errors"
+	"fmt"
+
+	"cbt/internal/dm"
+)
+
+// PoolRef says which thin pool is meant, and what the text of its group says
+// of it. Ids may have LVM's dashes.
+type PoolRef struct {
+	Name          string // "vg0/pool", for messages
+	VG            string // id of the group
+	Pool          string // ids of the volumes: the pool, its metadata, its data
+	Metadata      string
+	Data          string
+	TransactionID uint64
+	Messages      bool  // the segment holds messages: an LVM command is, or was, at work
+	ChunkSize     int64 // bytes
+}
+
+// Shares of the metadata in use, in percent.
+const (
+	warnMetadata   = 80
+	refuseMetadata = 90
+)
+
+// Pool is a thin pool in use on this host: its metadata and data, read through
+// their devices, and its metadata snapshot. While it is open LVM cannot
+// deactivate the pool. Metadata and Data may be read from several goroutines.
+type Pool struct {
+	Metadata, Data *Direct
+	Warnings       []string // for the user, one line each
+
+	ref    PoolRef
+	host   *Host
+	device dm.Device
+}
+
+// OpenPool opens a pool in use. It is refused with an error that wraps
+//
+//   - ErrInactive if it has no device: its metadata is read from the group's disks;
+//   - ErrBusy while an LVM command works on it;
+//   - *TransactionError if its transaction id is not that of the text, which
+//     may have been read too early;
+//   - ErrUnhealthy if it failed, needs checking, is read-only or out of space, or if more than
+//     90 % of its metadata are in use.
+func (h *Host) OpenPool(ref PoolRef) (*Pool, error) {
+	p, err := h.openPool(ref)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", ref.Name, err)
+	}
+	return p, nil
+}
+
+func (h *Host) openPool(ref PoolRef) (_ *Pool, err error) {
+	device, err := h.layer(ref.VG, ref.Pool, dm.LayerPool)
+	if errors.Is(err, ErrInactive) {
+		// thin_check, lvconvert --repair and their like have parts of an
+		// inactive pool open, and may write them.
+		for lv, layer := range map[string]string{ref.Metadata: dm.LayerMeta, ref.Data: dm.LayerData} {
+			if _, part := h.layer(ref.VG, lv, layer); part == nil {
+				return nil, fmt.Errorf("its %s is active, the pool is not: %w", layer, ErrBusy)
+			}
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	p := &Pool{ref: ref, host: h, device: device}
+	status, err := p.Status()
+	if err != nil {
+		return nil, err
+	}
+	if err := checkTransaction(status, ref); err != nil {
+		return nil, err
+	}
+	if p.Warnings, err = checkStatus(status); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			p.Close()
+		}
+	}()
+	return p, p.openDevices()
+}
+
+// openDevices opens the metadata and the data that the pool's own table names;
+// they must be those of the text.
+func (p *Pool) openDevices() error {
+	targets, err := p.host.ctl.Table(p.device)
+	if err != nil {
+		return err
+	}
+	if len(targets) != 1 || targets[0].Type != "thin-pool" {
+		return fmt.Errorf("%s is no thin pool", p.device)
+	}
+	table, err := dm.ParsePoolTable(targets[0].Params)
+	if err != nil {
+		return err
+	}
+	if int64(table.ChunkSectors)*512 != p.ref.ChunkSize || table.ChunkSectors > 1<<40 {
+		return fmt.Errorf("chunks of %d sectors in use, of %d bytes in the volume group's metadata", table.ChunkSectors, p.ref.ChunkSize)
+	}
+	for _, part := range []struct {
+		lv, layer string
+		number    dm.Number
+		to        **Direct
+	}{
+		{p.ref.Metadata, dm.LayerMeta, table.Metadata, &p.Metadata},
+		{p.ref.Data, dm.LayerData, table.Data, &p.Data},
+	} {
+		d, err := p.host.layer(p.ref.VG, part.lv, part.layer)
+		if err != nil {
+			return fmt.Errorf("its %s: %w", part.layer, err)
+		}
+		if d.Number() != part.number {
+			return fmt.Errorf("its %s in use is device %v, that of the volume group's metadata %s (%v)", part.layer, part.number, d, d.Number())
+		}
+		if *part.to, err = p.host.open(d); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Close closes the devices. It releases nothing: Snapshot has done that.
+func (p *Pool) Close() error {
+	var errs []error
+	for _, d := range []*Direct{p.Metadata, p.Data} {
+		if d != nil {
+			errs = append(errs, d.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Name is the reference's.
+func (p *Pool) Name() string { return p.ref.Name }
+
+// Status is what the kernel says of the pool now.
+func (p *Pool) Status() (dm.PoolStatus, error) { return poolStatus(p.host.ctl, p.device) }
+
+func poolStatus(ctl *dm.Control, d dm.Device) (dm.PoolStatus, error) {
+	targets, err := ctl.Status(d)
+	if err != nil {
+		return dm.PoolStatus{}, err
+	}
+	if len(targets) != 1 || targets[0].Type != "thin-pool" {
+		return dm.PoolStatus{}, fmt.Errorf("%s is no thin pool", d)
+	}
+	return dm.ParsePoolStatus(targets[0].Params)
+}
+
+// TransactionError says that a pool and the text of its group are of different
+// transactions.
+type TransactionError struct {
+	Kernel, Text uint64
+	Messages     bool // the text says that an LVM command has not finished
+}
+
+func (e *TransactionError) Error() string {
+	if e.Kernel+1 == e.Text && e.Messages {
+		return fmt.Sprintf("an LVM command has not finished: transaction %d in use, %d in the volume group's metadata; "+
+			"if none runs, any lvchange of the pool completes it", e.Kernel, e.Text)
+	}
+	return fmt.Sprintf("transaction %d in use, %d in the volume group's metadata", e.Kernel, e.Text)
+}
+
+func checkTransaction(s dm.PoolStatus, ref PoolRef) error {
+	if s.Failed || s.TransactionID == ref.TransactionID {
+		return nil // checkStatus tells of failure
+	}
+	return &TransactionError{s.TransactionID, ref.TransactionID, ref.Messages}
+}
+
+// checkStatus says whether a metadata snapshot may be taken.
+func checkStatus(s dm.PoolStatus) (warnings []string, err error) {
+	switch {
+	case s.Failed:
+		return nil, fmt.Errorf("the pool has failed, the kernel log says why: %w", ErrUnhealthy)
+	case s.NeedsCheck:
+		return nil, fmt.Errorf("the pool needs checking (lvconvert --repair): %w", ErrUnhealthy)
+	case s.Mode == "out_of_data_space":
+		return nil, fmt.Errorf("the pool is out of data space (%d of %d chunks in use): %w", s.DataUsed, s.DataTotal, ErrUnhealthy)
+	case s.Mode != "rw":
+		return nil, fmt.Errorf("the pool is read-only, the kernel log says why: %w", ErrUnhealthy)
+	case s.MetadataTotal == 0 || s.MetadataUsed > s.MetadataTotal:
+		return nil, fmt.Errorf("%d of %d metadata blocks in use: %w", s.MetadataUsed, s.MetadataTotal, ErrUnhealthy)
+	}
+	// At most 4,161,600 blocks, so this does not overflow in any pool.
+	used := fmt.Sprintf("%.1f %% of the pool's metadata are in use (%d of %d blocks)",
+		100*float64(s.MetadataUsed)/float64(s.MetadataTotal), s.MetadataUsed, s.MetadataTotal)
+	switch share := float64(s.MetadataUsed) / float64(s.MetadataTotal); {
+	case share > refuseMetadata/100.0:
+		return nil, fmt.Errorf("%s, a snapshot of it could take the rest; extend it first (lvextend --poolmetadatasize): %w", used, ErrUnhealthy)
+	case share > warnMetadata/100.0:
+		warnings = append(warnings, used)
+	}
+	return warnings, nil
+}
