@@ -81,7 +81,9 @@ func metadataMethod(old, img *source) (method, error) {
 }
 
 // bitmapMethod goes by what a persistent bitmap recorded since OLD. A disk that
-// grew since has nothing in it about the growth.
+// grew since has nothing in it about the growth, and of one that shrank and grew
+// again the bitmap has forgotten what was cut off (bdrv_dirty_bitmap_truncate):
+// so what reads as zeros now and was stored in OLD counts as changed.
 func bitmapMethod(old, img *source, name string) (method, error) {
 	view, ok := img.View.(*qcow2.View)
 	if !ok {
@@ -107,6 +109,7 @@ func bitmapMethod(old, img *source, name string) (method, error) {
 				seq = view.Extents(grown.Off, grown.Len)
 			}
 			if recorded.Len > 0 {
+				seq = sparse.Overlay(freed(old.View, img.View, recorded), seq)
 				seq = sparse.Overlay(view.ChangedByBitmap(name, recorded.Off, recorded.Len), seq)
 			}
 			return sparse.Coalesce(seq)
@@ -121,18 +124,24 @@ func bitmapMethod(old, img *source, name string) (method, error) {
 // contentMethod names what is stored in either image: all else reads as zeros
 // in both.
 func contentMethod(old, img sparse.View) method {
-	stored := func(e sparse.Extent) bool { return e.Kind == sparse.Data }
 	return method{
 		name: methodContent, text: "content of what either image stores",
 		changed: func(off, n int64) sparse.Seq {
 			all := sparse.Extent{Off: off, Len: n}.Clip(0, img.Size())
 			both := all.Clip(0, old.Size())
 			news := img.Extents(all.Off, all.Len)
-			zeros := sparse.Select(img.Extents(both.Off, both.Len), func(e sparse.Extent) bool { return !stored(e) })
-			freed := sparse.Intersect(zeros, sparse.Select(old.Extents(both.Off, both.Len), stored))
 			grown := sparse.Clip(news, both.End(), all.End()-both.End())
-			return sparse.Overlay(sparse.Overlay(sparse.Select(news, stored), freed), grown)
+			return sparse.Overlay(sparse.Overlay(sparse.Select(news, stored), freed(old, img, both)), grown)
 		},
 		exact: func() sparse.Seq { return sparse.Compare(old, img, 0, max(old.Size(), img.Size())) },
 	}
+}
+
+func stored(e sparse.Extent) bool { return e.Kind == sparse.Data }
+
+// freed is what of a range that both images have img knows to be zeros and old
+// stores.
+func freed(old, img sparse.View, both sparse.Extent) sparse.Seq {
+	zeros := sparse.Select(img.Extents(both.Off, both.Len), func(e sparse.Extent) bool { return !stored(e) })
+	return sparse.Intersect(zeros, sparse.Select(old.Extents(both.Off, both.Len), stored))
 }
