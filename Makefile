@@ -1,6 +1,6 @@
 # make demo   shows the program on a shipped image; needs Go and make
 # make test   installs the Debian packages the tests need, then runs every test
-# Long runs: make fuzz | torture | kill | bench
+# Long runs: make fuzz | torture | torture-lvm | kill | bench
 
 GO       ?= go
 PREFIX   ?= /usr/local
@@ -9,7 +9,7 @@ RACE     := ./sparse/... ./qcow2/... ./cbt/... ./internal/...
 REST     := ./cmd/... ./fuzz/... ./bench/...
 CBT      := CBT=$(CURDIR)/bin/cbt
 
-.PHONY: build demo test packages lint cross fuzz torture kill bench install clean
+.PHONY: build demo test packages lint cross fuzz torture torture-lvm kill bench install clean
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/cbt ./cmd/cbt
@@ -36,8 +36,12 @@ cross:
 fuzz: packages
 	scripts/fuzz.sh $(FUZZTIME)
 
+torture: torture-lvm
 torture kill: packages build
 	$(CBT) $(GO) run ./fuzz/$@ $(ARGS)
+
+torture-lvm: packages build
+	$(CBT) $(GO) run ./fuzz/lvm $(LVM_ARGS)
 
 bench: packages build
 	$(CBT) $(GO) run ./bench $(ARGS)

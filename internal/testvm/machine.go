@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -63,13 +64,11 @@ type Machine struct {
 	console   string // its end, once the file is no more
 }
 
-// Start boots a machine and kills it when the test ends. If something that it
-// is made of is missing, the test is skipped, or fails where
-// testtool.RequireEnv is set to "1".
-func Start(t testing.TB, opt Options) *Machine {
+// Need skips a test where something is missing that the machine is made of,
+// or fails it where testtool.RequireEnv is set to "1".
+func Need(t testing.TB, more ...string) {
 	t.Helper()
-	testtool.Need(t, "qemu-system-x86_64")
-	for _, name := range append([]string{"busybox", "ldd"}, append(programs, opt.Programs...)...) {
+	for _, name := range slices.Concat([]string{"qemu-system-x86_64", "busybox", "ldd", "go"}, programs, more) {
 		testtool.Need(t, name)
 	}
 	if _, err := kernel(); err != nil {
@@ -78,6 +77,13 @@ func Start(t testing.TB, opt Options) *Machine {
 		}
 		t.Skipf("no kernel for the test machine: %v", err)
 	}
+}
+
+// Start boots a machine, of which it Needs all parts, and kills it when the
+// test ends.
+func Start(t testing.TB, opt Options) *Machine {
+	t.Helper()
+	Need(t, opt.Programs...)
 	m, err := Boot(opt)
 	if err != nil {
 		t.Fatal(err)
