@@ -18,7 +18,7 @@ var layers = [][]string{
 var programs = []string{"fuzz/...", "bench/..."}
 
 // testOnly is imported by tests and programs alone.
-var testOnly = []string{"testing", "cbt/internal/sample", "cbt/internal/testimg", "cbt/internal/testtool", "cbt/internal/testvm", "cbt/sparse/sparsetest"}
+var testOnly = []string{"testing", "cbt/internal/sample", "cbt/internal/testimg", "cbt/internal/testthin", "cbt/internal/testtool", "cbt/internal/testvm", "cbt/sparse/sparsetest"}
 
 // only names, for packages of others and a few of Go's own, all of ours that may import them outside of tests.
 var only = map[string][]string{
