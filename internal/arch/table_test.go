@@ -4,12 +4,13 @@ package arch
 // none above. "x/..." is x and all below x. A new package needs a place here.
 var layers = [][]string{
 	{"internal/arch", "internal/dm", "internal/lru", "internal/ordered", "internal/outfile", "internal/tally", "internal/testtool", "internal/testvm/wire"},
-	{"internal/hostlvm", "internal/sample", "internal/testimg", "internal/testvm", "internal/testvm/agent"},
+	{"internal/sample", "internal/testimg", "internal/testthin", "internal/testvm", "internal/testvm/agent"},
 	{"sparse"},
 	{"sparse/sparsetest", "internal/binfmt"},
 	{"internal/imagelock"},
 	{"cbt", "qcow2/...", "lvm/thin/...", "lvm/cow/..."},
 	{"lvm"},
+	{"internal/hostlvm"},
 	{"cmd/cbt/cli"},
 	{"cmd/cbt"},
 }

@@ -3,7 +3,11 @@ package hostlvm
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
+	"sync"
+	"time"
 
 	"cbt/internal/dm"
 )
@@ -29,11 +33,20 @@ type Options struct {
 	LockDir string // instead of DefaultLockDir; made if it is missing
 }
 
+// suspendWait is how long a suspended device is waited for: LVM suspends
+// devices while it takes snapshots or extends them.
+const suspendWait = 5 * time.Second
+
 // Host is the LVM of this host. Its methods may be called at the same time
 // from several goroutines.
 type Host struct {
 	ctl     *dm.Control // nil: nothing on this host uses device-mapper
 	lockDir string
+
+	mu      sync.Mutex
+	disks   []*Disk
+	devices map[string]*Direct // by UUID
+	old     []*Direct          // replaced in devices
 }
 
 // Open opens the kernel's device-mapper. It fails with fs.ErrPermission
@@ -51,9 +64,15 @@ func Open(opt Options) (*Host, error) {
 	return h, nil
 }
 
-// Close closes what Open opened; readers and pools made from h have their own
-// files, but pools take no further metadata snapshots.
+// Close closes all that h opened; nothing that came from it works any more.
 func (h *Host) Close() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	CloseDisks(h.disks)
+	for _, d := range append(slices.Collect(maps.Values(h.devices)), h.old...) {
+		d.Close() // only ever read
+	}
+	h.disks, h.devices, h.old = nil, nil, nil
 	if h.ctl == nil {
 		return nil
 	}
@@ -79,7 +98,8 @@ func (h *Host) layer(vg, lv, layer string) (dm.Device, error) {
 // Volume opens a layer of a logical volume in use (one of dm's Layer
 // constants, LayerNone for what users see), found by the ids of group and
 // volume, with or without dashes. The error wraps ErrInactive if it has no
-// device and ErrBusy while the device is suspended.
+// device and ErrBusy if the device stays suspended. The reader is h's: a device
+// is opened once, until it has another size.
 func (h *Host) Volume(vg, lv, layer string) (*Direct, error) {
 	d, err := h.layer(vg, lv, layer)
 	if err != nil {
@@ -88,12 +108,39 @@ func (h *Host) Volume(vg, lv, layer string) (*Direct, error) {
 	return h.open(d)
 }
 
-// open opens the node of a device and makes sure that it is the device's.
 func (h *Host) open(d dm.Device) (*Direct, error) {
-	if d.Suspended {
+	f, err := h.openNode(d)
+	if err != nil {
+		return nil, err
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	was := h.devices[d.UUID]
+	if was != nil && was.Size() == f.Size() && was.Number() == f.Number() {
+		return was, f.Close()
+	}
+	if was != nil {
+		h.old = append(h.old, was)
+	}
+	if h.devices == nil {
+		h.devices = map[string]*Direct{}
+	}
+	h.devices[d.UUID] = f
+	return f, nil
+}
+
+// openNode opens the node of a device and makes sure that it is the device's.
+func (h *Host) openNode(d dm.Device) (*Direct, error) {
+	for end := time.Now().Add(suspendWait); d.Suspended; time.Sleep(50 * time.Millisecond) {
 		// A read would wait for as long as that lasts, and could not be
 		// interrupted.
-		return nil, fmt.Errorf("%s is suspended by device-mapper: %w", d, ErrBusy)
+		if time.Now().After(end) {
+			return nil, fmt.Errorf("%s is suspended by device-mapper: %w", d, ErrBusy)
+		}
+		var err error
+		if d, err = h.ctl.ByUUID(d.UUID); err != nil {
+			return nil, err
+		}
 	}
 	var first error
 	for _, path := range []string{fmt.Sprintf("/dev/dm-%d", d.Minor), "/dev/mapper/" + d.Name, "/dev/block/" + d.Number().String()} {
@@ -116,7 +163,7 @@ func (h *Host) open(d dm.Device) (*Direct, error) {
 // only read-only ones. Else the error wraps ErrWritable and names the device.
 // It says nothing of an instant later.
 func (h *Host) Frozen(vg, lv string) error {
-	devices, err := h.devices(vg, lv)
+	devices, err := h.layers(vg, lv)
 	if err != nil {
 		return err
 	}
@@ -134,8 +181,8 @@ func (h *Host) Frozen(vg, lv string) error {
 	return nil
 }
 
-// devices lists all devices of a volume, of whatever layer.
-func (h *Host) devices(vg, lv string) ([]dm.Device, error) {
+// layers lists all devices of a volume.
+func (h *Host) layers(vg, lv string) ([]dm.Device, error) {
 	if h.ctl == nil {
 		return nil, nil
 	}

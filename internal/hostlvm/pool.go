@@ -26,12 +26,11 @@ const (
 	refuseMetadata = 90
 )
 
-// Pool is a thin pool in use on this host: its metadata and data, read through
-// their devices, and its metadata snapshot. While it is open LVM cannot
-// deactivate the pool. Metadata and Data may be read from several goroutines.
+// Pool is a thin pool in use on this host, whose metadata can be read while
+// nothing changes them: see Snapshot. Its methods may be called at the same
+// time from several goroutines.
 type Pool struct {
-	Metadata, Data *Direct
-	Warnings       []string // for the user, one line each
+	Warnings []string // for the user, one line each
 
 	ref    PoolRef
 	host   *Host
@@ -54,7 +53,7 @@ func (h *Host) OpenPool(ref PoolRef) (*Pool, error) {
 	return p, nil
 }
 
-func (h *Host) openPool(ref PoolRef) (_ *Pool, err error) {
+func (h *Host) openPool(ref PoolRef) (*Pool, error) {
 	device, err := h.layer(ref.VG, ref.Pool, dm.LayerPool)
 	if errors.Is(err, ErrInactive) {
 		// thin_check, lvconvert --repair and their like have parts of an
@@ -79,17 +78,12 @@ func (h *Host) openPool(ref PoolRef) (_ *Pool, err error) {
 	if p.Warnings, err = checkStatus(status); err != nil {
 		return nil, err
 	}
-	defer func() {
-		if err != nil {
-			p.Close()
-		}
-	}()
-	return p, p.openDevices()
+	return p, p.checkTable()
 }
 
-// openDevices opens the metadata and the data that the pool's own table names;
-// they must be those of the text.
-func (p *Pool) openDevices() error {
+// checkTable makes sure that the metadata and the data in the pool's own table
+// are those of the text.
+func (p *Pool) checkTable() error {
 	targets, err := p.host.ctl.Table(p.device)
 	if err != nil {
 		return err
@@ -101,16 +95,15 @@ func (p *Pool) openDevices() error {
 	if err != nil {
 		return err
 	}
-	if int64(table.ChunkSectors)*512 != p.ref.ChunkSize || table.ChunkSectors > 1<<40 {
+	if table.ChunkSectors > 1<<40 || int64(table.ChunkSectors)*512 != p.ref.ChunkSize {
 		return fmt.Errorf("chunks of %d sectors in use, of %d bytes in the volume group's metadata", table.ChunkSectors, p.ref.ChunkSize)
 	}
 	for _, part := range []struct {
 		lv, layer string
 		number    dm.Number
-		to        **Direct
 	}{
-		{p.ref.Metadata, dm.LayerMeta, table.Metadata, &p.Metadata},
-		{p.ref.Data, dm.LayerData, table.Data, &p.Data},
+		{p.ref.Metadata, dm.LayerMeta, table.Metadata},
+		{p.ref.Data, dm.LayerData, table.Data},
 	} {
 		d, err := p.host.layer(p.ref.VG, part.lv, part.layer)
 		if err != nil {
@@ -119,22 +112,14 @@ func (p *Pool) openDevices() error {
 		if d.Number() != part.number {
 			return fmt.Errorf("its %s in use is device %v, that of the volume group's metadata %s (%v)", part.layer, part.number, d, d.Number())
 		}
-		if *part.to, err = p.host.open(d); err != nil {
-			return err
-		}
 	}
 	return nil
 }
 
-// Close closes the devices. It releases nothing: Snapshot has done that.
-func (p *Pool) Close() error {
-	var errs []error
-	for _, d := range []*Direct{p.Metadata, p.Data} {
-		if d != nil {
-			errs = append(errs, d.Close())
-		}
-	}
-	return errors.Join(errs...)
+// Metadata opens the device that holds the pool's metadata, as large as it is
+// now.
+func (p *Pool) Metadata() (*Direct, error) {
+	return p.host.Volume(p.ref.VG, p.ref.Metadata, dm.LayerMeta)
 }
 
 // Name is the reference's.
@@ -176,27 +161,36 @@ func checkTransaction(s dm.PoolStatus, ref PoolRef) error {
 	return &TransactionError{s.TransactionID, ref.TransactionID, ref.Messages}
 }
 
-// checkStatus says whether a metadata snapshot may be taken.
-func checkStatus(s dm.PoolStatus) (warnings []string, err error) {
+// usable says whether the pool is healthy enough for a metadata snapshot.
+func usable(s dm.PoolStatus) error {
 	switch {
 	case s.Failed:
-		return nil, fmt.Errorf("the pool has failed, the kernel log says why: %w", ErrUnhealthy)
+		return fmt.Errorf("the pool has failed, the kernel log says why: %w", ErrUnhealthy)
 	case s.NeedsCheck:
-		return nil, fmt.Errorf("the pool needs checking (lvconvert --repair): %w", ErrUnhealthy)
+		return fmt.Errorf("the pool needs checking (lvconvert --repair): %w", ErrUnhealthy)
 	case s.Mode == "out_of_data_space":
-		return nil, fmt.Errorf("the pool is out of data space (%d of %d chunks in use): %w", s.DataUsed, s.DataTotal, ErrUnhealthy)
+		return fmt.Errorf("the pool is out of data space (%d of %d chunks in use): %w", s.DataUsed, s.DataTotal, ErrUnhealthy)
 	case s.Mode != "rw":
-		return nil, fmt.Errorf("the pool is read-only, the kernel log says why: %w", ErrUnhealthy)
-	case s.MetadataTotal == 0 || s.MetadataUsed > s.MetadataTotal:
-		return nil, fmt.Errorf("%d of %d metadata blocks in use: %w", s.MetadataUsed, s.MetadataTotal, ErrUnhealthy)
+		return fmt.Errorf("the pool is read-only, the kernel log says why: %w", ErrUnhealthy)
 	}
-	// At most 4,161,600 blocks, so this does not overflow in any pool.
-	used := fmt.Sprintf("%.1f %% of the pool's metadata are in use (%d of %d blocks)",
-		100*float64(s.MetadataUsed)/float64(s.MetadataTotal), s.MetadataUsed, s.MetadataTotal)
-	switch share := float64(s.MetadataUsed) / float64(s.MetadataTotal); {
-	case share > refuseMetadata/100.0:
-		return nil, fmt.Errorf("%s, a snapshot of it could take the rest; extend it first (lvextend --poolmetadatasize): %w", used, ErrUnhealthy)
-	case share > warnMetadata/100.0:
+	return nil
+}
+
+// checkStatus says whether a run may begin. A snapshot keeps blocks from being
+// freed, and a pool without free metadata goes read-only for all its volumes.
+func checkStatus(s dm.PoolStatus) (warnings []string, err error) {
+	if err := usable(s); err != nil {
+		return nil, err
+	}
+	if s.MetadataTotal == 0 {
+		return nil, fmt.Errorf("the pool has no metadata: %w", ErrUnhealthy)
+	}
+	percent := 100 * float64(s.MetadataUsed) / float64(s.MetadataTotal)
+	used := fmt.Sprintf("%.1f %% of the pool's metadata are in use (%d of %d blocks)", percent, s.MetadataUsed, s.MetadataTotal)
+	switch {
+	case percent > refuseMetadata:
+		return nil, fmt.Errorf("%s, a snapshot of it could take the rest: extend it first (lvextend --poolmetadatasize): %w", used, ErrUnhealthy)
+	case percent > warnMetadata:
 		warnings = append(warnings, used)
 	}
 	return warnings, nil

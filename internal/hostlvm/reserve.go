@@ -37,7 +37,8 @@ func (e *HeldError) Is(target error) bool { return target == ErrBusy }
 // Snapshot takes the pool's metadata snapshot, calls read, and releases it
 // again, whatever read does: returns, fails or panics. Meanwhile the trees
 // under held, the block of the metadata where the snapshot's superblock is, do
-// not change; p.Metadata reads them. Runs of cbt that want the same pool's
+// not change. A snapshot of another transaction than that of the text in the
+// PoolRef is not read: *TransactionError. Runs of cbt that want the same pool's
 // snapshot wait for each other, here for at most wait, and less if ctx is
 // cancelled; the error then wraps ErrBusy. A snapshot that is there already is
 // left alone: a *HeldError.
@@ -47,7 +48,16 @@ func (e *HeldError) Is(target error) bool { return target == ErrBusy }
 //
 // An error of the release is an error of Snapshot: if somebody else released
 // the snapshot too early, what read has read is worth nothing.
-func (p *Pool) Snapshot(ctx context.Context, wait time.Duration, read func(ctx context.Context, held uint64) error) (err error) {
+func (p *Pool) Snapshot(ctx context.Context, wait time.Duration, read func(ctx context.Context, held uint64) error) error {
+	return p.snapshot(ctx, wait, func(ctx context.Context, held uint64, status dm.PoolStatus) error {
+		if err := checkTransaction(status, p.ref); err != nil {
+			return err
+		}
+		return read(ctx, held)
+	})
+}
+
+func (p *Pool) snapshot(ctx context.Context, wait time.Duration, read func(context.Context, uint64, dm.PoolStatus) error) (err error) {
 	defer func() {
 		if err != nil && !errors.As(err, new(*HeldError)) {
 			err = fmt.Errorf("%s: %w", p.ref.Name, err)
@@ -62,7 +72,7 @@ func (p *Pool) Snapshot(ctx context.Context, wait time.Duration, read func(ctx c
 	if err != nil {
 		return err
 	}
-	if _, err := checkStatus(status); err != nil {
+	if err := usable(status); err != nil {
 		return err
 	}
 	if status.HeldRoot != 0 {
@@ -82,7 +92,7 @@ func (p *Pool) Snapshot(ctx context.Context, wait time.Duration, read func(ctx c
 			err = errors.Join(err, rerr)
 		}
 	}()
-	return read(ctx, r.root)
+	return read(ctx, r.root, r.status)
 }
 
 // reservation is a metadata snapshot that this process took.
@@ -91,6 +101,7 @@ type reservation struct {
 	device dm.Device
 	lock   *poolLock
 	root   uint64
+	status dm.PoolStatus // when it had been taken
 
 	mu   sync.Mutex // held while a message is on its way
 	done bool
@@ -129,7 +140,7 @@ func (r *reservation) reserve() (err error) {
 		return errors.New("somebody else released it at once")
 	}
 	if err == nil {
-		r.root = status.HeldRoot
+		r.root, r.status = status.HeldRoot, status
 		err = r.lock.record(r.root)
 	}
 	if err != nil {

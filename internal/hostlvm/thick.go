@@ -65,7 +65,6 @@ func (h *Host) openThickSnapshot(vg, lv string) (_ *ThickSnapshot, err error) {
 		return nil, err
 	}
 	if s.Content, err = h.open(device); err != nil {
-		s.COW.Close()
 		return nil, err
 	}
 	return s, nil
@@ -84,9 +83,6 @@ func (s *ThickSnapshot) Recheck() error {
 	}
 	return s.healthy()
 }
-
-// Close closes both devices.
-func (s *ThickSnapshot) Close() error { return errors.Join(s.Content.Close(), s.COW.Close()) }
 
 func (s *ThickSnapshot) table() (dm.SnapshotTable, string, error) {
 	targets, err := s.host.ctl.Table(s.device)
