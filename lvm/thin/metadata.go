@@ -53,6 +53,8 @@ const (
 	roots    leafKind = iota // device id: root of a mapping tree
 	details                  // device id: record
 	mappings                 // virtual block: data block and time
+	bitmaps                  // bitmap of a space map: index entry
+	refCounts                // block: how often it is used, from 3 on
 )
 
 // Open reads the superblock of the metadata in r, a device or file of size
@@ -155,6 +157,10 @@ func (k leafKind) tree(id uint32) *tree {
 		return &tree{name: "thin device tree", valueSize: 8}
 	case details:
 		return &tree{name: "thin details tree", valueSize: detailsSize}
+	case bitmaps:
+		return &tree{name: "thin data space map", valueSize: indexEntrySize}
+	case refCounts:
+		return &tree{name: "thin reference count tree", valueSize: 4}
 	}
 	return &tree{name: fmt.Sprintf("thin mapping tree of device %d", id), valueSize: 8}
 }

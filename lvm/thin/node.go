@@ -32,6 +32,7 @@ func (n node) values() []byte      { return n[nodeHeaderSize+8*n.maxEntries():] 
 func (n node) child(i int) uint64  { return n.u64(i) }
 func (n node) u64(i int) uint64    { return le.Uint64(n.values()[8*i:]) }
 func (n node) record(i int) []byte { return n.values()[detailsSize*i:][:detailsSize] }
+func (n node) count(i int) uint32  { return le.Uint32(n.values()[4*i:]) }
 
 // verifyNode checks a block read as a node of t: checksum, place, header and
 // that the keys ascend.

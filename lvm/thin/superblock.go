@@ -13,6 +13,7 @@ type Superblock struct {
 	Block         uint64 // where it is: 0, or the copy's block
 	Flags         uint32
 	UUID          [16]byte
+	Magic         uint64
 	Version       uint32
 	Time          uint32 // counts the snapshots of the pool
 	TransactionID uint64 // counted by LVM
@@ -70,6 +71,7 @@ func decodeSuperblock(b []byte) Superblock {
 		Flags:             le.Uint32(b[0x004:]),
 		Block:             le.Uint64(b[0x008:]),
 		UUID:              [16]byte(b[0x010:]),
+		Magic:             le.Uint64(b[0x020:]),
 		Version:           le.Uint32(b[0x028:]),
 		Time:              le.Uint32(b[0x02C:]),
 		TransactionID:     le.Uint64(b[0x030:]),
@@ -111,13 +113,7 @@ func verifySuperblock(b []byte, block uint64) error {
 	if block == 0 && allZero(b) {
 		return ErrUnformatted
 	}
-	if err := superblockKind.verify(b, block, name); err != nil {
-		return err
-	}
-	if magic := le.Uint64(b[0x020:]); magic != superblockMagic {
-		return formatError(name, block, "magic", magic, fmt.Sprintf("want %#x", superblockMagic))
-	}
-	return nil
+	return superblockKind.verify(b, block, name)
 }
 
 func allZero(b []byte) bool {
@@ -135,6 +131,9 @@ func (s *Superblock) faults(blocks uint64, report func(error)) {
 	name := superblockName(s.Block)
 	fault := func(field string, value any, format string, args ...any) {
 		report(formatError(name, s.Block, field, value, fmt.Sprintf(format, args...)))
+	}
+	if s.Magic != superblockMagic {
+		fault("magic", s.Magic, "want %#x", superblockMagic)
 	}
 	if s.Version != superblockVersion {
 		fault("version", s.Version, "only version %d is known", superblockVersion)
