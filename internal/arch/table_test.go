@@ -7,7 +7,7 @@ var layers = [][]string{
 	{"internal/sample", "internal/testimg", "internal/testthin", "internal/testvm", "internal/testvm/agent"},
 	{"sparse"},
 	{"sparse/sparsetest", "internal/binfmt"},
-	{"internal/imagelock"},
+	{"internal/imagelock", "internal/partition"},
 	{"cbt", "qcow2/...", "lvm/thin/...", "lvm/cow/..."},
 	{"lvm"},
 	{"internal/hostlvm"},
@@ -43,7 +43,7 @@ var only = map[string][]string{
 }
 
 // pathless packages are given an io.ReaderAt and a size, never a path: they do not import os.
-var pathless = []string{"qcow2/...", "lvm/...", "internal/binfmt"}
+var pathless = []string{"qcow2/...", "lvm/...", "internal/binfmt", "internal/partition"}
 
 // Limits of the tree.
 const (
