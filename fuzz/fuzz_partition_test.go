@@ -56,7 +56,7 @@ func FuzzPartitions(f *testing.F) {
 				}
 				continue
 			}
-			if len(table.Partitions) > 256 || len(table.Warnings) > 30 {
+			if len(table.Partitions) > 255 || len(table.Warnings) > 30 {
 				t.Fatalf("%d partitions, %d warnings", len(table.Partitions), len(table.Warnings))
 			}
 			for _, p := range table.Partitions {

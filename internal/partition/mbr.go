@@ -104,7 +104,7 @@ func (d disk) readChain(t *Table, ext mbrEntry, next *int) error {
 			return nil
 		}
 		seen[at] = true
-		if empty++; empty > maxLinks || len(seen) > 2*maxPartitions {
+		if empty++; empty > maxLinks {
 			t.warnf("the chain of logical partitions is too long at sector %d", at)
 			return nil
 		}
@@ -136,7 +136,7 @@ func (d disk) readChain(t *Table, ext mbrEntry, next *int) error {
 			empty = 0
 		}
 		link := record.link()
-		if link == nil {
+		if link == nil || *next > maxNumber+1 {
 			return nil
 		}
 		at, n = uint64(ext.start)+uint64(link.start), uint64(link.n)

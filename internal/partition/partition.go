@@ -25,8 +25,8 @@ const (
 	MBR = "mbr"
 )
 
-// maxPartitions is how many the kernel has at most (DISK_MAX_PARTS).
-const maxPartitions = 256
+// maxNumber is the last partition that the kernel has (DISK_MAX_PARTS).
+const maxNumber = 255
 
 // Partition is a part of a disk. An extended partition, which only holds others,
 // is none.
@@ -104,8 +104,8 @@ type disk struct {
 func (t *Table) add(d disk, p Partition, start, n uint64) {
 	sectors := uint64(d.size / t.SectorSize)
 	switch {
-	case len(t.Partitions) == maxPartitions:
-		t.warnf("there are more than %d partitions", maxPartitions)
+	case p.Number > maxNumber:
+		t.warnf("partition %d is left out, as the kernel does after %d", p.Number, maxNumber)
 		return
 	case start >= sectors:
 		t.warnf("partition %d starts at sector %d, behind the end of the disk of %d", p.Number, start, sectors)
