@@ -37,7 +37,7 @@ func (c *Control) run(op string, cmd uint, req request) (header, []byte, error) 
 	fail := func(err error) (header, []byte, error) {
 		return header{}, nil, &Error{Op: op, Device: req.name + req.uuid, Err: err}
 	}
-	for size := firstBuffer; size <= maxBuffer; size *= 4 {
+	for size := firstBuffer; size <= maxBuffer; size *= 2 {
 		buf := make([]byte, size)
 		if err := req.encode(buf); err != nil {
 			return fail(err)

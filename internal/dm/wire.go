@@ -31,7 +31,7 @@ const (
 
 // Limits of what is asked of the kernel and believed.
 const (
-	firstBuffer = 16 << 10
+	firstBuffer = 8 << 10
 	maxBuffer   = 16 << 20
 	maxTargets  = 1 << 16
 	maxDevices  = 1 << 20 // minors

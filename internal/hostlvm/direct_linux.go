@@ -28,6 +28,7 @@ type Direct struct {
 	f      *os.File
 	number dm.Number
 	size   int64
+	whole  int64 // up to the last whole logical block
 	align  int64
 	free   chan []byte // directBuffers in all; nil ones are not mapped yet
 	closed atomic.Bool
@@ -70,7 +71,7 @@ func OpenDirect(path string) (_ *Direct, err error) {
 	rdev := uint64(st.Rdev)
 	d := &Direct{
 		f: os.NewFile(uintptr(fd), path), number: dm.Number{Major: unix.Major(rdev), Minor: unix.Minor(rdev)},
-		size: size, align: max(directAlign, int64(block)), free: make(chan []byte, directBuffers),
+		size: size, whole: size &^ (int64(block) - 1), align: max(directAlign, int64(block)), free: make(chan []byte, directBuffers),
 	}
 	for range directBuffers {
 		d.free <- nil
@@ -119,9 +120,11 @@ func (d *Direct) ReadAt(p []byte, off int64) (n int, err error) {
 	for n < len(p) {
 		at := off + int64(n)
 		start := at &^ (d.align - 1)
-		want := min(int64(len(buf)), (end-start+d.align-1)&^(d.align-1))
-		// Past the end of a device that is no multiple of the alignment the
-		// kernel reads up to the end.
+		want := min(int64(len(buf)), (end-start+d.align-1)&^(d.align-1), d.whole-start)
+		if want <= 0 {
+			// A loop device's size may be no multiple of its logical blocks.
+			return n, &os.PathError{Op: "read", Path: d.Name(), Err: fmt.Errorf("at %d: less than a logical block before the end", at)}
+		}
 		got, err := d.f.ReadAt(buf[:want], start)
 		if int64(got) <= at-start {
 			if err == nil || err == io.EOF {

@@ -20,15 +20,15 @@ type HeldError struct {
 }
 
 func (e *HeldError) Error() string {
-	whose := "it belongs to another program, or to a run of cbt that was killed. When no program uses it"
+	whose := "it belongs to another program, or to a run of cbt that was killed; once no program uses it,"
 	if e.Left != "" {
-		whose = e.Left + " left it behind"
+		whose = e.Left + " left it behind;"
 	}
 	at := ""
 	if e.Root != 0 {
 		at = fmt.Sprintf(" (metadata block %d)", e.Root)
 	}
-	return fmt.Sprintf("%s: the pool has a metadata snapshot already%s: %s: cbt lvm release-metadata-snap %s", e.Name, at, whose, e.Name)
+	return fmt.Sprintf("%s: the pool has a metadata snapshot already%s: %s `cbt lvm release-metadata-snap %s` releases it", e.Name, at, whose, e.Name)
 }
 
 // Is makes a HeldError an ErrBusy.
