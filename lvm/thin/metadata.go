@@ -50,11 +50,11 @@ type nodeKey struct {
 type leafKind uint8
 
 const (
-	roots    leafKind = iota // device id: root of a mapping tree
-	details                  // device id: record
-	mappings                 // virtual block: data block and time
-	bitmaps                  // bitmap of a space map: index entry
-	refCounts                // block: how often it is used, from 3 on
+	roots     leafKind = iota // device id: root of a mapping tree
+	details                   // device id: record
+	mappings                  // virtual block: data block and time
+	bitmaps                   // bitmap of a space map: index entry
+	refCounts                 // block: how often it is used, from 3 on
 )
 
 // Open reads the superblock of the metadata in r, a device or file of size

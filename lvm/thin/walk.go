@@ -185,6 +185,25 @@ func (w *walk) entries(yield func(n node, i, end int) bool) error {
 	}
 }
 
+// next is the next entry: a leaf and its place there, or no leaf at the end.
+// The leaf is good until next is called again.
+func (w *walk) next() (node, int, error) {
+	for {
+		if f := w.atEntry(); f != nil {
+			n, i := f.node, f.i
+			f.i++
+			w.settle()
+			return n, i, nil
+		}
+		if _, _, ok := w.atSubtree(); !ok {
+			return nil, 0, nil
+		}
+		if err := w.expand(); err != nil {
+			return nil, 0, err
+		}
+	}
+}
+
 // over reports whether nothing is left.
 func (w *walk) over() bool { return w.begun && w.depth == 0 }
 
