@@ -3,6 +3,7 @@ package lvm
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -167,4 +168,12 @@ func wantOpenFault(t testing.TB, g *Group, name, want string) {
 		t.Errorf("%s: a volume", name)
 	}
 	wantFault(t, err, want)
+}
+
+func asRefused(err error) *RefusedError {
+	var re *RefusedError
+	if errors.As(err, &re) {
+		return re
+	}
+	return nil
 }

@@ -111,6 +111,7 @@ func (p *parser) item(depth int) (Item, error) {
 	if it.Key, err = p.key(); err != nil {
 		return it, err
 	}
+	p.peek()
 	open := p.pos()
 	switch {
 	case p.take('{'):

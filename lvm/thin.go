@@ -12,7 +12,7 @@ import (
 func (r *resolver) thin(v *Volume) error {
 	s := v.lv.thin()
 	pool := r.g.lvs[s.ThinPool]
-	if pool == nil || len(pool.Segments) != 1 {
+	if pool == nil {
 		return v.lv.formatError(s.ThinPool, "names a thin pool that is none")
 	}
 	m, err := r.pool(pool)
@@ -53,6 +53,8 @@ func (r *resolver) pool(lv *LV) (*thin.Metadata, error) {
 	}
 	s := &lv.Segments[0]
 	switch {
+	case len(lv.Segments) != 1:
+		return nil, lv.formatError(len(lv.Segments), "a thin pool of more than one segment")
 	case s.Refused != "":
 		return nil, lv.refuse(s.Refused)
 	case s.Type != "thin-pool":

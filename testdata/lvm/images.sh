@@ -129,11 +129,11 @@ mixed() {
 	for lv in lin between str-ip.ed_2 stripes3 mir mirlog; do
 		fill "/dev/mixed/$lv" "$lv" "$(blockdev --getsize64 "/dev/mixed/$lv")"
 	done
-	# A pool over stripes, its metadata on a raid1.
+	# A pool over stripes, its metadata on a raid1; its chunks do not divide the volumes.
 	$v -i 2 -I 16k -L 12m -n pool mixed
 	$v --type raid1 -m 1 -L 2m -n meta mixed
 	synced mixed
-	lvconvert -q -q -y --type thin-pool -c 64k --poolmetadata mixed/meta mixed/pool
+	lvconvert -q -q -y --type thin-pool -c 192k --poolmetadata mixed/meta mixed/pool
 	t="lvcreate -q -q -y -Wn"
 	$t -V 4m --thinpool pool -n thin1 mixed
 	fill /dev/mixed/thin1 thin1 2097152
@@ -141,7 +141,7 @@ mixed() {
 	patch /dev/mixed/thin1 t1later 0 5 100 900
 	lvcreate -q -q -y -s -n snap2 mixed/thin1
 	patch /dev/mixed/thin1 t1last 6 901
-	blkdiscard -o 1048576 -l 131072 /dev/mixed/thin1
+	blkdiscard -o 1179648 -l 393216 /dev/mixed/thin1
 	$t -V 1000k --thinpool pool -n odd mixed
 	fill /dev/mixed/odd odd 1024000
 	$t -V 2m --thinpool pool -n shrunk mixed
