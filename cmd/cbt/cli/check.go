@@ -29,16 +29,28 @@ func newCheckCommand(a *app) *cobra.Command {
 		Long: `check reads all metadata of a qcow2 image, of every snapshot in it, and lists all
 faults with their offsets: corruptions, where metadata contradict themselves or
 the format, and leaks, which are space in use for nothing. It changes nothing.
-Backing files and guest data are not read.`,
+Backing files and guest data are not read.
+
+Of a thin pool that is not in use, lvm:VG/POOL, or of the metadata alone that
+--thin-metadata names, it checks trees, space maps and records: what thin_check
+finds, and cycles, keys and blocks that it passes over.`,
 		Example: `  cbt check disk.qcow2
+  cbt check --pv disk.raw lvm:vg0/pool
+  cbt check --thin-metadata tmeta.bin
   cbt check --json disk.qcow2`,
 		Annotations: exits(exitDone, exitFailed, exitUsage, exitFindings, exitBusy),
-		Args:        wantArgs("REF"),
+		Args: func(c *cobra.Command, args []string) error {
+			if len(args) == 0 && opt.source.ThinMetadata != "" {
+				return nil
+			}
+			return wantArgs("REF")(c, args)
+		},
 		RunE: func(c *cobra.Command, args []string) error {
-			return a.check(c.Context(), args[0], opt)
+			return a.check(c.Context(), strings.Join(args, ""), opt)
 		},
 	}
 	opt.source.addFormatFlag(c.Flags())
+	opt.source.volumeOptions.addFlags(c.Flags())
 	opt.ref.addPathFlag(c.Flags(), "REF")
 	return c
 }
@@ -49,6 +61,9 @@ func (a *app) check(ctx context.Context, ref string, opt *checkOptions) error {
 		return err
 	}
 	defer a.closeOpener(o)
+	if ok, err := a.checkThin(ctx, o, ref, opt.ref); ok || err != nil {
+		return err
+	}
 	r, f, format, err := o.locate(ref, opt.ref)
 	if err != nil {
 		return err
@@ -69,13 +84,13 @@ func (a *app) check(ctx context.Context, ref string, opt *checkOptions) error {
 	}
 	out := bufio.NewWriter(a.Stdout)
 	list := &faultList{w: out, json: a.json}
-	stats, err := qcow2.Check(ctx, f, f.stat.size, list.add)
+	stats, err := qcow2.Check(ctx, f, f.stat.size, list.addQcow2)
 	if fault, ok := headerFault(err); ok && stats == (qcow2.CheckStats{}) {
-		list.add(fault)
+		list.addQcow2(fault)
 		stats.Corruptions, err = 1, nil
 	}
 	if err == nil || stats != (qcow2.CheckStats{}) {
-		list.end(stats)
+		list.endQcow2(stats)
 		if err := out.Flush(); err != nil {
 			return err
 		}
@@ -111,6 +126,36 @@ type faultList struct {
 	n    int64
 }
 
+// add prints a fault: a line and where that is written, or j.
+func (l *faultList) add(line, cite string, j any) {
+	if !l.json {
+		fmt.Fprintln(l.w, oneLine(line))
+		if cite != "" {
+			fmt.Fprintf(l.w, "    %s\n", oneLine(cite))
+		}
+		return
+	}
+	before := ",\n"
+	if l.n++; l.n == 1 {
+		before = "{ \"faults\": [\n"
+	}
+	text, _ := json.Marshal(j)
+	fmt.Fprintf(l.w, "%s%s", before, escapeJSON(string(text)))
+}
+
+// end prints the last line, or closes the array and adds what was counted.
+func (l *faultList) end(line string, counts map[string]int64) {
+	if !l.json {
+		fmt.Fprintln(l.w, line)
+		return
+	}
+	if l.n == 0 {
+		fmt.Fprint(l.w, `{ "faults": [`)
+	}
+	rest, _ := json.Marshal(counts)
+	fmt.Fprintf(l.w, "],\n%s\n", rest[1:])
+}
+
 type faultJSON struct {
 	Kind   qcow2.FaultKind `json:"kind"`
 	Struct string          `json:"struct"`
@@ -121,42 +166,23 @@ type faultJSON struct {
 	Cite   string          `json:"cite,omitempty"`
 }
 
-func (l *faultList) add(f qcow2.Fault) {
-	if !l.json {
-		fmt.Fprintln(l.w, oneLine(f.String()))
-		if f.Cite != "" {
-			fmt.Fprintf(l.w, "    %s\n", oneLine(f.Cite))
-		}
-		return
-	}
-	before := ",\n"
-	if l.n++; l.n == 1 {
-		before = "{ \"faults\": [\n"
-	}
+func (l *faultList) addQcow2(f qcow2.Fault) {
 	j := faultJSON{f.Kind, f.Struct, f.Off, f.Len, nil, f.Msg, f.Cite}
 	if f.Guest >= 0 {
 		j.Guest = &f.Guest
 	}
-	line, _ := json.Marshal(j)
-	fmt.Fprintf(l.w, "%s%s", before, escapeJSON(string(line)))
+	l.add(f.String(), f.Cite, j)
 }
 
-func (l *faultList) end(s qcow2.CheckStats) {
-	if !l.json {
-		fmt.Fprintf(l.w, "%s, %s; %s in %s, %d of %d clusters allocated\n",
-			count(s.Corruptions, "corruption"), count(s.Leaks, "leak"),
-			count(s.L2Tables, "L2 table"), count(s.Snapshots, "snapshot"), s.Allocated, s.Total)
-		return
-	}
-	if l.n == 0 {
-		fmt.Fprint(l.w, `{ "faults": [`)
-	}
-	rest, _ := json.Marshal(map[string]int64{
-		"corruptions": s.Corruptions, "leaks": s.Leaks, "image-end-offset": s.ImageEnd,
-		"total-clusters": s.Total, "allocated-clusters": s.Allocated,
-		"fragmented-clusters": s.Fragmented, "compressed-clusters": s.Compressed,
-	})
-	fmt.Fprintf(l.w, "],\n%s\n", rest[1:])
+func (l *faultList) endQcow2(s qcow2.CheckStats) {
+	l.end(fmt.Sprintf("%s, %s; %s in %s, %d of %d clusters allocated",
+		count(s.Corruptions, "corruption"), count(s.Leaks, "leak"),
+		count(s.L2Tables, "L2 table"), count(s.Snapshots, "snapshot"), s.Allocated, s.Total),
+		map[string]int64{
+			"corruptions": s.Corruptions, "leaks": s.Leaks, "image-end-offset": s.ImageEnd,
+			"total-clusters": s.Total, "allocated-clusters": s.Allocated,
+			"fragmented-clusters": s.Fragmented, "compressed-clusters": s.Compressed,
+		})
 }
 
 // count is "no leaks", "1 leak", "2 leaks".

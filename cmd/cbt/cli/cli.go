@@ -82,6 +82,7 @@ var commands = []func(*app) *cobra.Command{
 	newCatCommand,
 	newVerifyCommand,
 	newCheckCommand,
+	newLVMCommand,
 	newCompletionCommand,
 	newManCommand,
 	newVersionCommand,
@@ -100,6 +101,8 @@ A reference REF names an image:
   disk.qcow2          its active state, backing files included
   disk.qcow2@monday   its internal snapshot "monday"
   disk.raw, /dev/sdb  a raw file or a block device
+  lvm:vg0/vm1         a logical volume of this host, or of those that --pv names
+  thin:3              a device of the thin pool that --thin-metadata names
   tuesday.cbt         the state after that delta`,
 		Example: `  cbt info disk.qcow2
   cbt map disk.qcow2@monday`,

@@ -76,7 +76,7 @@ a delta of it: take a snapshot and name that.`,
 	flags.BoolVar(&opt.full, "full", false, "no OLD: all of NEW")
 	flags.StringArrayVar(&opt.olds, "old", nil, "old image of one of several disks (`NAME=REF`, repeatable)")
 	flags.StringArrayVar(&opt.news, "new", nil, "new image of one of several disks (`NAME=REF`, repeatable)")
-	flags.StringVar(&opt.method, "method", methodAuto, "`METHOD`: auto, tables, overlay, bitmap or content")
+	flags.StringVar(&opt.method, "method", methodAuto, "`METHOD`: auto, tables, overlay, thin, thick, bitmap or content")
 	flags.StringVar(&opt.bitmap, "bitmap", "", "changes that the persistent bitmap `NAME` of NEW recorded since OLD")
 	flags.StringVar(&opt.refine, "refine", "on", "`on` or off: write whole changed clusters, read nothing of OLD")
 	flags.StringVar(&opt.spotCheck, "spot-check", "64M", "compare a sample of this `SIZE` of what did not change; or off")
@@ -129,10 +129,34 @@ func (a *app) diff(ctx context.Context, args []string, opt *diffOptions) error {
 			d.old.Point = activePoint(d.old.img)
 		}
 	}
-	if opt.out != "" {
-		return a.writeDelta(ctx, o, disks, opt)
+	if opt.out == "" {
+		return a.printDiff(ctx, disks)
 	}
-	return a.printDiff(ctx, disks)
+	for i := range disks {
+		if err := disks[i].freeze(ctx, opt.source.Frozen); err != nil {
+			return err
+		}
+	}
+	if err := o.releasePools(); err != nil {
+		return err
+	}
+	return a.writeDelta(ctx, o, disks, opt)
+}
+
+// freeze finds out at which points volumes are, which may take reading their
+// mapping trees.
+func (d *disk) freeze(ctx context.Context, frozen bool) (err error) {
+	if d.old != nil && d.old.vol != nil {
+		if d.old.Point, err = d.old.vol.point(ctx, frozen, d.img); err != nil {
+			return fmt.Errorf("%s: %w", d.old.Ref, err)
+		}
+	}
+	if d.img.vol != nil {
+		if d.img.Point, err = d.img.vol.point(ctx, frozen, d.old); err != nil {
+			return fmt.Errorf("%s: %w", d.img.Ref, err)
+		}
+	}
+	return nil
 }
 
 func (opt *diffOptions) check(a *app) error {

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -22,13 +23,24 @@ func newInfoCommand(a *app) *cobra.Command {
 bitmaps, features, the files it stands on and, where REF is frozen, the point
 that deltas know it by. With --json it has the keys of
 qemu-img info --output=json where they exist. It takes images that a machine
-is using, and those whose backing file is missing or not allowed.`,
+is using, and those whose backing file is missing or not allowed.
+
+With --pv and no REF it lists the volume groups on these physical volumes, with
+lvm:VG one of them (or of this host), with lvm:VG/LV one volume; with
+--thin-metadata and no REF the devices of a bare thin pool.`,
 		Example: `  cbt info disk.qcow2
-  cbt info --json disk.qcow2@monday`,
+  cbt info --json disk.qcow2@monday
+  cbt info --pv disk.raw
+  cbt info --pv guest.qcow2@monday lvm:vg0/root`,
 		Annotations: exits(exitDone, exitFailed, exitUsage),
-		Args:        wantArgs("REF"),
+		Args: func(c *cobra.Command, args []string) error {
+			if len(args) == 0 && (len(opt.source.PVs) > 0 || opt.source.ThinMetadata != "") {
+				return nil
+			}
+			return wantArgs("REF")(c, args)
+		},
 		RunE: func(c *cobra.Command, args []string) error {
-			return a.info(c.Context(), args[0], opt)
+			return a.info(c.Context(), strings.Join(args, ""), opt)
 		},
 	}
 	opt.source.addFlags(c.Flags())
@@ -43,6 +55,9 @@ func (a *app) info(ctx context.Context, ref string, opt *infoOptions) error {
 	}
 	defer a.closeOpener(o)
 	o.metadataOnly = true
+	if ok, err := a.infoVolume(ctx, o, ref, opt.ref); ok || err != nil {
+		return err
+	}
 	d, err := o.describe(ctx, a, ref, opt.ref)
 	if err != nil || d == nil {
 		return err

@@ -26,6 +26,8 @@ const (
 	methodAuto    = "auto"
 	methodTables  = "tables"
 	methodOverlay = "overlay"
+	methodThin    = "thin"
+	methodThick   = "thick"
 	methodBitmap  = "bitmap"
 	methodContent = "content"
 )
@@ -46,7 +48,7 @@ func findMethod(old, img *source, want, bitmap string) (method, error) {
 			return contentMethod(old.View, img.View), nil
 		}
 		return m, err
-	case methodTables, methodOverlay:
+	case methodTables, methodOverlay, methodThin, methodThick:
 		m, err := metadataMethod(old, img)
 		if errors.Is(err, qcow2.ErrUnrelated) || err == nil && m.name != want {
 			return method{}, usageErrorf("--method %s does not fit %s and %s", want, old.Ref, img.Ref)
@@ -57,12 +59,15 @@ func findMethod(old, img *source, want, bitmap string) (method, error) {
 	case methodBitmap:
 		return method{}, usageErrorf("--method bitmap needs --bitmap NAME")
 	}
-	return method{}, usageErrorf("--method %s: must be auto, tables, overlay, bitmap or content", printable(want))
+	return method{}, usageErrorf("--method %s: must be auto, tables, overlay, thin, thick, bitmap or content", printable(want))
 }
 
 // metadataMethod finds changes in tables that the two images share, or returns
 // qcow2.ErrUnrelated.
 func metadataMethod(old, img *source) (method, error) {
+	if m, ok, err := volumeMethod(old, img); ok || err != nil {
+		return m, err
+	}
 	view, ok := img.View.(*qcow2.View)
 	if !ok {
 		return method{}, qcow2.ErrUnrelated

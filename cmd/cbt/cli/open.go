@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"cbt/cbt"
+	"cbt/lvm/thin"
 	"cbt/qcow2"
 	"cbt/sparse"
 )
@@ -24,6 +25,7 @@ type openerOptions struct {
 	BackingFormat string
 	Force         bool
 	Frozen        bool
+	volumeOptions
 }
 
 // addFlags registers all of them, for commands that tell or use points.
@@ -37,7 +39,8 @@ func (o *openerOptions) addReadFlags(fs *pflag.FlagSet) {
 	o.addFormatFlag(fs)
 	fs.StringArrayVar(&o.Allow, "allow", nil, "also open backing and data files in or below `DIR` (repeatable; CBT_ALLOW has a list)")
 	fs.StringVar(&o.BackingFormat, "backing-format", "", "`FORMAT` of backing files whose image names none: qcow2 or raw")
-	fs.BoolVar(&o.Force, "force", false, "read images that are marked corrupt")
+	fs.BoolVar(&o.Force, "force", false, "read images that are marked corrupt, and thin pools that need checking")
+	o.volumeOptions.addFlags(fs)
 }
 
 func (o *openerOptions) addFormatFlag(fs *pflag.FlagSet) {
@@ -64,6 +67,12 @@ type opener struct {
 	// device has not), or refuse it as a source.
 	rawPoint func(path string, own string) (string, error)
 
+	lockDir string // of the locks on thin pools in use
+	host    *host
+	pvs     *physical
+	pools   map[string]*barePool
+	thin    map[*thin.Metadata]bool // of volumes that were opened
+
 	images map[imageKey]*image
 	deltas map[*cbt.Delta]*deltaFile
 	files  []*file
@@ -86,7 +95,7 @@ func (a *app) newOpener(opt openerOptions) (*opener, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := &opener{openerOptions: opt, allow: allow, warn: a.warnf, images: make(map[imageKey]*image)}
+	o := &opener{openerOptions: opt, allow: allow, warn: a.warnf, images: make(map[imageKey]*image), lockDir: a.Getenv("CBT_LOCK_DIR")}
 	o.rawPoint = pointOfRaw("")
 	o.chainFrom(chainOptions{})
 	return o, nil
@@ -103,10 +112,17 @@ func (o *opener) chainFrom(chain chainOptions) {
 func (o *opener) BytesRead() int64 { return o.reads.Load() }
 
 // closeOpener closes o, with -v after saying what was read. Files that were
-// only read have nothing to say when they are closed.
+// only read have nothing to say when they are closed; a metadata snapshot that
+// could not be released is worth a warning.
 func (a *app) closeOpener(o *opener) {
 	if a.verbose {
+		if n := o.nodesRead(); n > 0 {
+			fmt.Fprintf(a.Stderr, "cbt: %d nodes of mapping trees read\n", n)
+		}
 		fmt.Fprintf(a.Stderr, "cbt: %d bytes read\n", o.BytesRead())
+	}
+	if err := o.releasePools(); err != nil {
+		a.warnf("%v", err)
 	}
 	_ = o.Close()
 }
@@ -114,16 +130,33 @@ func (a *app) closeOpener(o *opener) {
 // Close closes all files, and with them releases their locks.
 func (o *opener) Close() error {
 	var err error
+	if o.host != nil {
+		err = o.host.close()
+	}
 	for _, f := range o.files {
 		err = errors.Join(err, f.Close())
 	}
-	o.files, o.images = nil, nil
+	o.files, o.images, o.host, o.pvs = nil, nil, nil, nil
 	return err
 }
 
-// open opens the image that ref names. Machines that might write to it are
-// kept out of it until the opener is closed.
+// open opens the image that ref names.
 func (o *opener) open(ctx context.Context, ref string, opt refOptions) (*source, error) {
+	v, ok, err := o.parseVolumeRef(ref, opt)
+	switch {
+	case err != nil:
+		return nil, err
+	case ok && v.thin:
+		return o.openThin(ctx, ref, v.id)
+	case ok:
+		return o.openVolume(ctx, ref, v, opt)
+	}
+	return o.openImage(ctx, ref, opt)
+}
+
+// openImage opens a file or a device. Machines that might write to it are kept
+// out of it until the opener is closed.
+func (o *opener) openImage(ctx context.Context, ref string, opt refOptions) (*source, error) {
 	r, f, format, err := o.locate(ref, opt)
 	if err != nil {
 		return nil, err

@@ -61,10 +61,11 @@ func (r reference) String() string {
 	return r.path
 }
 
-// unsupported prefixes of references, and what they stand for.
+// refPrefixes are what names no file, and what it stands for; volume_ref.go
+// has what they mean.
 var refPrefixes = map[string]string{
-	"lvm:":  "a logical volume",
-	"thin:": "a device of a thin pool",
+	lvmPrefix:  "a logical volume",
+	thinPrefix: "a device of a thin pool",
 }
 
 // parseRef finds out what ref means: an existing path is that file, anything
@@ -73,7 +74,7 @@ var refPrefixes = map[string]string{
 func parseRef(ref string, opt refOptions, has func(path, name string) bool) (reference, error) {
 	for prefix, what := range refPrefixes {
 		if strings.HasPrefix(ref, prefix) {
-			return reference{}, usageErrorf("%s: is %s, which this version does not read (a file of that name is ./%s)", ref, what, ref)
+			return reference{}, usageErrorf("%s: is %s, which cannot be named here (a file of that name is ./%s)", ref, what, ref)
 		}
 	}
 	switch {

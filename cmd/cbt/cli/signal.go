@@ -6,6 +6,8 @@ import (
 	"os/signal"
 	"syscall"
 	"time"
+
+	"cbt/internal/hostlvm"
 )
 
 // signalGrace is how long a command may take to clean up.
@@ -36,6 +38,8 @@ func WithSignals(parent context.Context) (ctx context.Context, stop func()) {
 			// new files have no name yet, targets are marked incomplete.
 			select {
 			case <-time.After(signalGrace):
+				// A metadata snapshot that stays held grows until its pool is full.
+				hostlvm.ReleaseAll(signalGrace)
 				os.Exit(exitSignal + int(s.(syscall.Signal)))
 			case <-done:
 			}

@@ -14,13 +14,15 @@ type source struct {
 	View    sparse.View
 	Ref     string    // as the user named it
 	Path    string    // of its file
-	Format  string    // "raw", "qcow2" or "cbt"
+	Format  string    // "raw", "qcow2", "cbt" or "lvm"
 	Point   string    // empty: not frozen
 	Instant time.Time // when it was frozen, or last written to
 	Img     *qcow2.Image
 
 	img     *image
-	stream  string // of a .cbt
+	vol     *volume   // a logical volume
+	bare    *barePool // of thin:ID
+	stream  string    // of a .cbt
 	recheck func() error
 	close   func() error
 }

@@ -1,0 +1,283 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"cbt/lvm"
+	"cbt/lvm/thin"
+)
+
+// infoGroups describes the volume groups that --pv names, or one of this host;
+// name is empty for all of them.
+func (a *app) infoGroups(ctx context.Context, o *opener, name string) error {
+	groups, err := o.allGroups(ctx, name)
+	if err != nil {
+		return err
+	}
+	list := make([]groupJSON, 0, len(groups))
+	for _, g := range groups {
+		list = append(list, describeGroup(g, len(o.PVs) > 0))
+	}
+	if a.json {
+		return writeJSON(a.Stdout, map[string]any{"volume-groups": list})
+	}
+	for i := range list {
+		if i > 0 {
+			fmt.Fprintln(a.Stdout)
+		}
+		if err := list[i].print(a.Stdout, a.verbose); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// allGroups are the groups that a name means.
+func (o *opener) allGroups(ctx context.Context, name string) ([]*lvm.Group, error) {
+	if len(o.PVs) == 0 {
+		h, err := o.openHost()
+		if err != nil {
+			return nil, err
+		}
+		if name != "" {
+			g, err := h.group(ctx, name, "", o.warn)
+			return []*lvm.Group{g}, err
+		}
+		groups, notes, err := h.Groups(ctx)
+		for _, note := range notes {
+			o.warn("%s", note)
+		}
+		return groups, err
+	}
+	pvs, err := o.physical(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if name == "" {
+		if len(pvs.groups) == 0 {
+			o.warn("the physical volumes are in no volume group")
+		}
+		return pvs.groups, nil
+	}
+	g, err := lvm.FindGroup(pvs.groups, name)
+	if err != nil {
+		return nil, noGroup(err, pvs.groups)
+	}
+	return []*lvm.Group{g}, nil
+}
+
+type groupJSON struct {
+	Name       string       `json:"name"`
+	ID         string       `json:"id"`
+	SeqNo      int64        `json:"seqno"`
+	ExtentSize int64        `json:"extent-size"`
+	Size       int64        `json:"size"`
+	Status     []string     `json:"status"`
+	Written    int64        `json:"written-sec,omitempty"` // the text
+	Host       string       `json:"written-on,omitempty"`
+	PVs        []pvJSON     `json:"physical-volumes"`
+	LVs        []volumeJSON `json:"logical-volumes"`
+	Problems   []string     `json:"problems,omitempty"`
+}
+
+type pvJSON struct {
+	Name    string `json:"name"` // in the text
+	ID      string `json:"id"`
+	On      string `json:"on,omitempty"`     // what --pv named, or the device
+	Device  string `json:"device,omitempty"` // where it was when the text was written
+	Size    int64  `json:"size"`
+	Extents int64  `json:"extents"`
+	Missing string `json:"missing,omitempty"`
+}
+
+type volumeJSON struct {
+	Name           string   `json:"name"`
+	ID             string   `json:"id"`
+	Type           string   `json:"type"`
+	Size           int64    `json:"size"`
+	Visible        bool     `json:"visible"`
+	Created        int64    `json:"creation-sec,omitempty"`
+	Status         []string `json:"status,omitempty"`
+	Pool           string   `json:"pool,omitempty"`
+	DeviceID       *uint32  `json:"device-id,omitempty"`
+	TransactionID  *int64   `json:"transaction-id,omitempty"`
+	ChunkSize      int64    `json:"chunk-size,omitempty"`
+	Mapped         *int64   `json:"mapped,omitempty"` // bytes
+	Origin         string   `json:"origin,omitempty"`
+	ExternalOrigin string   `json:"external-origin,omitempty"`
+	Problem        string   `json:"problem,omitempty"`
+}
+
+// describeGroup notes what the text says and, with records, what the metadata
+// of pools that are not in use say.
+func describeGroup(g *lvm.Group, records bool) groupJSON {
+	j := groupJSON{
+		Name: g.Name, ID: g.ID, SeqNo: g.SeqNo, ExtentSize: g.ExtentSize, Status: g.Status,
+		Written: g.CreationTime, Host: g.CreationHost, Problems: slices.Clone(g.Warnings),
+		PVs: []pvJSON{}, LVs: []volumeJSON{},
+	}
+	for _, m := range g.PVs {
+		p := pvJSON{Name: m.Name, ID: m.ID, Device: m.Device, Size: m.DeviceSize, Extents: m.Extents, Missing: m.Missing}
+		if m.Disk != nil {
+			p.On = m.Disk.Name
+		}
+		j.Size += m.Extents * g.ExtentSize
+		j.PVs = append(j.PVs, p)
+	}
+	pools := map[string]map[uint32]thin.Device{}
+	for _, lv := range g.LVs {
+		v := describeVolume(lv)
+		if name := lv.Pool(); name != "" && records {
+			devices, ok := pools[name]
+			if !ok {
+				var err error
+				if devices, err = devicesOf(g, name); err != nil {
+					j.Problems = append(j.Problems, err.Error())
+				}
+				pools[name] = devices
+			}
+			if d, ok := devices[*v.DeviceID]; ok {
+				// At most 2^24 devices of 2^40 blocks fit the pool's size.
+				if pool, err := g.Pool(name, lvm.OpenOptions{AllowNeedsCheck: true}); err == nil {
+					n := int64(d.MappedBlocks) * pool.Superblock().DataBlockSize
+					v.Mapped = &n
+				}
+			} else if devices != nil {
+				v.Problem = "its pool has no device of that id"
+			}
+		}
+		j.LVs = append(j.LVs, v)
+	}
+	return j
+}
+
+// devicesOf are the records of a pool's devices.
+func devicesOf(g *lvm.Group, pool string) (map[uint32]thin.Device, error) {
+	m, err := g.Pool(pool, lvm.OpenOptions{AllowNeedsCheck: true})
+	if errors.Is(err, thin.ErrUnformatted) {
+		return map[uint32]thin.Device{}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	list, err := m.Devices()
+	if err != nil {
+		return nil, fmt.Errorf("%s/%s: %w", g.Name, pool, err)
+	}
+	devices := make(map[uint32]thin.Device, len(list))
+	for _, d := range list {
+		devices[d.ID] = d
+	}
+	return devices, nil
+}
+
+func describeVolume(lv *lvm.LV) volumeJSON {
+	v := volumeJSON{
+		Name: lv.Name, ID: lv.ID, Type: lv.Type(), Size: lv.VolumeSize(), Visible: lv.Visible(), Created: lv.CreationTime,
+		Status: lv.Status, Pool: lv.Pool(), Origin: lv.Origin(), ExternalOrigin: lv.ExternalOrigin(),
+	}
+	if id, ok := lv.DeviceID(); ok {
+		v.DeviceID = &id
+	}
+	if lv.Snapshot != nil {
+		v.ChunkSize = lv.Snapshot.ChunkSize
+	}
+	switch {
+	case lv.Fault != nil:
+		v.Problem = lv.Fault.Error()
+	case len(lv.Segments) > 0 && lv.Segments[0].Type == "thin-pool":
+		v.ChunkSize = lv.Segments[0].ChunkSize
+		v.TransactionID = &lv.Segments[0].TransactionID
+	case len(lv.Segments) > 0 && lv.Segments[0].Type == "thin":
+		v.TransactionID = &lv.Segments[0].TransactionID
+	}
+	for i := range lv.Segments {
+		if r := lv.Segments[i].Refused; r != "" && v.Problem == "" {
+			v.Problem = "cannot be read: " + r
+		}
+	}
+	return v
+}
+
+// print shows what users see; with all, the volumes that others are made of
+// too, in brackets as lvs has them.
+func (j *groupJSON) print(w io.Writer, all bool) error {
+	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	row := func(key, format string, args ...any) {
+		fmt.Fprintf(t, "%s:\t%s\n", key, fmt.Sprintf(format, args...))
+	}
+	row("volume group", "%s", printable(j.Name))
+	row("id", "%s", j.ID)
+	row("metadata", "number %d of %s, by %s", j.SeqNo, formatUnix(j.Written), printable(j.Host))
+	row("size", "%s in extents of %s", formatSize(j.Size), formatSize(j.ExtentSize))
+	row("status", "%s", printable(strings.Join(j.Status, ", ")))
+	for _, p := range j.Problems {
+		row("problem", "%s", oneLine(p))
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	fmt.Fprint(t, "\nphysical volumes:\n  NAME\tSIZE\tON\n")
+	for _, p := range j.PVs {
+		on := printable(p.On)
+		if p.Missing != "" {
+			on = oneLine(strings.TrimSpace(on + " (" + p.Missing + ")"))
+		}
+		fmt.Fprintf(t, "  %s\t%s\t%s\n", printable(p.Name), formatSize(p.Extents*j.ExtentSize), on)
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	fmt.Fprint(t, "\nlogical volumes:\n  NAME\tTYPE\tSIZE\tMAPPED\tPOOL\tTHIN ID\tORIGIN\tCREATED\n")
+	for _, v := range j.LVs {
+		if v.Visible || all {
+			v.print(t)
+		}
+	}
+	return t.Flush()
+}
+
+func (v *volumeJSON) print(w io.Writer) {
+	name, id, mapped := printable(v.Name), "-", "-"
+	if !v.Visible {
+		name = "[" + name + "]"
+	}
+	if v.DeviceID != nil {
+		id = fmt.Sprint(*v.DeviceID)
+	}
+	if v.Mapped != nil {
+		mapped = formatSize(*v.Mapped)
+	}
+	origin := orDash(v.Origin)
+	if v.ExternalOrigin != "" && v.ExternalOrigin != v.Origin {
+		origin = strings.TrimPrefix(origin+" over "+printable(v.ExternalOrigin), "- ")
+	}
+	problem := ""
+	if v.Problem != "" {
+		problem = "\t" + oneLine(v.Problem)
+	}
+	fmt.Fprintf(w, "  %s\t%s\t%s\t%s\t%s\t%s\t%s\t%s%s\n", name, printable(v.Type), formatSize(v.Size), mapped,
+		orDash(v.Pool), id, origin, formatUnix(v.Created), problem)
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return printable(s)
+}
+
+// formatUnix prints seconds since 1970, 0 as unknown.
+func formatUnix(sec int64) string {
+	if sec == 0 {
+		return "-"
+	}
+	return time.Unix(sec, 0).UTC().Format(timeLayout)
+}

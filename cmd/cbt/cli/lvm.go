@@ -1,0 +1,85 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"cbt/internal/hostlvm"
+)
+
+func newLVMCommand(a *app) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "lvm",
+		Short: "look after thin pools of this host",
+		Long: `lvm has what cbt does with the thin pools of this host besides reading volumes of
+theirs. diff, cat and the others take lvm:VG/LV.`,
+		Example:     `  cbt lvm release-metadata-snap vg0/pool`,
+		Annotations: exits(exitDone, exitUsage),
+		Args:        cobra.ArbitraryArgs,
+		RunE: func(c *cobra.Command, args []string) error {
+			return unknownCommand(c, args)
+		},
+	}
+	c.AddCommand(newReleaseCommand(a))
+	for _, sub := range c.Commands() {
+		a.guard(sub)
+	}
+	return c
+}
+
+func newReleaseCommand(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "release-metadata-snap VG/POOL",
+		Short: "release a metadata snapshot that a killed run left behind",
+		Long: `release-metadata-snap releases the metadata snapshot of a thin pool of this host.
+A pool has one at most. cbt takes it while it looks at volumes in use and gives
+it back at every end but a SIGKILL or a power cut; while one is held, space that
+the pool frees stays in use, and no other run can take one.
+
+It does nothing while another run of cbt works on the pool. That no other
+program needs the snapshot (thin_delta, thin_dump and their like) only you know.`,
+		Example:     `  cbt lvm release-metadata-snap vg0/pool`,
+		Annotations: exits(exitDone, exitFailed, exitUsage, exitBusy),
+		Args:        wantArgs("VG/POOL"),
+		RunE: func(c *cobra.Command, args []string) error {
+			return a.releaseMetadataSnap(c.Context(), args[0])
+		},
+	}
+}
+
+func (a *app) releaseMetadataSnap(ctx context.Context, pool string) error {
+	r, ok := splitVolume(pool)
+	if !ok {
+		return usageErrorf("%s: must be VG/POOL", printable(pool))
+	}
+	o, err := a.newOpener(openerOptions{})
+	if err != nil {
+		return err
+	}
+	defer a.closeOpener(o)
+	h, err := o.openHost()
+	if err != nil {
+		return err
+	}
+	_, lv, err := h.find(ctx, r, o.warn)
+	if err != nil {
+		return fmt.Errorf("%s: %w", printable(pool), err)
+	}
+	ref, err := hostlvm.RefOf(lv)
+	if err != nil {
+		return err
+	}
+	root, err := h.ReleaseMetadataSnap(ctx, ref)
+	if errors.Is(err, hostlvm.ErrNotHeld) {
+		a.notef("%s: holds no metadata snapshot", lv.FullName())
+		return nil
+	}
+	if err != nil {
+		return hostError(lv.FullName(), err)
+	}
+	a.notef("%s: released the metadata snapshot at block %d", lv.FullName(), root)
+	return nil
+}

@@ -1,0 +1,94 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+
+	"cbt/lvm/thin"
+)
+
+// barePool is a thin pool without a volume group: its metadata and, perhaps,
+// its data.
+type barePool struct {
+	meta     *thin.Metadata
+	data     thin.Pool
+	metadata *source
+	datasrc  *source // nil if only metadata are there
+}
+
+// openThin opens a device of the pool that --thin-metadata names. How large it
+// is the metadata do not say: it ends with its last mapped block.
+func (o *opener) openThin(ctx context.Context, ref string, id uint32) (*source, error) {
+	p, err := o.openBarePool(ctx)
+	if err != nil {
+		return nil, err
+	}
+	all, err := p.meta.View(id, 0, p.data, nil)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", ref, err)
+	}
+	size, err := all.MappedEnd()
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", ref, err)
+	}
+	v, err := p.meta.View(id, size, p.data, nil)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", ref, err)
+	}
+	return &source{View: v, Ref: ref, Path: ref, Format: formatVolume, bare: p, recheck: p.recheck}, nil
+}
+
+func (o *opener) openBarePool(ctx context.Context) (*barePool, error) {
+	key := o.ThinMetadata + "\x00" + o.ThinData
+	if p := o.pools[key]; p != nil {
+		return p, nil
+	}
+	p := &barePool{}
+	var err error
+	if p.metadata, err = o.openImage(ctx, o.ThinMetadata, refOptions{}); err != nil {
+		return nil, fmt.Errorf("--thin-metadata: %w", err)
+	}
+	if o.ThinData != "" {
+		if p.datasrc, err = o.openImage(ctx, o.ThinData, refOptions{}); err != nil {
+			return nil, fmt.Errorf("--thin-data: %w", err)
+		}
+		p.data = thin.Pool{R: p.datasrc.View, Size: p.datasrc.View.Size()}
+	}
+	if p.meta, err = thin.Open(p.metadata.View, p.metadata.View.Size(), thin.Options{}); err != nil {
+		return nil, fmt.Errorf("%s: %w", o.ThinMetadata, err)
+	}
+	sb := p.meta.Superblock()
+	switch {
+	case sb.NeedsCheck() && !o.Force:
+		return nil, usageErrorf("%s: needs checking: an operation of the pool failed (--force reads it as it is, cbt check lists the faults)", o.ThinMetadata)
+	case sb.HeldRoot != 0:
+		o.warn("%s: the pool holds a metadata snapshot; its current state is read", o.ThinMetadata)
+	}
+	if o.pools == nil {
+		o.pools = map[string]*barePool{}
+	}
+	o.pools[key] = p
+	return p, nil
+}
+
+func (p *barePool) recheck() error {
+	if err := p.meta.Recheck(); err != nil {
+		return fmt.Errorf("%s: %w", p.metadata.Ref, err)
+	}
+	if err := p.metadata.Recheck(); err != nil || p.datasrc == nil {
+		return err
+	}
+	return p.datasrc.Recheck()
+}
+
+// nodesRead is how many nodes of mapping trees were read so far.
+func (o *opener) nodesRead() int64 {
+	var n int64
+	for _, p := range o.pools {
+		n += p.meta.NodesRead()
+	}
+	for m := range o.thin {
+		n += m.NodesRead()
+	}
+	return n
+}

@@ -1,0 +1,135 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"cbt/lvm"
+	"cbt/lvm/thin"
+)
+
+// formatVolume is what messages and info call a logical volume.
+const formatVolume = "lvm"
+
+// volume is a logical volume as a source.
+type volume struct {
+	*lvm.Volume
+	pvs  *physical // that --pv named; nil for those of this host
+	live *liveVolume
+}
+
+// openVolume opens what lvm:VG/LV or its path means.
+func (o *opener) openVolume(ctx context.Context, ref string, r volumeRef, opt refOptions) (*source, error) {
+	if len(o.PVs) == 0 {
+		return o.openHostVolume(ctx, ref, r, opt)
+	}
+	pvs, err := o.physical(ctx)
+	if err != nil {
+		return nil, err
+	}
+	g, err := lvm.FindGroup(pvs.groups, r.group)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", ref, noGroup(err, pvs.groups))
+	}
+	v, err := g.Open(r.name, lvm.OpenOptions{AllowNeedsCheck: o.Force})
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", ref, volumeError(err))
+	}
+	return o.volumeSource(ref, &volume{Volume: v, pvs: pvs}, opt)
+}
+
+// volumeSource makes a source of an open volume. What it holds is a guest's
+// disk: that it looks like an image is no reason to take it for one.
+func (o *opener) volumeSource(ref string, v *volume, opt refOptions) (*source, error) {
+	if err := o.refuseContent(ref, v.Volume, opt); err != nil {
+		return nil, err
+	}
+	if m := v.Pool(); m != nil {
+		if o.thin == nil {
+			o.thin = map[*thin.Metadata]bool{}
+		}
+		o.thin[m] = true
+	}
+	s := &source{View: v.Volume, Ref: ref, Path: ref, Format: formatVolume, vol: v}
+	s.Instant = v.instant()
+	s.recheck = func() error {
+		if v.live != nil {
+			return v.live.recheck(ref, v)
+		}
+		if err := v.Recheck(context.Background()); err != nil {
+			return fmt.Errorf("%s: %w", ref, err)
+		}
+		return v.pvs.recheck()
+	}
+	return s, nil
+}
+
+// refuseContent refuses a volume that starts like an image, unless the user
+// said what it is.
+func (o *opener) refuseContent(ref string, v *lvm.Volume, opt refOptions) error {
+	flag, forced := "--format", o.Format
+	if opt.Format != "" {
+		flag, forced = opt.flag("format"), opt.Format
+	}
+	switch {
+	case len(o.PVs) > 0 && opt.Format == "":
+		// --format says what the physical volumes are.
+	case forced == formatRaw:
+		return nil
+	case forced != "":
+		return usageErrorf("%s: %s %s: an image inside a volume is read through the volume's device", ref, flag, forced)
+	}
+	head := make([]byte, 4)
+	if v.Size() < int64(len(head)) || o.metadataOnly {
+		return nil
+	}
+	if _, err := v.ReadAt(head, 0); err != nil {
+		return fmt.Errorf("%s: %w", ref, err)
+	}
+	if string(head) == signatures[0].magic && forced != formatRaw {
+		return usageErrorf("%s: starts like a qcow2 image, which may be a guest's doing: %s raw reads it as it is", ref, opt.flag("format"))
+	}
+	return nil
+}
+
+// instant is when a snapshot was taken, as LVM notes it, to the second; for
+// other volumes there is none.
+func (v *volume) instant() time.Time {
+	lv := v.LV()
+	if lv.CreationTime == 0 || lv.Origin() == "" && lv.Snapshot == nil {
+		return time.Time{}
+	}
+	return time.Unix(lv.CreationTime, 0).UTC()
+}
+
+// volumeError gives the errors of packages lvm and thin their exit codes.
+func volumeError(err error) error {
+	var missing *lvm.MissingError
+	switch {
+	case errors.As(err, &missing):
+		return fmt.Errorf("%w (each physical volume of the group goes with a --pv of its own)", err)
+	case errors.Is(err, thin.ErrNoDevice):
+		return fmt.Errorf("%w: the group's text and the pool's metadata do not fit", err)
+	}
+	return err
+}
+
+// noGroup adds what there is to the error of a group that is not.
+func noGroup(err error, groups []*lvm.Group) error {
+	if !errors.Is(err, lvm.ErrNoGroup) {
+		return usageErrorf("%w", err)
+	}
+	names := ""
+	for i, g := range groups {
+		if i > 0 {
+			names += ", "
+		}
+		names += printable(g.Name)
+	}
+	if names == "" {
+		names = "none"
+	}
+	return fmt.Errorf("%w; there are: %s", err, names)
+}

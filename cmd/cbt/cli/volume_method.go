@@ -1,0 +1,44 @@
+package cli
+
+import (
+	"errors"
+
+	"cbt/lvm"
+	"cbt/lvm/thin"
+	"cbt/sparse"
+)
+
+// volumeMethod finds changes between volumes in metadata that they share; ok
+// is false if they share none.
+func volumeMethod(old, img *source) (m method, ok bool, err error) {
+	m.trusted = true
+	switch {
+	case old.vol != nil && img.vol != nil:
+		_, how, err := lvm.Changed(old.vol.Volume, img.vol.Volume, 0, 0)
+		if errors.Is(err, lvm.ErrUnrelated) {
+			return m, false, nil
+		}
+		if err != nil {
+			return m, false, err
+		}
+		m.name, m.text = methodThin, "thin metadata"
+		if how == lvm.MethodCOW {
+			m.name, m.text = methodThick, "exception tables of thick snapshots"
+		}
+		m.changed = func(off, n int64) sparse.Seq {
+			seq, _, err := lvm.Changed(old.vol.Volume, img.vol.Volume, off, n)
+			if err != nil {
+				return sparse.Fail(err)
+			}
+			return seq
+		}
+	case old.bare != nil && old.bare == img.bare:
+		m.name, m.text = methodThin, "thin metadata"
+		m.changed = func(off, n int64) sparse.Seq {
+			return thin.Changed(old.View.(*thin.View), img.View.(*thin.View), off, n)
+		}
+	default:
+		return m, false, nil
+	}
+	return m, true, nil
+}

@@ -1,0 +1,103 @@
+package cli
+
+import (
+	"context"
+	"encoding/binary"
+
+	"cbt/lvm"
+	"cbt/lvm/thin"
+)
+
+// The points of volumes; see point.go.
+const (
+	thinPointV1   = "cbt point 1: thin volume"
+	thickPointV1  = "cbt point 1: thick snapshot"
+	volumePointV1 = "cbt point 1: logical volume"
+)
+
+// point is the point of a volume, "" if it is not frozen. frozen is what the
+// user says; related is the volume that it is compared with, which saves
+// reading what they share.
+//
+// A snapshot's point is the same on the host and in a copy of its disks. Any
+// other volume is frozen only as the files are that hold its group.
+func (v *volume) point(ctx context.Context, frozen bool, related *source) (string, error) {
+	var p string
+	var err error
+	lv := v.LV()
+	switch {
+	case v.Thin() != nil && (frozen || !v.writable()):
+		p, err = v.thinPoint(ctx, related)
+	case lv.Snapshot != nil && (frozen || !v.writable() && readOnly(lv)):
+		b := appendVolume(nil, thickPointV1, lv)
+		p = point(formatVolume, appendString(b, lv.Snapshot.Origin))
+	}
+	if err != nil || p != "" || v.pvs == nil {
+		return p, err
+	}
+	b := appendVolume(nil, volumePointV1, lv)
+	for _, s := range v.pvs.sources {
+		if s.Point == "" {
+			return "", nil
+		}
+		b = appendString(b, s.Point)
+	}
+	return point(formatVolume, b), nil
+}
+
+// writable says that the volume is in use and may be written to at any time.
+func (v *volume) writable() bool { return v.live != nil && v.live.writable }
+
+// readOnly says that LVM makes the volume a read-only device.
+func readOnly(lv *lvm.LV) bool {
+	for _, s := range lv.Status {
+		if s == "WRITE" {
+			return false
+		}
+	}
+	return true
+}
+
+// thinPoint is the point of a thin volume that nobody wrote to since it was
+// made: of a snapshot. Its record says when that was, and how much it maps,
+// which a discard would change.
+func (v *volume) thinPoint(ctx context.Context, related *source) (string, error) {
+	var others []*thin.View
+	if related != nil && related.vol != nil && related.vol.Thin() != nil {
+		others = append(others, related.vol.Thin())
+	}
+	written, err := v.Thin().WrittenSinceCreation(ctx, others...)
+	if err != nil || written {
+		return "", err
+	}
+	b := appendVolume(nil, thinPointV1, v.LV())
+	d := v.Thin().Device()
+	for _, n := range []uint64{uint64(d.ID), d.TransactionID, uint64(d.CreationTime), d.MappedBlocks} {
+		b = binary.BigEndian.AppendUint64(b, n)
+	}
+	if external, ok := v.Thin().External().(*lvm.Volume); ok {
+		below := &volume{Volume: external, pvs: v.pvs}
+		p := ""
+		switch {
+		case external.Thin() != nil:
+			p, err = below.thinPoint(ctx, nil)
+		case readOnly(external.LV()):
+			p = point(formatVolume, appendVolume(nil, volumePointV1, external.LV()))
+		}
+		if err != nil || p == "" {
+			return "", err
+		}
+		b = appendString(b, p)
+	}
+	return point(formatVolume, b), nil
+}
+
+// appendVolume encodes what makes a volume this one: names may be given again,
+// UUIDs are not.
+func appendVolume(b []byte, kind string, lv *lvm.LV) []byte {
+	b = appendString(b, kind)
+	b = appendString(b, lv.Group().ID)
+	b = appendString(b, lv.ID)
+	b = binary.BigEndian.AppendUint64(b, uint64(lv.CreationTime))
+	return binary.BigEndian.AppendUint64(b, uint64(lv.VolumeSize()))
+}

@@ -1,0 +1,152 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"cbt/internal/hostlvm"
+	"cbt/lvm"
+	"cbt/lvm/thin"
+)
+
+// livePool is a thin pool in use.
+//
+// Its metadata snapshot is held while volumes of it are opened and compared,
+// because the way to a device's tree may change at any time. The tree itself
+// is not written to as long as nobody writes to the device: its nodes are
+// copied before they change, and freed only with the device. So the snapshot
+// is given back before data are copied, which may take hours; that the devices
+// are what they were is looked at in another one at the end.
+type livePool struct {
+	*hostlvm.Pool
+	id   string // UUID
+	wait time.Duration
+	ctx  context.Context
+
+	done  chan struct{} // closed: release
+	ended chan error    // from Snapshot; nil: none is held
+}
+
+// openHostPool opens the pool that volumes of g are in, if it is in use, and
+// takes its metadata snapshot. A pool that is not is read from the disks: then
+// it returns nil, and g.
+func (o *opener) openHostPool(ctx context.Context, ref string, h *host, g *lvm.Group, name string) (*livePool, *lvm.Group, error) {
+	const tries = 3
+	for try := 1; ; try++ {
+		p, err := h.openPool(g, name)
+		var early *hostlvm.TransactionError
+		switch {
+		case errors.Is(err, hostlvm.ErrInactive):
+			return nil, g, nil
+		case errors.As(err, &early) && try < tries:
+			// The text may have been read while LVM was at work.
+			delete(h.groups, g.ID)
+			if err := sleep(ctx, 200*time.Millisecond); err != nil {
+				return nil, nil, err
+			}
+			if g, err = h.group(ctx, g.ID, "", o.warn); err != nil {
+				return nil, nil, err
+			}
+			continue
+		case err != nil:
+			return nil, nil, hostError(ref, err)
+		}
+		for _, w := range p.Warnings {
+			o.warn("%s: %s", p.Name(), w)
+		}
+		p.Warnings = nil
+		p.ctx, p.wait = ctx, o.Wait.d
+		if err := p.begin(); err != nil {
+			return nil, nil, hostError(ref, err)
+		}
+		through, err := h.group(ctx, g.ID, p.id, o.warn)
+		return p, through, err
+	}
+}
+
+// openPool opens a pool, once.
+func (h *host) openPool(g *lvm.Group, name string) (*livePool, error) {
+	lv := g.LV(name)
+	if lv == nil {
+		return nil, fmt.Errorf("volume group %s has no logical volume %s", printable(g.Name), printable(name))
+	}
+	ref, err := hostlvm.RefOf(lv)
+	if err != nil {
+		return nil, err
+	}
+	if p := h.pools[ref.Pool]; p != nil {
+		return p, nil
+	}
+	pool, err := h.OpenPool(ref)
+	if err != nil {
+		return nil, err
+	}
+	p := &livePool{Pool: pool, id: ref.Pool}
+	h.pools[ref.Pool] = p
+	return p, nil
+}
+
+// begin takes the metadata snapshot, unless it is held already.
+func (p *livePool) begin() error {
+	if p.ended != nil {
+		return nil
+	}
+	ready := make(chan struct{})
+	done, ended := make(chan struct{}), make(chan error, 1)
+	go func() {
+		ended <- p.Snapshot(p.ctx, p.wait, func(ctx context.Context, _ uint64) error {
+			close(ready)
+			select {
+			case <-done:
+				return nil
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+		})
+	}()
+	select {
+	case <-ready:
+		p.done, p.ended = done, ended
+		return nil
+	case err := <-ended:
+		return err
+	}
+}
+
+// end releases the metadata snapshot, if it is held.
+func (p *livePool) end() error {
+	if p.ended == nil {
+		return nil
+	}
+	close(p.done)
+	err := <-p.ended
+	p.ended = nil
+	return err
+}
+
+// recheck compares devices with what they were.
+func (p *livePool) recheck(prints []thin.Fingerprint) error {
+	if err := p.end(); err != nil {
+		return err
+	}
+	return p.Verify(p.ctx, p.wait, prints...)
+}
+
+// sleep waits, unless ctx ends first.
+func sleep(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// sameUUID compares UUIDs with or without dashes.
+func sameUUID(a, b string) bool {
+	plain := func(s string) string { return strings.ReplaceAll(s, "-", "") }
+	return plain(a) == plain(b) && len(plain(a)) == 32
+}

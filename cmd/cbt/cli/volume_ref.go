@@ -1,0 +1,120 @@
+package cli
+
+import (
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/pflag"
+)
+
+// volumeOptions say where logical volumes and devices of thin pools are.
+type volumeOptions struct {
+	PVs          []string // --pv
+	ThinMetadata string   // --thin-metadata
+	ThinData     string   // --thin-data
+	Wait         waitValue
+}
+
+func (o *volumeOptions) addFlags(fs *pflag.FlagSet) {
+	fs.StringArrayVar(&o.PVs, "pv", nil, "volumes are on the physical volume `REF`, not on this host: a device, a raw file, a disk whose partitions hold some, or IMAGE@SNAPSHOT (repeatable)")
+	fs.StringVar(&o.ThinMetadata, "thin-metadata", "", "`REF` that holds the metadata of the thin pool that thin:ID means")
+	fs.StringVar(&o.ThinData, "thin-data", "", "`REF` that holds that pool's data")
+	o.Wait.d = defaultWait
+	fs.Var(&o.Wait, "wait", "wait this `TIME` for other runs on the same thin pool (30s, 10m)")
+}
+
+// volumeRef is what lvm:VG/LV, thin:ID and /dev/VG/LV mean.
+type volumeRef struct {
+	group, name string
+	id36        string // UUID of the volume, where the device in use tells
+	thin        bool
+	id          uint32 // of a device of a bare pool
+}
+
+const (
+	lvmPrefix  = "lvm:"
+	thinPrefix = "thin:"
+	maxThinID  = 1<<24 - 1
+)
+
+// parseVolumeRef says whether ref names a volume. A path below /dev does where
+// --pv says whose groups are meant, or where it leads to a volume in use.
+func (o *opener) parseVolumeRef(ref string, opt refOptions) (v volumeRef, ok bool, err error) {
+	switch {
+	case opt.Path:
+		return v, false, nil
+	case strings.HasPrefix(ref, thinPrefix):
+		id, err := strconv.ParseUint(strings.TrimPrefix(ref, thinPrefix), 10, 32)
+		switch {
+		case err != nil || id > maxThinID:
+			return v, true, usageErrorf("%s: a device of a thin pool has a number up to %d", printable(ref), maxThinID)
+		case o.ThinMetadata == "":
+			return v, true, usageErrorf("%s: --thin-metadata says which pool's device is meant", printable(ref))
+		}
+		return volumeRef{thin: true, id: uint32(id)}, true, o.refuseSnapshotOf(ref, opt)
+	case strings.HasPrefix(ref, lvmPrefix):
+		v, ok = splitVolume(strings.TrimPrefix(ref, lvmPrefix))
+		if !ok {
+			return v, true, usageErrorf("%s: must be lvm:VG/LV", printable(ref))
+		}
+		return v, true, o.refuseSnapshotOf(ref, opt)
+	case strings.HasPrefix(ref, "/dev/"):
+		if len(o.PVs) > 0 {
+			if v, ok = volumeOfPath(ref); ok {
+				return v, true, o.refuseSnapshotOf(ref, opt)
+			}
+		}
+		v, ok = hostVolumeAt(ref)
+		if ok && len(o.PVs) > 0 {
+			return v, true, usageErrorf("%s: is a volume of this host, which --pv leaves out", ref)
+		}
+		return v, ok, nil
+	}
+	return v, false, nil
+}
+
+// refuseSnapshotOf refuses flags that name a qcow2 snapshot.
+func (o *opener) refuseSnapshotOf(ref string, opt refOptions) error {
+	if opt.Snapshot != "" || opt.SnapshotID != "" {
+		return usageErrorf("%s: is a volume: its snapshots are volumes with names of their own", printable(ref))
+	}
+	return nil
+}
+
+// splitVolume splits VG/LV.
+func splitVolume(s string) (v volumeRef, ok bool) {
+	group, name, ok := strings.Cut(s, "/")
+	if !ok || group == "" || name == "" || strings.Contains(name, "/") {
+		return v, false
+	}
+	return volumeRef{group: group, name: name}, true
+}
+
+// volumeOfPath takes /dev/VG/LV and /dev/mapper/VG-LV apart.
+func volumeOfPath(path string) (volumeRef, bool) {
+	rest, ok := strings.CutPrefix(filepath.Clean(path), "/dev/")
+	if !ok {
+		return volumeRef{}, false
+	}
+	if name, ok := strings.CutPrefix(rest, "mapper/"); ok {
+		return splitMapperName(name)
+	}
+	return splitVolume(rest)
+}
+
+// splitMapperName takes VG-LV apart, where LVM writes each - of a name as --.
+func splitMapperName(name string) (volumeRef, bool) {
+	for i := 0; i < len(name); i++ {
+		if name[i] != '-' {
+			continue
+		}
+		if i+1 < len(name) && name[i+1] == '-' {
+			i++
+			continue
+		}
+		undo := func(s string) string { return strings.ReplaceAll(s, "--", "-") }
+		return splitVolume(undo(name[:i]) + "/" + undo(name[i+1:]))
+	}
+	return volumeRef{}, false
+}
