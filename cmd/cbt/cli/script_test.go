@@ -164,7 +164,7 @@ func unpackSample(from, to string) error {
 	if err != nil {
 		return err
 	}
-	out, err := os.Create(to)
+	out, err := create(to)
 	if err != nil {
 		return err
 	}
@@ -173,4 +173,11 @@ func unpackSample(from, to string) error {
 		return err
 	}
 	return out.Close()
+}
+
+func create(path string) (*os.File, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
+		return nil, err
+	}
+	return os.Create(path)
 }
