@@ -94,7 +94,7 @@ func diskOf(name string, b []byte) Disk {
 // vgText is the text of a group vg with 16 extents of 64 KiB on each of its PVs, and some volumes.
 func vgText(seqno int, lvs string, pvs ...string) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "vg {\nid = %q\nseqno = %d\nstatus = [\"RESIZEABLE\", \"READ\", \"WRITE\"]\nflags = []\nextent_size = 128\n", testVGID, seqno)
+	fmt.Fprintf(&b, "vg {\nid = %q\nseqno = %d\nstatus = [\"RESIZEABLE\", \"READ\", \"WRITE\"]\nflags = []\nextent_size = 128\nmax_lv = 0\nmax_pv = 0\n", testVGID, seqno)
 	b.WriteString("physical_volumes {\n")
 	if pvs == nil {
 		pvs = []string{testUUID}

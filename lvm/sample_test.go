@@ -189,3 +189,8 @@ func checkContent(t testing.TB, g *Group, c content) {
 	}
 	sparsetest.View(t, v, b)
 }
+
+func checkView(t testing.TB, v sparse.View) {
+	t.Helper()
+	sparsetest.View(t, v, mustRead(t, v))
+}
