@@ -63,7 +63,7 @@ func (g *Group) usesOf(lv *LV, s *Segment) (all []use) {
 		}
 		switch {
 		case u.m == nil && u.lv == nil:
-			lv.fail(textError(s.pos, name, "%s names a volume that is not there", lv.Name))
+			g.named(lv, s, name)
 		case u.lv != nil && u.lv.Fault != nil && u.lv.extents == 0:
 			// Its size is not known; opening it says why.
 		case u.start > extents || u.count > extents-u.start || whole && count > extents:
@@ -92,7 +92,11 @@ func (g *Group) usesOf(lv *LV, s *Segment) (all []use) {
 		add(s.Metadata, 0, 1, true)
 	case "snapshot":
 		add(s.Store, 0, 1, true)
+		g.named(lv, s, s.Origin)
 	case "thin":
+		if s.ExternalOrigin != "" {
+			g.named(lv, s, s.ExternalOrigin)
+		}
 		if p := g.lvs[s.ThinPool]; p == nil || p.Fault == nil && (len(p.Segments) != 1 || p.Segments[0].Type != "thin-pool") {
 			lv.fail(textError(s.pos, s.ThinPool, "%s names a thin pool that is none", lv.Name))
 		}
@@ -101,6 +105,13 @@ func (g *Group) usesOf(lv *LV, s *Segment) (all []use) {
 		add(name, 0, 1, true)
 	}
 	return all
+}
+
+// named is for a volume that a segment names and shares with others.
+func (g *Group) named(lv *LV, s *Segment, name string) {
+	if g.lvs[name] == nil {
+		lv.fail(textError(s.pos, name, "%s names a volume that is not there", lv.Name))
+	}
 }
 
 // findShared refuses volumes that share extents.
