@@ -1,6 +1,7 @@
 package hostlvm
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -32,11 +33,14 @@ type Direct struct {
 	align  int64
 	free   chan []byte // directBuffers in all; nil ones are not mapped yet
 	closed atomic.Bool
+	ctx    context.Context // reads fail once it is cancelled
 }
 
 // OpenDirect opens a block device for reading. The size is what it is now: a
 // device that grows is read no further.
-func OpenDirect(path string) (_ *Direct, err error) {
+func OpenDirect(path string) (*Direct, error) { return openDirect(context.Background(), path) }
+
+func openDirect(ctx context.Context, path string) (_ *Direct, err error) {
 	// O_NONBLOCK: a drive without a medium, a device that is being set up.
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECT|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
@@ -72,6 +76,7 @@ func OpenDirect(path string) (_ *Direct, err error) {
 	d := &Direct{
 		f: os.NewFile(uintptr(fd), path), number: dm.Number{Major: unix.Major(rdev), Minor: unix.Minor(rdev)},
 		size: size, whole: size &^ (int64(block) - 1), align: max(directAlign, int64(block)), free: make(chan []byte, directBuffers),
+		ctx: ctx,
 	}
 	for range directBuffers {
 		d.free <- nil
@@ -118,6 +123,9 @@ func (d *Direct) ReadAt(p []byte, off int64) (n int, err error) {
 		}
 	}
 	for n < len(p) {
+		if d.ctx.Err() != nil {
+			return n, &os.PathError{Op: "read", Path: d.Name(), Err: context.Cause(d.ctx)}
+		}
 		at := off + int64(n)
 		start := at &^ (d.align - 1)
 		want := min(int64(len(buf)), (end-start+d.align-1)&^(d.align-1), d.whole-start)

@@ -3,6 +3,7 @@
 package hostlvm
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
@@ -16,6 +17,8 @@ type Direct struct{}
 func OpenDirect(path string) (*Direct, error) {
 	return nil, fmt.Errorf("%s: reading past the page cache: %w", path, errors.ErrUnsupported)
 }
+
+func openDirect(_ context.Context, path string) (*Direct, error) { return OpenDirect(path) }
 
 // Name is empty.
 func (*Direct) Name() string { return "" }

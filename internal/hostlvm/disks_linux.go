@@ -58,7 +58,7 @@ func (h *Host) Disks(ctx context.Context) (disks []*Disk, notes []string, err er
 		if b.passedOver() {
 			continue
 		}
-		d, err := b.open()
+		d, err := b.open(h.ctx)
 		switch {
 		case errors.Is(err, fs.ErrPermission):
 			return disks, nil, err
@@ -150,11 +150,11 @@ func (b blockDevice) passedOver() bool {
 }
 
 // open returns nil if there is no label on the device.
-func (b blockDevice) open() (_ *Disk, err error) {
+func (b blockDevice) open(ctx context.Context) (_ *Disk, err error) {
 	if b.suspended {
 		return nil, fmt.Errorf("%s: suspended by device-mapper", b.node)
 	}
-	d, err := OpenDirect(b.node)
+	d, err := openDirect(ctx, b.node)
 	if errors.Is(err, unix.ENOMEDIUM) || errors.Is(err, unix.ENXIO) || errors.Is(err, unix.ENODEV) {
 		return nil, nil
 	} else if err != nil {

@@ -1,6 +1,7 @@
 package hostlvm
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -31,6 +32,9 @@ const DefaultLockDir = "/run/lock/cbt"
 // Options of a Host; the zero value will do.
 type Options struct {
 	LockDir string // instead of DefaultLockDir; made if it is missing
+	// Context, if not nil, ends all reads once it is cancelled, so that what
+	// walks through metadata ends soon. What was reserved is released all the same.
+	Context context.Context
 }
 
 // suspendWait is how long a suspended device is waited for: LVM suspends
@@ -40,7 +44,8 @@ const suspendWait = 5 * time.Second
 // Host is the LVM of this host. Its methods may be called at the same time
 // from several goroutines.
 type Host struct {
-	ctl     *dm.Control // nil: nothing on this host uses device-mapper
+	ctx     context.Context // of all reads
+	ctl     *dm.Control     // nil: nothing on this host uses device-mapper
 	lockDir string
 
 	mu      sync.Mutex
@@ -57,7 +62,10 @@ func Open(opt Options) (*Host, error) {
 	if err != nil && !errors.Is(err, dm.ErrNone) {
 		return nil, err
 	}
-	h := &Host{ctl: ctl, lockDir: opt.LockDir}
+	h := &Host{ctx: opt.Context, ctl: ctl, lockDir: opt.LockDir}
+	if h.ctx == nil {
+		h.ctx = context.Background()
+	}
 	if h.lockDir == "" {
 		h.lockDir = DefaultLockDir
 	}
@@ -144,7 +152,7 @@ func (h *Host) openNode(d dm.Device) (*Direct, error) {
 	}
 	var first error
 	for _, path := range []string{fmt.Sprintf("/dev/dm-%d", d.Minor), "/dev/mapper/" + d.Name, "/dev/block/" + d.Number().String()} {
-		f, err := OpenDirect(path)
+		f, err := openDirect(h.ctx, path)
 		if err == nil && f.Number() != d.Number() {
 			f.Close()
 			err = fmt.Errorf("%s is device %v, not %v", path, f.Number(), d.Number())

@@ -1,3 +1,5 @@
+//go:build !cbtlive
+
 package hostlvm
 
 import (

@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -17,9 +18,7 @@ import (
 	"time"
 
 	"cbt/internal/hostlvm"
-	"cbt/lvm"
 	"cbt/lvm/thin"
-	"cbt/sparse"
 )
 
 // helper is another process. It holds the pool's metadata snapshot, says so,
@@ -38,6 +37,14 @@ func helper(what string) int {
 	r, _ := hostlvm.RefOf(groups[1].LV("pool"))
 	p, err := h.OpenPool(r)
 	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	if what == "loop" {
+		fmt.Println("begin")
+		for err == nil {
+			err = p.Snapshot(context.Background(), 0, func(context.Context, uint64) error { return nil })
+		}
 		fmt.Println(err)
 		return 1
 	}
@@ -141,11 +148,33 @@ func TestSnapshot(t *testing.T) {
 	}
 	free("cancelled")
 
+	// Readers fail once their host's context is cancelled; the release does not.
+	ctx2, cancel := context.WithCancelCause(t.Context())
+	h2, err := hostlvm.Open(hostlvm.Options{Context: ctx2, LockDir: "/tmp/locks"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h2.Close()
+	p2 := pool(t, h2)
+	err = p2.Snapshot(ctx2, 0, func(context.Context, uint64) error {
+		cancel(broken)
+		m, err := p2.Metadata()
+		if err != nil {
+			return err
+		}
+		_, err = m.ReadAt(make([]byte, 1), 0)
+		return err
+	})
+	if !errors.Is(err, broken) {
+		t.Errorf("cancelled while it was read: %v", err)
+	}
+	free("cancelled while it was read")
+
 	// One that somebody else holds is left alone.
 	sh(t, "dmsetup message vg-pool-tpool 0 reserve_metadata_snap")
 	was := heldRoot(t)
 	var held *hostlvm.HeldError
-	err := p.Snapshot(ctx, 0, read)
+	err = p.Snapshot(ctx, 0, read)
 	if !errors.As(err, &held) || !errors.Is(err, hostlvm.ErrBusy) || fmt.Sprint(held.Root) != was || held.Left != "" || ran != 1 {
 		t.Errorf("%d runs, %v", ran, err)
 	}
@@ -243,6 +272,49 @@ func TestKilledRun(t *testing.T) {
 	}
 }
 
+func TestKilledAtAnyInstant(t *testing.T) {
+	h := host(t)
+	p := pool(t, h)
+	left := 0
+	for range 12 {
+		cmd := exec.Command("/proc/self/exe")
+		cmd.Env = append(os.Environ(), "LIVE_HELPER=loop")
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if line, err := bufio.NewReader(out).ReadString('\n'); line != "begin\n" {
+			t.Fatalf("helper: %q, %v", line, err)
+		}
+		time.Sleep(time.Duration(rand.Intn(200)) * time.Millisecond)
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		root := heldRoot(t)
+		err = p.Snapshot(t.Context(), time.Second, func(context.Context, uint64) error { return nil })
+		if root == "-" {
+			if err != nil {
+				t.Errorf("nothing is held: %v", err)
+			}
+			continue
+		}
+		left++
+		var held *hostlvm.HeldError
+		if !errors.As(err, &held) || fmt.Sprint(held.Root) != root || !strings.Contains(held.Left, fmt.Sprintf("process %d,", cmd.Process.Pid)) {
+			t.Errorf("held at %s: %v", root, err)
+		}
+		if _, err := h.ReleaseMetadataSnap(t.Context(), ref(t, h)); err != nil {
+			t.Error(err)
+		}
+	}
+	t.Logf("12 runs killed, %d of them left a metadata snapshot", left)
+	if left == 0 {
+		t.Error("no run was killed while it held the metadata snapshot")
+	}
+}
+
 func TestReleaseAll(t *testing.T) {
 	_, end := startHelper(t, "exit")
 	if got := end(syscall.SIGTERM); got != "released true" || heldRoot(t) != "-" {
@@ -309,136 +381,4 @@ func TestPoolIsRefused(t *testing.T) {
 		t.Errorf("inactive: %v", err)
 	}
 	sh(t, "lvremove -q -y vg/small")
-}
-
-// live is what a diff of two snapshots does.
-func live(ctx context.Context, h *hostlvm.Host, oldName, newName string, between func()) (set []sparse.Extent, content []byte, err error) {
-	groups, _, err := h.Groups(ctx)
-	if err != nil {
-		return nil, nil, err
-	}
-	g, err := lvm.FindGroup(groups, "vg")
-	if err != nil {
-		return nil, nil, err
-	}
-	oldLV, newLV := g.LV(oldName), g.LV(newName)
-	for _, lv := range []*lvm.LV{oldLV, newLV} {
-		if err := h.Frozen(g.ID, lv.ID); err != nil {
-			return nil, nil, err
-		}
-	}
-	r, err := hostlvm.RefOf(newLV)
-	if err != nil {
-		return nil, nil, err
-	}
-	p, err := h.OpenPool(r)
-	if err != nil {
-		return nil, nil, err
-	}
-	var new *lvm.Volume
-	var prints []thin.Fingerprint
-	err = p.Snapshot(ctx, time.Minute, func(context.Context, uint64) error {
-		opt := lvm.OpenOptions{Device: h.Device, Held: true}
-		old, err := g.Open(oldName, opt)
-		if err != nil {
-			return err
-		}
-		if new, err = g.Open(newName, opt); err != nil {
-			return err
-		}
-		for _, v := range []*lvm.Volume{old, new} {
-			f, err := v.Thin().Fingerprint()
-			if err != nil {
-				return err
-			}
-			prints = append(prints, f)
-		}
-		changed, _, err := lvm.Changed(old, new, 0, max(old.Size(), new.Size()))
-		if err != nil {
-			return err
-		}
-		for e, err := range changed {
-			if err != nil {
-				return err
-			}
-			set = append(set, e)
-		}
-		return old.Recheck(ctx)
-	})
-	if err != nil {
-		return nil, nil, err
-	}
-	if between != nil {
-		between()
-	}
-	content = make([]byte, new.Size())
-	if _, err := new.ReadAt(content, 0); err != nil {
-		return nil, nil, err
-	}
-	if err := p.Verify(ctx, time.Minute, prints...); err != nil {
-		return nil, nil, err
-	}
-	for _, lv := range []*lvm.LV{oldLV, newLV} {
-		if err := h.Frozen(g.ID, lv.ID); err != nil {
-			return nil, nil, err
-		}
-	}
-	return set, content, nil
-}
-
-func TestLiveDiff(t *testing.T) {
-	h := host(t)
-	ctx, stop := context.WithCancel(t.Context())
-	defer stop()
-	writes := exec.CommandContext(ctx, "/bin/sh", "-c", "while :; do dd if=/dev/urandom of=/dev/vg/vm bs=64k count=40 seek=$((RANDOM%900)) oflag=direct 2>/dev/null; done")
-	writes.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := writes.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = syscall.Kill(-writes.Process.Pid, syscall.SIGKILL); _ = writes.Wait() }()
-	set, got, err := live(t.Context(), h, "s1", "s2", func() { time.Sleep(time.Second) })
-	if err != nil {
-		t.Fatal(err)
-	}
-	if heldRoot(t) != "-" {
-		t.Error("still held")
-	}
-	// Chunks 37-39 and the one of the 4 KiB block 6001, and the discarded two.
-	want := []sparse.Extent{
-		{Off: 1 << 20, Len: 128 << 10, Kind: sparse.Hole},
-		{Off: 37 << 16, Len: 3 << 16, Kind: sparse.Data},
-		{Off: 375 << 16, Len: 1 << 16, Kind: sparse.Data},
-	}
-	if fmt.Sprint(set) != fmt.Sprint(want) {
-		t.Errorf("changed %v, want %v", set, want)
-	}
-	sh(t, "lvchange -q -ay -K vg/s2")
-	is, err := os.ReadFile("/dev/vg/s2")
-	sh(t, "lvchange -q -an vg/s2")
-	if err != nil || !bytes.Equal(is, got) {
-		t.Errorf("content equal %v, %v", bytes.Equal(is, got), err)
-	}
-
-	// Other snapshots come and go meanwhile.
-	if _, _, err := live(t.Context(), h, "s1", "s2", func() {
-		sh(t, "lvcreate -q -y -s -n other vg/vm; lvremove -q -y vg/other")
-	}); err != nil {
-		t.Errorf("with other snapshots taken: %v", err)
-	}
-	// The two do not.
-	_, _, err = live(t.Context(), h, "s1", "s2", func() {
-		sh(t, "lvchange -q -ay -K vg/s2; dd if=/dev/urandom of=/dev/vg/s2 bs=4k count=1 oflag=direct; lvchange -q -an vg/s2")
-	})
-	t.Log(err)
-	if !errors.Is(err, thin.ErrChanged) {
-		t.Errorf("written to meanwhile: %v", err)
-	}
-	_, _, err = live(t.Context(), h, "s1", "s2", func() { sh(t, "lvremove -q -y vg/s2") })
-	t.Log(err)
-	if !errors.Is(err, thin.ErrChanged) {
-		t.Errorf("removed meanwhile: %v", err)
-	}
-	if heldRoot(t) != "-" {
-		t.Error("still held")
-	}
 }

@@ -20,6 +20,7 @@ import (
 	"cbt/internal/dm"
 	"cbt/internal/hostlvm"
 	"cbt/lvm"
+	"cbt/sparse"
 )
 
 // What TestInMachine runs in the test machine: as root, with device-mapper and
@@ -403,6 +404,38 @@ func TestFrozen(t *testing.T) {
 func TestThickSnapshot(t *testing.T) {
 	h := host(t)
 	g := group(t, h)
+	// The five blocks of 4 KiB from 100 on, in chunks of 8 KiB.
+	opt := lvm.OpenOptions{Device: h.Device}
+	old, err := g.Open("old", opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now, err := g.Open("thick", opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	changed, _, err := lvm.Changed(old, now, 0, now.Size())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var set []sparse.Extent
+	for e, err := range changed {
+		if err != nil {
+			t.Fatal(err)
+		}
+		set = append(set, e)
+	}
+	if fmt.Sprint(set) != fmt.Sprint([]sparse.Extent{{Off: 100 << 12, Len: 6 << 12, Kind: sparse.Data}}) {
+		t.Errorf("changed %v", set)
+	}
+	for name, v := range map[string]*lvm.Volume{"old": old, "thick": now} {
+		got := make([]byte, v.Size())
+		_, rerr := v.ReadAt(got, 0)
+		want, err := os.ReadFile("/dev/vg/" + name)
+		if rerr != nil || err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%s: equal %v, %v, %v", name, bytes.Equal(got, want), rerr, err)
+		}
+	}
 	s, err := h.OpenThickSnapshot("vg/old", g.ID, g.LV("old").ID)
 	if err != nil {
 		t.Fatal(err)

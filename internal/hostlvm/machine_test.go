@@ -7,9 +7,11 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -44,8 +46,9 @@ func TestInMachine(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	passed := 0
-	for name, result := range results(r.Stdout) {
+	passed, all := 0, results(r.Stdout)
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		result := all[name]
 		t.Run(name, func(t *testing.T) {
 			if result.verdict != "PASS" {
 				t.Errorf("%s\n%s", result.verdict, result.log)

@@ -41,8 +41,8 @@ type Pool struct {
 //
 //   - ErrInactive if it has no device: its metadata is read from the group's disks;
 //   - ErrBusy while an LVM command works on it;
-//   - *TransactionError if its transaction id is not that of the text, which
-//     may have been read too early;
+//   - *TransactionError if its transaction id is not that of the text: reading
+//     that again helps if LVM was at work;
 //   - ErrUnhealthy if it failed, needs checking, is read-only or out of space, or if more than
 //     90 % of its metadata are in use.
 func (h *Host) OpenPool(ref PoolRef) (*Pool, error) {
@@ -149,9 +149,17 @@ type TransactionError struct {
 func (e *TransactionError) Error() string {
 	if e.Kernel+1 == e.Text && e.Messages {
 		return fmt.Sprintf("an LVM command has not finished: transaction %d in use, %d in the volume group's metadata; "+
-			"if none runs, any lvchange of the pool completes it", e.Kernel, e.Text)
+			"if none runs, activating the pool again completes it", e.Kernel, e.Text)
 	}
 	return fmt.Sprintf("transaction %d in use, %d in the volume group's metadata", e.Kernel, e.Text)
+}
+
+// Is makes it an ErrBusy while an LVM command is at work, else an ErrUnhealthy.
+func (e *TransactionError) Is(target error) bool {
+	if e.Kernel+1 == e.Text && e.Messages {
+		return target == ErrBusy
+	}
+	return target == ErrUnhealthy
 }
 
 func checkTransaction(s dm.PoolStatus, ref PoolRef) error {

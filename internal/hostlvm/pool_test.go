@@ -1,3 +1,5 @@
+//go:build !cbtlive
+
 package hostlvm
 
 import (
@@ -46,13 +48,16 @@ func TestTransactionError(t *testing.T) {
 	}{
 		{5, 5, false, ""},
 		{5, 5, true, ""},
-		{5, 6, true, "an LVM command has not finished: transaction 5 in use, 6 in the volume group's metadata; if none runs, any lvchange of the pool completes it"},
+		{5, 6, true, "an LVM command has not finished: transaction 5 in use, 6 in the volume group's metadata; if none runs, activating the pool again completes it"},
 		{5, 6, false, "transaction 5 in use, 6 in the volume group's metadata"},
 		{6, 5, true, "transaction 6 in use, 5 in the volume group's metadata"},
 	} {
 		err := checkTransaction(dm.PoolStatus{TransactionID: c.kernel}, PoolRef{TransactionID: c.text, Messages: c.messages})
 		if c.want == "" && err != nil || c.want != "" && (err == nil || err.Error() != c.want) {
 			t.Errorf("%d, %d: %v", c.kernel, c.text, err)
+		}
+		if unfinished := strings.Contains(c.want, "not finished"); errors.Is(err, ErrBusy) != unfinished || errors.Is(err, ErrUnhealthy) != (err != nil && !unfinished) {
+			t.Errorf("%d, %d: %v is of another kind", c.kernel, c.text, err)
 		}
 	}
 }

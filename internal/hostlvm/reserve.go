@@ -81,7 +81,7 @@ func (p *Pool) snapshot(ctx context.Context, wait time.Duration, read func(conte
 	if err := ctx.Err(); err != nil {
 		return context.Cause(ctx)
 	}
-	r := &reservation{ctl: p.host.ctl, device: p.device, lock: lock}
+	r := &reservation{name: p.ref.Name, ctl: p.host.ctl, device: p.device, lock: lock}
 	if err := r.reserve(); errors.Is(err, syscall.EBUSY) {
 		return &HeldError{Name: p.ref.Name}
 	} else if err != nil {
@@ -97,6 +97,7 @@ func (p *Pool) snapshot(ctx context.Context, wait time.Duration, read func(conte
 
 // reservation is a metadata snapshot that this process took.
 type reservation struct {
+	name   string // of the pool
 	ctl    *dm.Control
 	device dm.Device
 	lock   *poolLock
@@ -162,24 +163,28 @@ func (r *reservation) release() error {
 	status, err := poolStatus(r.ctl, r.device)
 	switch {
 	case err != nil:
-		r.err = err
+		r.err = r.stillHeld(err)
 	case status.Failed:
-		r.err = errors.New("the pool failed while its metadata snapshot was held")
+		r.err = r.stillHeld(errors.New("the pool has failed"))
 	case status.HeldRoot == 0:
-		r.err = errors.New("somebody else released the metadata snapshot while it was in use")
+		r.err = errors.Join(errors.New("somebody else released the metadata snapshot while it was in use"), r.lock.erase())
 	case status.HeldRoot != r.root:
-		r.err = fmt.Errorf("somebody else released the metadata snapshot while it was in use, and took one at block %d", status.HeldRoot)
-	}
-	// The kernel has no release that names a block. Between the look and the
-	// message somebody would have to release ours and take another one.
-	if r.err == nil {
+		r.err = errors.Join(fmt.Errorf("somebody else released the metadata snapshot while it was in use, and took one at block %d", status.HeldRoot), r.lock.erase())
+	default:
+		// The kernel has no release that names a block. Between the look and
+		// the message somebody would have to release ours and take another.
 		if _, err := r.ctl.Message(r.device, 0, "release_metadata_snap"); err != nil {
-			r.err = fmt.Errorf("the metadata snapshot at block %d is still held: %w", r.root, err)
-			return r.err
+			r.err = r.stillHeld(err)
+		} else {
+			r.err = r.lock.erase()
 		}
 	}
-	r.err = errors.Join(r.err, r.lock.erase())
 	return r.err
+}
+
+// stillHeld is an error after which the record of the snapshot stays.
+func (r *reservation) stillHeld(err error) error {
+	return fmt.Errorf("the metadata snapshot at block %d is still held: %w; once the pool works, `cbt lvm release-metadata-snap %s` releases it", r.root, err, r.name)
 }
 
 // finish forgets the reservation; r.mu is held.
