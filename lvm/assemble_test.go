@@ -75,6 +75,12 @@ func TestAssemble(t *testing.T) {
 	if groups, err := Assemble([]Disk{diskOf("two", ignored.bytes())}); err != nil || len(groups) != 0 {
 		t.Error(groups, err)
 	}
+	for _, change := range [][2]string{{"status = [\"RESIZEABLE\"", "status = [\"SHARED\""}, {"seqno = 1", "seqno = 1\nlock_type = \"sanlock\""}, {"seqno = 1", "seqno = 1\nlock_type = \"none\""}} {
+		g := assemble(t, diskOf("one", onePV(strings.Replace(vgText(1, ""), change[0], change[1], 1)).bytes()))
+		if warned := len(g.Warnings) == 1 && strings.Contains(g.Warnings[0], "other hosts may write to it"); warned == strings.Contains(change[1], "none") {
+			t.Errorf("%s: %q", change[1], g.Warnings)
+		}
+	}
 	// The newest text no longer lists a disk.
 	left := assemble(t, diskOf("one", numbered(onePV(vgText(9, lvText("a", linear(0, 1, "pv0", 0)))).bytes())), diskOf("two", pv2(1, 3, onBoth)))
 	if len(left.PVs) != 1 || len(left.Warnings) != 1 || left.LV("b") != nil {

@@ -119,6 +119,9 @@ func (g *Group) decode(s *Section) error {
 	if w := unknown(g.Status, vgStatus); w != "" && f.err == nil {
 		return textError(s.item("status").Pos, w, "a status that is not known")
 	}
+	if g.LockType != "" && g.LockType != "none" || slices.Contains(g.Status, "SHARED") || slices.Contains(g.Status, "CLUSTERED") {
+		g.warn("the group is shared: other hosts may write to it")
+	}
 	pvs := f.section("physical_volumes", true)
 	lvs := f.section("logical_volumes", false)
 	if f.err != nil {

@@ -109,6 +109,7 @@ func TestHazard4And6Volumes(t *testing.T) {
 		{images + lvText("bad", strings.Replace(raid("raid1", "device_count = 2", `raids = [ "i0", "i1" ]`), "extent_count = 2", "extent_count = 3", 1)), "image i0 has fewer than"},
 		{images + lvText("bad", raid("raid5", "device_count = 2", "stripe_size = 0", `raids = [ "i0", "i1" ]`)), "stripe_size is not in"},
 		{images + lvText("bad", raid("raid6", "device_count = 2", "stripe_size = 8", `raids = [ "i0", "i1" ]`)), "not enough devices"},
+		{images + lvText("bad", raid("raid1", "device_count = 65", "raids = [ "+strings.Repeat(`"i0", `, 65)+"]")), "more than 64 devices"},
 		{images + lvText("bad", raid("raid10", "device_count = 2", "data_copies = 3", "stripe_size = 8", `raids = [ "i0", "i1" ]`)), "more copies"},
 		{images + lvText("bad", linear(0, 1, "pv0", 0), strings.Replace(raid("raid1", "device_count = 2", `raids = [ "i0", "i1" ]`), "start_extent = 0", "start_extent = 1", 1)), "not the whole volume"},
 		{images + lvText("bad", segText(0, 2, "type = \"mirror\"\nmirror_count = 2\nmirrors = [ \"i0\", 0 ]")), "mirrors does not have 2 pairs"},

@@ -139,7 +139,7 @@ func raidHealth(seg *Segment, metas []sparse.View) (lost []string, synced bool, 
 			lost[i] = "its superblock is lost"
 		case s == nil:
 			lost[i] = "its superblock was never written"
-		case i < 64 && newest.failed>>i&1 != 0:
+		case newest.failed>>i&1 != 0:
 			lost[i] = "it failed"
 		case s.events+1 < newest.events:
 			lost[i] = fmt.Sprintf("it is at event %d, the array at %d", s.events, newest.events)

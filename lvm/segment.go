@@ -93,6 +93,10 @@ func decodeSegment(s *Section) (Segment, error) {
 	return seg, f.err
 }
 
+// maxImages is how many devices a superblock's list of failed ones has, and
+// LVM's own limit.
+const maxImages = 64
+
 // reshapeFlags stand behind a raid type while it changes its form.
 var reshapeFlags = []string{"RESHAPE", "RESHAPE_DATA_OFFSET", "RESHAPE_DELTA_DISKS_PLUS", "RESHAPE_DELTA_DISKS_MINUS", "REMOVE_AFTER_RESHAPE"}
 
@@ -203,6 +207,8 @@ func (s *Segment) decodeRAID(f *fields) {
 	case f.err != nil:
 	case images != n || len(s.Metas) != 0 && int64(len(s.Metas)) != n:
 		f.fail(textError(s.pos, len(s.Images), "images, and %d superblocks, of %d devices", len(s.Metas), n))
+	case images > maxImages:
+		f.fail(textError(s.pos, n, "more than %d devices", maxImages))
 	case images < l.least:
 		f.fail(textError(s.pos, n, "not enough devices for %s", s.Type))
 	case s.DataCopies > images:
