@@ -106,9 +106,10 @@ func (r *round) outsideCat(v *volume) {
 
 func (r *round) outsidePair(old, to *volume) {
 	what := fmt.Sprintf("changed extents of %s to %s", old, to)
-	res := r.cbt(r.withPVs("diff", "--json", old.String(), to.String())...)
+	vouched := r.vouched(old, to)
+	res := r.cbt(append(r.withPVs("diff", "--json", old.String(), to.String()), vouched...)...)
 	if res.Failed() {
-		r.refused(old, to, what, res.Exit, res.Stderr)
+		r.refused(old, to, vouched != nil, what, res.Exit, res.Stderr)
 	} else {
 		r.counts["changed extents, "+old.kind]++
 		r.named(res.Stdout, old, to, what)
@@ -121,11 +122,12 @@ func (r *round) outsidePair(old, to *volume) {
 		path = filepath.Join(filepath.Dir(full), "to-"+to.name+".cbt")
 		args[4] = path
 	}
+	args = append(args, vouched...)
 	if r.chance(4) {
 		args = append(args, "--refine=off")
 	}
 	if res := r.cbt(args...); res.Failed() {
-		r.refused(old, to, what, res.Exit, res.Stderr)
+		r.refused(old, to, vouched != nil, what, res.Exit, res.Stderr)
 		return
 	}
 	r.counts["deltas, "+old.kind]++

@@ -26,14 +26,15 @@ type round struct {
 	problems    []string
 	broken      bool // the machine or the history cannot go on
 
-	group   string
-	extent  int64 // bytes
-	chunk   int64 // of the pool, bytes
-	pvs     []pv
-	volumes []*volume
-	taken   int // names given out
-	step    int
-	fulls   map[*volume]string // full deltas that were made live
+	group    string
+	extent   int64 // bytes
+	chunk    int64 // of the pool, bytes
+	mirrored bool  // the thick volume is
+	pvs      []pv
+	volumes  []*volume
+	taken    int // names given out
+	step     int
+	fulls    map[*volume]string // full deltas that were made live
 }
 
 // pv is a physical volume: a disk of the machine and a file here.
@@ -182,7 +183,8 @@ func (r *round) try(script string) testvm.Result {
 }
 
 // exec runs a script in the machine. "w LV from to count" in it copies bytes
-// from the disk of patterns, "out LV at" a volume to the scratch disk.
+// from the disk of patterns, "out LV at" a volume to the scratch disk, "carry
+// FILE" a file to its beginning.
 func (r *round) exec(script string) testvm.Result {
 	if r.broken {
 		return testvm.Result{Exit: -1}
@@ -200,6 +202,7 @@ func (r *round) exec(script string) testvm.Result {
 const scriptHead = `set -e
 w() { dd if=/dev/vdb of=$1 bs=64k skip=$2 seek=$3 count=$4 iflag=skip_bytes,count_bytes,direct oflag=seek_bytes,direct conv=notrunc 2>/tmp/dd || { cat /tmp/dd >&2; return 1; }; }
 out() { dd if=/dev/vg/$1 of=/dev/vda bs=1M seek=$2 iflag=direct oflag=direct conv=notrunc 2>/tmp/dd && echo $1 $(blockdev --getsize64 /dev/vg/$1) || echo $1 lost; }
+carry() { dd if=$1 of=/dev/vda bs=1M oflag=direct conv=notrunc 2>/dev/null && stat -c %s $1; rm -f $1; }
 `
 
 func makeDisk(path, format string, size int64) error {

@@ -28,9 +28,10 @@ type volume struct {
 	size       int64   // bytes
 	use        string
 	snapshot   bool
-	written    bool // since it was taken: no base
-	lost       bool // its store of exceptions ran over
-	sum        string
+	written    bool   // since it was taken: no base
+	lost       bool   // its store of exceptions ran over
+	sum        string // SHA-256 of what the kernel reads
+	read       bool   // its file is there
 }
 
 func (v *volume) String() string { return "lvm:vg/" + v.name }
@@ -71,6 +72,7 @@ func (r *round) build() {
 	org := r.add(&volume{name: "org", kind: thick, size: r.size(), use: writable, family: 2})
 	layout := r.layout()
 	if layout == "raid1" {
+		r.mirrored = true
 		layout = "--type raid1 -m1 --nosync"
 	}
 	r.sh(fmt.Sprintf("lvcreate -q -y %s -L %dk -n org vg", layout, org.size>>10))
@@ -122,7 +124,12 @@ func (r *round) oneStep() {
 	switch n := r.rng.IntN(100); {
 	case n < 35:
 		v := r.some(canWrite)
-		r.sh(r.writes(v, 1+r.rng.IntN(12)))
+		script := r.writes(v, 1+r.rng.IntN(12))
+		if v.of != nil {
+			r.try(script) // its store may run over
+		} else {
+			r.sh(script)
+		}
 		v.written = true
 		r.counts["writes"]++
 	case n < 50:
@@ -138,8 +145,17 @@ func (r *round) oneStep() {
 			delete(r.fulls, v)
 			r.counts["snapshots removed"]++
 		}
-	case n < 95:
+	case n < 90:
 		r.resize(r.some(canWrite))
+	case n < 93:
+		r.fileSystem(r.some(func(v *volume) bool { return canWrite(v) && v.kind == thin }))
+	case n < 95:
+		r.merge()
+	case n < 97:
+		r.rename(r.some(func(v *volume) bool { return v.snapshot && !v.lost }))
+	case n < 98:
+		r.sh(pick(r.rng, "lvextend -q -L +16m vg/pool", "lvextend -q --poolmetadatasize +4m vg/pool"))
+		r.counts["pools extended"]++
 	default:
 		r.sh("vgchange -q -an vg\nvgchange -q -ay vg")
 		for _, v := range r.volumes {
@@ -225,27 +241,4 @@ func permission(use string) string {
 		return "-prw"
 	}
 	return "-pr"
-}
-
-func (r *round) resize(v *volume) {
-	size := r.size()
-	if size == v.size || v.snapshot && v.kind == thick {
-		return
-	}
-	verb := "lvextend -q"
-	if size < v.size {
-		verb = "lvreduce -q -f -y"
-	}
-	script := fmt.Sprintf("%s -L %dk vg/%s", verb, size>>10, v.name)
-	if v.kind == thick {
-		for _, o := range r.volumes {
-			if o.of == v {
-				return // its snapshots would have to be inactive
-			}
-		}
-	}
-	r.sh(script)
-	_, _ = fmt.Sscan(r.sh("blockdev --getsize64 "+v.dev()), &v.size)
-	v.written = true
-	r.counts["resizes"]++
 }

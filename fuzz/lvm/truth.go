@@ -26,10 +26,8 @@ func (r *round) readAll() {
 	r.read(active)
 	// A snapshot that is inactive is what its origin was.
 	for _, v := range r.volumes {
-		if v.use == inactive {
-			if _, err := os.Stat(r.truth(v)); err != nil {
-				r.readInactive(v)
-			}
+		if v.use == inactive && !v.read {
+			r.readInactive(v)
 		}
 	}
 }
@@ -101,11 +99,11 @@ func (r *round) keep(v *volume, content io.Reader) {
 	}
 	sum := sumOf(b)
 	old := v.sum
-	v.sum = sum
 	r.logf("  %s %s", v.name, sum[:16])
-	if _, err := os.Stat(r.truth(v)); err == nil && old == sum {
+	if v.read && old == sum {
 		return
 	}
+	v.sum, v.read = sum, true
 	if old != "" && old != sum && (v.frozen() || v.kind == external) {
 		r.fault("the kernel changed %s from %s to %s", v.name, old[:16], sum[:16])
 	}
