@@ -159,7 +159,7 @@ func TestUnrelated(t *testing.T) {
 }
 
 // incomparable would panic with ==.
-type incomparable struct{ f func() }
+type incomparable struct{ _ func() }
 
 func (incomparable) ReadAt([]byte, int64) (int, error) { return 0, io.EOF }
 func (incomparable) Size() int64                       { return 1 }

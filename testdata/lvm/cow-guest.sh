@@ -1,7 +1,14 @@
-# Runs in the machine that cow-make.sh boots: takes thick snapshots, writes to them and their origins, and leaves
+# Runs in the machine that cow-make boots: takes thick snapshots, writes to them and their origins, and leaves
 # stores, origins and their hashes in a tar archive on /dev/vdb.
+set -e
 mkdir /tmp/out
 cd /tmp/out
+{
+	echo "Made with Linux $(uname -r) and $(lvm version | sed -n 's/ *LVM version: */LVM /p')."
+	echo
+	echo "| snapshot | origin | bytes | SHA-256 of the snapshot | SHA-256 of the origin | status |"
+	echo "|---|---|---|---|---|---|"
+} >table
 lvm pvcreate -q -y /dev/vda >/dev/null
 lvm vgcreate -q -s 64k vg0 /dev/vda >/dev/null
 
