@@ -42,7 +42,7 @@ func (a *app) infoGroups(ctx context.Context, o *opener, name string) error {
 // allGroups are the groups that a name means.
 func (o *opener) allGroups(ctx context.Context, name string) ([]*lvm.Group, error) {
 	if len(o.PVs) == 0 {
-		h, err := o.openHost()
+		h, err := o.openHost(ctx)
 		if err != nil {
 			return nil, err
 		}

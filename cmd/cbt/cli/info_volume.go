@@ -113,7 +113,7 @@ func (a *app) infoLV(ctx context.Context, o *opener, ref string, r volumeRef, op
 // findLV finds what the text says of a volume.
 func (o *opener) findLV(ctx context.Context, r volumeRef) (*lvm.LV, error) {
 	if len(o.PVs) == 0 {
-		h, err := o.openHost()
+		h, err := o.openHost(ctx)
 		if err != nil {
 			return nil, err
 		}

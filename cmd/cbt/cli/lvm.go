@@ -60,7 +60,7 @@ func (a *app) releaseMetadataSnap(ctx context.Context, pool string) error {
 		return err
 	}
 	defer a.closeOpener(o)
-	h, err := o.openHost()
+	h, err := o.openHost(ctx)
 	if err != nil {
 		return err
 	}

@@ -39,7 +39,7 @@ qemu-img map --output=json. No guest data are read.`,
 		},
 	}
 	flags := c.Flags()
-	opt.source.addReadFlags(flags)
+	opt.source.addFlags(flags)
 	opt.ref.addFlags(flags, "", "REF")
 	opt.chain.addFlags(flags)
 	flags.Var(&opt.offset, "offset", "start at this byte (64K, 1G, ...)")

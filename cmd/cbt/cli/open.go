@@ -28,14 +28,9 @@ type openerOptions struct {
 	volumeOptions
 }
 
-// addFlags registers all of them, for commands that tell or use points.
+// addFlags registers all of them, for commands that read images.
 func (o *openerOptions) addFlags(fs *pflag.FlagSet) {
-	o.addReadFlags(fs)
-	fs.BoolVar(&o.Frozen, "frozen", false, "nobody writes to the active states named here: give them a point")
-}
-
-// addReadFlags registers those that it takes to read an image.
-func (o *openerOptions) addReadFlags(fs *pflag.FlagSet) {
+	fs.BoolVar(&o.Frozen, "frozen", false, "nobody writes to the active states and volumes named here: read them, and give them a point")
 	o.addFormatFlag(fs)
 	fs.StringArrayVar(&o.Allow, "allow", nil, "also open backing and data files in or below `DIR` (repeatable; CBT_ALLOW has a list)")
 	fs.StringVar(&o.BackingFormat, "backing-format", "", "`FORMAT` of backing files whose image names none: qcow2 or raw")

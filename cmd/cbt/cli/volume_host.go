@@ -29,11 +29,11 @@ type liveVolume struct {
 }
 
 // openHost opens the host's LVM, once.
-func (o *opener) openHost() (*host, error) {
+func (o *opener) openHost(ctx context.Context) (*host, error) {
 	if o.host != nil {
 		return o.host, nil
 	}
-	h, err := hostlvm.Open(hostlvm.Options{LockDir: o.lockDir})
+	h, err := hostlvm.Open(hostlvm.Options{Context: ctx, LockDir: o.lockDir})
 	if err != nil {
 		return nil, fmt.Errorf("this host's volumes: %w (--pv reads volumes without it)", err)
 	}
@@ -90,7 +90,7 @@ func (o *opener) releasePools() error {
 
 // openHostVolume opens a volume of this host.
 func (o *opener) openHostVolume(ctx context.Context, ref string, r volumeRef, opt refOptions) (*source, error) {
-	h, err := o.openHost()
+	h, err := o.openHost(ctx)
 	if err != nil {
 		return nil, err
 	}
