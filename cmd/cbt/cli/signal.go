@@ -15,11 +15,12 @@ const signalGrace = 5 * time.Second
 
 // WithSignals returns a context that the first SIGINT, SIGTERM, SIGHUP or
 // SIGPIPE cancels, so that commands remove what they left unfinished; Run
-// then returns 128+N. A second signal, or five seconds, end the process at once. A SIGHUP that
-// was ignored from the start (nohup) stays ignored. Call stop when done.
+// then returns 128+N. A second signal, or five seconds, end the process at once,
+// but for metadata snapshots of thin pools, which are released before. A SIGHUP
+// that was ignored from the start (nohup) stays ignored. Call stop when done.
 func WithSignals(parent context.Context) (ctx context.Context, stop func()) {
 	ctx, cancel := context.WithCancelCause(parent)
-	caught := make(chan os.Signal, 1)
+	caught := make(chan os.Signal, 8)
 	for _, s := range []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE} {
 		if !signal.Ignored(s) {
 			signal.Notify(caught, s)
@@ -30,24 +31,40 @@ func WithSignals(parent context.Context) (ctx context.Context, stop func()) {
 		select {
 		case s := <-caught:
 			cancel(&signalError{s})
-			// SIGPIPE stays caught: a later write to the closed pipe must
-			// not end the process before it has cleaned up.
-			signal.Reset(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
-			// Walking the tables of a hostile image, or a system call on a
-			// dead disk, may not look at ctx for hours. Ending here is safe:
-			// new files have no name yet, targets are marked incomplete.
-			select {
-			case <-time.After(signalGrace):
-				// A metadata snapshot that stays held grows until its pool is full.
-				hostlvm.ReleaseAll(signalGrace)
-				os.Exit(exitSignal + int(s.(syscall.Signal)))
-			case <-done:
-			}
+			awaitEnd(caught, done)
+			// A held snapshot keeps all that its pool frees until that is full.
+			hostlvm.ReleaseAll(releaseGrace)
+			os.Exit(exitSignal + int(s.(syscall.Signal)))
 		case <-done:
 		}
 	}()
 	return ctx, func() {
 		close(done)
 		cancel(nil)
+	}
+}
+
+// releaseGrace is how long releasing a metadata snapshot may take.
+const releaseGrace = 2 * time.Second
+
+// awaitEnd returns if the process has to be ended: walking the tables of a
+// hostile image, or a system call on a dead disk, may not look at ctx for hours.
+// Ending there is safe: new files have no name yet, targets are marked
+// incomplete. If the command ends by itself first, it does not return.
+//
+// Further writes to a closed pipe are no further signals.
+func awaitEnd(caught <-chan os.Signal, done <-chan struct{}) {
+	grace := time.After(signalGrace)
+	for {
+		select {
+		case s := <-caught:
+			if s != syscall.SIGPIPE {
+				return
+			}
+		case <-grace:
+			return
+		case <-done:
+			select {} // the process is about to end
+		}
 	}
 }

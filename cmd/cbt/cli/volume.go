@@ -37,12 +37,12 @@ func (o *opener) openVolume(ctx context.Context, ref string, r volumeRef, opt re
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", ref, volumeError(err))
 	}
-	return o.volumeSource(ref, &volume{Volume: v, pvs: pvs}, opt)
+	return o.volumeSource(ctx, ref, &volume{Volume: v, pvs: pvs}, opt)
 }
 
 // volumeSource makes a source of an open volume. What it holds is a guest's
 // disk: that it looks like an image is no reason to take it for one.
-func (o *opener) volumeSource(ref string, v *volume, opt refOptions) (*source, error) {
+func (o *opener) volumeSource(ctx context.Context, ref string, v *volume, opt refOptions) (*source, error) {
 	if err := o.refuseContent(ref, v.Volume, opt); err != nil {
 		return nil, err
 	}
@@ -56,9 +56,9 @@ func (o *opener) volumeSource(ref string, v *volume, opt refOptions) (*source, e
 	s.Instant = v.instant()
 	s.recheck = func() error {
 		if v.live != nil {
-			return v.live.recheck(ref, v)
+			return v.live.recheck(ctx, ref, v)
 		}
-		if err := v.Recheck(context.Background()); err != nil {
+		if err := v.Recheck(ctx); err != nil {
 			return fmt.Errorf("%s: %w", ref, err)
 		}
 		return v.pvs.recheck()

@@ -22,6 +22,7 @@ type host struct {
 
 // liveVolume is what a volume of this host needs besides its metadata.
 type liveVolume struct {
+	host     *host
 	writable bool // in use, and may be written to
 	pool     *livePool
 	thick    *hostlvm.ThickSnapshot
@@ -98,7 +99,7 @@ func (o *opener) openHostVolume(ctx context.Context, ref string, r volumeRef, op
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", ref, err)
 	}
-	live := &liveVolume{}
+	live := &liveVolume{host: h}
 	if err := o.judge(h, ref, lv, live); err != nil {
 		return nil, err
 	}
@@ -124,7 +125,7 @@ func (o *opener) openHostVolume(ctx context.Context, ref string, r volumeRef, op
 	if live.prints, err = fingerprints(v); err != nil {
 		return nil, fmt.Errorf("%s: %w", ref, err)
 	}
-	return o.volumeSource(ref, &volume{Volume: v, live: live}, opt)
+	return o.volumeSource(ctx, ref, &volume{Volume: v, live: live}, opt)
 }
 
 // find finds a volume in the text of its group.
@@ -208,14 +209,20 @@ func hostError(ref string, err error) error {
 
 // recheck says whether somebody changed a volume of this host since it was
 // opened.
-func (l *liveVolume) recheck(ref string, v *volume) error {
+func (l *liveVolume) recheck(ctx context.Context, ref string, v *volume) error {
+	// Fingerprints do not see writes to chunks that the volume has for itself.
+	if !l.writable {
+		if err := l.host.Frozen(v.LV().Group().ID, v.LV().ID); err != nil {
+			return fmt.Errorf("%s: became writable while it was read: %w", ref, err)
+		}
+	}
 	if l.thick != nil {
 		if err := l.thick.Recheck(); err != nil {
 			return fmt.Errorf("%s: %w", ref, err)
 		}
 	}
 	if l.pool == nil {
-		if err := v.Recheck(context.Background()); err != nil {
+		if err := v.Recheck(ctx); err != nil {
 			return fmt.Errorf("%s: %w", ref, err)
 		}
 		return nil

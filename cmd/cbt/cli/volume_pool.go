@@ -22,7 +22,6 @@ import (
 // are what they were is looked at in another one at the end.
 type livePool struct {
 	*hostlvm.Pool
-	id   string // UUID
 	wait time.Duration
 	ctx  context.Context
 
@@ -31,69 +30,80 @@ type livePool struct {
 }
 
 // openHostPool opens the pool that volumes of g are in, if it is in use, and
-// takes its metadata snapshot. A pool that is not is read from the disks: then
-// it returns nil, and g.
+// takes its metadata snapshot. It returns the group to open them from. A pool
+// that is not in use is read from the disks: then it returns nil, and g.
 func (o *opener) openHostPool(ctx context.Context, ref string, h *host, g *lvm.Group, name string) (*livePool, *lvm.Group, error) {
-	const tries = 3
+	const tries = 4
 	for try := 1; ; try++ {
-		p, err := h.openPool(g, name)
+		p, through, err := o.tryHostPool(ctx, h, g, name)
 		var early *hostlvm.TransactionError
 		switch {
 		case errors.Is(err, hostlvm.ErrInactive):
 			return nil, g, nil
 		case errors.As(err, &early) && try < tries:
-			// The text may have been read while LVM was at work.
-			delete(h.groups, g.ID)
-			if err := sleep(ctx, 200*time.Millisecond); err != nil {
+			// The text was read while LVM was at work, or before.
+			if err := sleep(ctx, time.Duration(try)*200*time.Millisecond); err != nil {
 				return nil, nil, err
 			}
+			delete(h.groups, g.ID)
 			if g, err = h.group(ctx, g.ID, "", o.warn); err != nil {
 				return nil, nil, err
 			}
-			continue
 		case err != nil:
 			return nil, nil, hostError(ref, err)
+		default:
+			return p, through, nil
 		}
-		for _, w := range p.Warnings {
-			o.warn("%s: %s", p.Name(), w)
-		}
-		p.Warnings = nil
-		p.ctx, p.wait = ctx, o.Wait.d
-		if err := p.begin(); err != nil {
-			return nil, nil, hostError(ref, err)
-		}
-		through, err := h.group(ctx, g.ID, p.id, o.warn)
-		return p, through, err
 	}
 }
 
-// openPool opens a pool, once.
-func (h *host) openPool(g *lvm.Group, name string) (*livePool, error) {
+// tryHostPool reads the text first: taking the snapshot compares it with the
+// transaction that is held.
+func (o *opener) tryHostPool(ctx context.Context, h *host, g *lvm.Group, name string) (*livePool, *lvm.Group, error) {
 	lv := g.LV(name)
 	if lv == nil {
-		return nil, fmt.Errorf("volume group %s has no logical volume %s", printable(g.Name), printable(name))
+		return nil, nil, fmt.Errorf("volume group %s has no logical volume %s", printable(g.Name), printable(name))
 	}
 	ref, err := hostlvm.RefOf(lv)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	if p := h.pools[ref.Pool]; p != nil {
-		return p, nil
+	if p := h.pools[ref.Pool]; p != nil && p.held() {
+		return p, h.groups[g.ID+ref.Pool], nil
+	}
+	delete(h.groups, g.ID+ref.Pool)
+	through, err := h.group(ctx, g.ID, ref.Pool, o.warn)
+	if err != nil {
+		return nil, nil, err
+	}
+	if lv = through.LV(name); lv == nil {
+		return nil, nil, fmt.Errorf("volume group %s has no logical volume %s any more", printable(g.Name), printable(name))
+	}
+	if ref, err = hostlvm.RefOf(lv); err != nil {
+		return nil, nil, err
 	}
 	pool, err := h.OpenPool(ref)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	p := &livePool{Pool: pool, id: ref.Pool}
+	p := &livePool{Pool: pool, ctx: ctx, wait: o.Wait.d}
+	if err := p.begin(); err != nil {
+		return nil, nil, err
+	}
+	if h.pools[ref.Pool] == nil {
+		for _, w := range p.Warnings {
+			o.warn("%s: %s", p.Name(), w)
+		}
+	}
 	h.pools[ref.Pool] = p
-	return p, nil
+	return p, through, nil
 }
 
-// begin takes the metadata snapshot, unless it is held already.
+// held says that the metadata snapshot is there.
+func (p *livePool) held() bool { return p.ended != nil }
+
+// begin takes the metadata snapshot.
 func (p *livePool) begin() error {
-	if p.ended != nil {
-		return nil
-	}
 	ready := make(chan struct{})
 	done, ended := make(chan struct{}), make(chan error, 1)
 	go func() {
