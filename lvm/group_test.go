@@ -135,13 +135,19 @@ func TestHazard4And6Volumes(t *testing.T) {
 			t.Errorf("%s: good holds %d", c.want, b[0])
 		}
 	}
+	// Two inside one, not only the first of them.
+	g := groupOf(t, lvText("outer", linear(0, 12, "pv0", 0))+lvText("in1", linear(0, 1, "pv0", 2))+lvText("in2", linear(0, 1, "pv0", 6))+lvText("behind", linear(0, 1, "pv0", 12)))
+	for _, name := range []string{"outer", "in1", "in2"} {
+		wantOpenFault(t, g, name, "uses extents of pv0 that ")
+	}
+	mustOpen(t, g, "behind")
 	// Deep, but not in a circle.
 	var deep strings.Builder
 	deep.WriteString(lvText("l0", linear(0, 1, "pv0", 3)))
 	for i := 1; i < 60; i++ {
 		deep.WriteString(lvText(fmt.Sprint("l", i), linear(0, 1, fmt.Sprint("l", i-1), 0)))
 	}
-	g := groupOf(t, deep.String())
+	g = groupOf(t, deep.String())
 	wantOpenFault(t, g, "l59", "nested more than 32 deep")
 	if b := mustRead(t, mustOpen(t, g, "l25")); b[0] != 4 {
 		t.Errorf("l25 holds %d", b[0])

@@ -61,7 +61,7 @@ func TestHazard7PoolAgainstText(t *testing.T) {
 		want    string
 		refused bool
 	}{
-		{"a transaction ahead", inPool(now, id(pool.TransactionID+1)), "snap1", "its metadata are at transaction " + itoa(pool.TransactionID) + ", the group's text at " + itoa(pool.TransactionID+1), true},
+		{"a transaction ahead", inPool(now, id(pool.TransactionID+1)), "snap1", "mixed/pool: not read: its metadata are at transaction " + itoa(pool.TransactionID) + ", the group's text at " + itoa(pool.TransactionID+1), true},
 		{"a transaction behind", inPool(now, id(pool.TransactionID-1)), "snap1", "the group's text at " + itoa(pool.TransactionID-1), true},
 		{"two ahead with messages", inPool(now, id(pool.TransactionID+2)+"\nmessage1 {\ncreate = \"x\"\n}\n"), "snap1", "its metadata are at transaction", true},
 		{"one ahead with messages", inPool(now, id(pool.TransactionID+1)+"\nmessage1 {\ncreate = \"x\"\n}\n"), "snap1", "an operation on the pool was not finished", true},
