@@ -2,8 +2,8 @@ package thin
 
 import (
 	"fmt"
-	"runtime"
 	"sync"
+	"sync/atomic"
 )
 
 const (
@@ -24,10 +24,12 @@ type ahead struct {
 	active sync.WaitGroup
 }
 
-// loading is the reading of a chunk of blocks.
+// loading is the reading of a chunk of blocks, which is done by whoever claims
+// it first.
 type loading struct {
-	done chan struct{} // closed when it is over
-	errs [chunk]error
+	claimed atomic.Bool
+	done    chan struct{} // closed when it is over
+	errs    [chunk]error
 }
 
 func (a *ahead) wait() { a.active.Wait() }
@@ -50,9 +52,9 @@ func (a *ahead) next(w *walk) (node, error) {
 		at = 0
 	}
 	l := &a.chunks[at/chunk]
-	if l.done != nil {
-		<-l.done
-	}
+	// Waiting for a reader to be given a processor would cost more than to read.
+	a.claim(w, at/chunk)
+	<-l.done
 	return a.buf[at*BlockSize:][:BlockSize], l.errs[at%chunk]
 }
 
@@ -78,38 +80,28 @@ func (a *ahead) start(w *walk) {
 	}
 	w.m.read.Add(int64(len(a.blocks)))
 	chunks := (len(a.blocks) + chunk - 1) / chunk
-	if cap(a.chunks) < chunks {
-		a.chunks = make([]loading, chunks)
+	if len(a.chunks) < chunks {
+		a.chunks = make([]loading, maxAhead/chunk)
 	}
-	a.chunks = a.chunks[:chunks]
-	if chunks == 1 && contiguous(a.blocks) {
-		a.chunks[0].done = nil
-		a.load(w, 0)
-		return
-	}
-	jobs := make(chan int, chunks)
-	for c := range a.chunks {
+	for c := range chunks {
+		a.chunks[c].claimed.Store(false)
 		a.chunks[c].done = make(chan struct{})
-		jobs <- c
 	}
-	close(jobs)
-	for range min(chunks, maxReaders, max(2, runtime.GOMAXPROCS(0))) {
+	for range min(chunks-1, maxReaders) {
 		a.active.Go(func() {
-			for c := range jobs {
-				a.load(w, c)
-				close(a.chunks[c].done)
+			for c := 1; c < chunks; c++ {
+				a.claim(w, c)
 			}
 		})
 	}
 }
 
-func contiguous(blocks []uint64) bool {
-	for i, b := range blocks {
-		if b != blocks[0]+uint64(i) {
-			return false
-		}
+// claim loads a chunk unless that was begun.
+func (a *ahead) claim(w *walk, c int) {
+	if l := &a.chunks[c]; l.claimed.CompareAndSwap(false, true) {
+		defer close(l.done)
+		a.load(w, c)
 	}
-	return true
 }
 
 // load reads and verifies one chunk, contiguous blocks at once.
@@ -129,11 +121,11 @@ func (a *ahead) load(w *walk, c int) {
 		for i+n < len(blocks) && blocks[i+n] == blocks[i]+uint64(n) {
 			n++
 		}
-		failed := w.m.dev.read(buf[i*BlockSize:(i+n)*BlockSize], blocks[i], w.t.name+" node")
+		failed := w.m.dev.read(buf[i*BlockSize:(i+n)*BlockSize], blocks[i], w.t.node)
 		for j := i; j < i+n; j++ {
 			b, err := buf[j*BlockSize:(j+1)*BlockSize], failed
 			if failed != nil && n > 1 { // which of the run it was
-				err = w.m.dev.read(b, blocks[j], w.t.name+" node")
+				err = w.m.dev.read(b, blocks[j], w.t.node)
 			}
 			if err == nil {
 				err = w.m.verify(b, blocks[j], w.kind, w.t)

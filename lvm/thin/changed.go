@@ -154,43 +154,71 @@ func (d *diff) step() (ended bool, err error) {
 // leaves compares two leaves up to the end of one of them.
 func (d *diff) leaves(o, n *frame) bool {
 	oldLen, newLen := o.node.len(), n.node.len()
-	oldKeys, newKeys := o.node[nodeHeaderSize:], n.node[nodeHeaderSize:]
-	oldValues, newValues := o.node.values(), n.node.values()
 	hi := d.new.hi
-	i, j := o.i, n.i
-	ok := true
-	for ok && i < oldLen && j < newLen {
-		k, l := le.Uint64(oldKeys[8*i:]), le.Uint64(newKeys[8*j:])
-		if min(k, l) > hi {
-			break
-		}
+	for o.i < oldLen && n.i < newLen {
+		k, l := o.key(), n.key()
 		switch {
+		case min(k, l) > hi:
+			return true
 		case k < l:
-			ok = d.add(k, false)
-			i++
-		case k > l:
-			ok = d.add(l, true)
-			j++
-		default:
-			if (le.Uint64(oldValues[8*i:])^le.Uint64(newValues[8*j:]))>>timeBits != 0 {
-				ok = d.add(k, true)
-			} else if d.origins {
-				ok = d.gap(k)
-				d.pos = k + 1
+			if !d.add(k, k+1, false) {
+				return false
 			}
-			i++
-			j++
+			o.i++
+		case k > l:
+			if !d.add(l, l+1, true) {
+				return false
+			}
+			n.i++
+		default:
+			// As many keys as both have one after another, mostly all.
+			run := int(min(uint64(oldLen-o.i), uint64(newLen-n.i), hi-k+1))
+			if run > 1 && !(o.node.dense(o.i, o.i+run) && n.node.dense(n.i, n.i+run)) {
+				run = 1
+			}
+			if !d.values(k, o.node.values()[8*o.i:][:8*run], n.node.values()[8*n.i:][:8*run]) {
+				return false
+			}
+			o.i += run
+			n.i += run
 		}
 	}
-	o.i, n.i = i, j
-	return ok
+	return true
+}
+
+// values compares the mappings of the same blocks from key on.
+func (d *diff) values(key uint64, old, new []byte) bool {
+	for len(old) > 0 {
+		left := len(old)
+		for len(old) >= 8 && len(new) >= 8 && (le.Uint64(old)^le.Uint64(new))>>timeBits == 0 {
+			old, new = old[8:], new[8:]
+		}
+		if same := uint64(left-len(old)) / 8; same > 0 && d.origins {
+			if !d.gap(key) {
+				return false
+			}
+			d.pos = key + same
+		}
+		key += uint64(left-len(old)) / 8
+		left = len(old)
+		for len(old) >= 8 && len(new) >= 8 && (le.Uint64(old)^le.Uint64(new))>>timeBits != 0 {
+			old, new = old[8:], new[8:]
+		}
+		if other := uint64(left-len(old)) / 8; other > 0 {
+			if !d.add(key, key+other, true) {
+				return false
+			}
+			key += other
+		}
+	}
+	return true
 }
 
 // oneSided handles the entries of a leaf below limit, which the other side has
 // not. mapped says that it is new's.
 func (d *diff) oneSided(f *frame, limit uint64, mapped bool) bool {
 	for f.i < f.node.len() && f.key() <= d.new.hi && f.key() < limit {
-		if !d.add(f.key(), mapped) {
+		if !d.add(f.key(), f.key()+1, mapped) {
 			return false
 		}
 		f.i++
@@ -198,17 +226,17 @@ func (d *diff) oneSided(f *frame, limit uint64, mapped bool) bool {
 	return true
 }
 
-// add says that a block is changed.
-func (d *diff) add(key uint64, mapped bool) bool {
-	if d.run.hi == key && d.run.mapped == mapped && d.run.lo < key && !d.origins {
-		d.run.hi++
+// add says that blocks [lo, hi) are changed.
+func (d *diff) add(lo, hi uint64, mapped bool) bool {
+	if d.run.hi == lo && d.run.mapped == mapped && d.run.lo < lo && !d.origins {
+		d.run.hi = hi
 		return true
 	}
-	if !d.gap(key) || !d.flush() {
+	if !d.gap(lo) || !d.flush() {
 		return false
 	}
-	d.run = blockRun{key, key + 1, mapped}
-	d.pos = key + 1
+	d.run = blockRun{lo, hi, mapped}
+	d.pos = hi
 	return true
 }
 

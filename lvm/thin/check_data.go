@@ -36,7 +36,7 @@ func (s *spread) add(block uint64) {
 func (c *checker) eachLeaf(do func(n node)) error {
 	const most = 64
 	buf := make([]byte, most*BlockSize)
-	leaves := c.blocks.leaves
+	leaves, t := c.blocks.leaves, newTree("thin mapping tree", 8)
 	for b := uint64(0); b < c.m.dev.blocks; {
 		if leaves[b/64]>>(b%64) == 0 {
 			b = (b/64 + 1) * 64
@@ -50,12 +50,12 @@ func (c *checker) eachLeaf(do func(n node)) error {
 		if err := context.Cause(c.ctx); err != nil {
 			return err
 		}
-		if err := c.m.dev.read(buf[:n*BlockSize], b, "thin mapping tree"); err != nil {
+		if err := c.m.dev.read(buf[:n*BlockSize], b, t.name); err != nil {
 			return err
 		}
 		for i := range n {
 			leaf := buf[i*BlockSize:][:BlockSize]
-			if err := verifyNode(leaf, b+i, &tree{name: "thin mapping tree", valueSize: 8}); err != nil {
+			if err := verifyNode(leaf, b+i, t); err != nil {
 				return errors.Join(ErrChanged, err)
 			}
 			do(leaf)

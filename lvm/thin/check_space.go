@@ -9,10 +9,10 @@ const (
 )
 
 var (
-	metadataCountTree = &tree{name: "thin metadata space map counts", valueSize: 4}
-	dataCountTree     = &tree{name: "thin data space map counts", valueSize: 4}
-	metadataIndex     = &tree{name: "thin metadata space map"}
-	dataIndex         = &tree{name: "thin data space map", valueSize: indexEntrySize}
+	metadataCountTree = newTree("thin metadata space map counts", 4)
+	dataCountTree     = newTree("thin data space map counts", 4)
+	metadataIndex     = newTree("thin metadata space map", 0)
+	dataIndex         = newTree("thin data space map", indexEntrySize)
 )
 
 // spaceMaps checks the structures of the space maps and counts the blocks they

@@ -12,14 +12,25 @@ func (m mapping) time() uint32  { return uint32(m) & maxTime }
 
 // verifyMappings checks the values of a leaf of a mapping tree.
 func verifyMappings(n node, block uint64, t *tree, dataBlocks uint64, time uint32) error {
-	values := n.values()
+	var largest mapping
+	var latest uint32
+	for rest := n.values()[:8*n.len()]; len(rest) >= 8; rest = rest[8:] {
+		m := mapping(le.Uint64(rest))
+		largest, latest = max(largest, m), max(latest, m.time())
+	}
+	if n.len() == 0 || largest.block() < dataBlocks && latest <= time {
+		return nil
+	}
 	for i := range n.len() {
-		m := mapping(le.Uint64(values[8*i:]))
+		m := mapping(n.u64(i))
+		fault := func(format string, args ...any) error {
+			return formatError(t.node, block, fmt.Sprintf("value of key %#x", n.key(i)), uint64(m), fmt.Sprintf(format, args...))
+		}
 		if m.block() >= dataBlocks {
-			return formatError(t.name+" node", block, fmt.Sprintf("value of key %#x", n.key(i)), uint64(m), fmt.Sprintf("data block %d is not among the pool's %d", m.block(), dataBlocks))
+			return fault("data block %d is not among the pool's %d", m.block(), dataBlocks)
 		}
 		if m.time() > time {
-			return formatError(t.name+" node", block, fmt.Sprintf("value of key %#x", n.key(i)), uint64(m), fmt.Sprintf("mapped at time %d, and the pool's time is %d", m.time(), time))
+			return fault("mapped at time %d, and the pool's time is %d", m.time(), time)
 		}
 	}
 	return nil

@@ -154,15 +154,11 @@ func (m *Metadata) Recheck() error {
 func (k leafKind) tree(id uint32) *tree {
 	switch k {
 	case roots:
-		return &tree{name: "thin device tree", valueSize: 8}
+		return newTree("thin device tree", 8)
 	case details:
-		return &tree{name: "thin details tree", valueSize: detailsSize}
-	case bitmaps:
-		return &tree{name: "thin data space map", valueSize: indexEntrySize}
-	case refCounts:
-		return &tree{name: "thin reference count tree", valueSize: 4}
+		return newTree("thin details tree", detailsSize)
 	}
-	return &tree{name: fmt.Sprintf("thin mapping tree of device %d", id), valueSize: 8}
+	return newTree(fmt.Sprintf("thin mapping tree of device %d", id), 8)
 }
 
 // verify checks a block read as a node of a tree of this kind.
@@ -182,7 +178,7 @@ func (m *Metadata) node(block uint64, k leafKind, t *tree) (node, error) {
 	return m.nodes.Get(nodeKey{block, k}, BlockSize, func() (node, error) {
 		b := make([]byte, BlockSize)
 		m.read.Add(1)
-		if err := m.dev.read(b, block, t.name+" node"); err != nil {
+		if err := m.dev.read(b, block, t.node); err != nil {
 			return nil, err
 		}
 		return b, m.verify(b, block, k, t)
@@ -216,5 +212,5 @@ func (m *Metadata) lookup(root uint64, k leafKind, t *tree, key uint64) (node, i
 }
 
 func tooHigh(t *tree, block uint64) error {
-	return formatError(t.name+" node", block, "", nil, fmt.Sprintf("the tree is higher than %d levels", maxHeight))
+	return formatError(t.node, block, "", nil, fmt.Sprintf("the tree is higher than %d levels", maxHeight))
 }

@@ -97,7 +97,7 @@ func (v *View) MappedEnd() (int64, error) {
 		case n.leaf() && last < 0:
 			return 0, nil
 		case n.leaf() && n.key(last) >= math.MaxInt64/uint64(v.blockSize()):
-			return 0, formatError(v.t.name+" node", block, fmt.Sprintf("key %d", last), n.key(last), "the block ends past 2^63-1 bytes")
+			return 0, formatError(v.t.node, block, fmt.Sprintf("key %d", last), n.key(last), "the block ends past 2^63-1 bytes")
 		case n.leaf():
 			return int64(n.key(last)+1) * v.blockSize(), nil
 		case depth == maxHeight:

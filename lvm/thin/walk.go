@@ -144,7 +144,7 @@ func (w *walk) load(block uint64, p place) (node, error) {
 func (w *walk) checkHeight(n node, block uint64, p place) error {
 	for _, f := range w.frames[:w.depth] {
 		if f.block == block {
-			return formatError(w.t.name+" node", block, "", nil, "the node hangs below itself")
+			return formatError(w.t.node, block, "", nil, "the node hangs below itself")
 		}
 	}
 	if n.leaf() {
@@ -152,10 +152,10 @@ func (w *walk) checkHeight(n node, block uint64, p place) error {
 			w.height = p.depth + 1
 		}
 		if w.height != p.depth+1 {
-			return formatError(w.t.name+" node", block, "flags", uint32(leafNode), "a leaf, and others are deeper")
+			return formatError(w.t.node, block, "flags", uint32(leafNode), "a leaf, and others are deeper")
 		}
 	} else if w.height == p.depth+1 {
-		return formatError(w.t.name+" node", block, "flags", uint32(internalNode), "an internal node as deep as other leaves")
+		return formatError(w.t.node, block, "flags", uint32(internalNode), "an internal node as deep as other leaves")
 	}
 	return nil
 }
