@@ -258,3 +258,17 @@ func (h holey) Extents(off, n int64) sparse.Seq {
 	}
 	return sparse.Coalesce(sparse.Clip(sparse.Of(slices.Clip(all)...), off, n))
 }
+
+// A hole that ends inside a row, and data that do.
+func TestHolesInRows(t *testing.T) {
+	b := onePV(vgText(1, lvText("t", segText(0, 2, "type = \"striped\"\nstripe_count = 2\nstripe_size = 32\nstripes = [ \"pv0\", 2, \"pv0\", 3 ]")))).bytes()
+	for _, at := range []int{2<<16 + 5<<12, 3<<16 + 15<<12} { // in row 1 of four, and the end of the last
+		b[1<<20+at] = 1
+	}
+	v := mustOpen(t, assemble(t, Disk{Name: "pv", R: holey{b}, Size: int64(len(b))}), "t")
+	got, err := sparse.Collect(v.Extents(0, v.Size()))
+	if want := "[[0,32768) hole [32768,65536) data [65536,98304) hole [98304,131072) data]"; err != nil || fmt.Sprint(got) != want {
+		t.Errorf("%v, %v, want %s", got, err, want)
+	}
+	checkView(t, v)
+}

@@ -17,7 +17,7 @@ func TestFailed(t *testing.T) {
 		g := assemble(t, set...)
 		for _, c := range contents(t, "failed") {
 			if c.lv != "r5" {
-				checkContent(t, g, c)
+				checkContent(t, g, c, false)
 				continue
 			}
 			v, err := g.Open(c.lv, OpenOptions{})
