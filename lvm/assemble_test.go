@@ -183,6 +183,9 @@ func TestRecheck(t *testing.T) {
 		{"grown", func([]byte) []byte {
 			return pv2(0, 4, strings.Replace(onBoth, lvText("a", linear(0, 1, "pv0", 0)), lvText("a", linear(0, 2, "pv0", 0)), 1))
 		}, "vg/a"},
+		{"another place of extents", func([]byte) []byte {
+			return numbered(onePV(strings.Replace(text(4, ""), "pe_start = 2048", "pe_start = 2176", 1)).bytes())
+		}, "physical volumes of vg"},
 		{"no group", func([]byte) []byte { return numbered(onePV("").bytes()) }, "vg is gone"},
 		{"no label", func(b []byte) []byte { return make([]byte, len(b)) }, "no LVM label"},
 		{"damaged", func(b []byte) []byte { b[4096+600]++; return b }, "text checksum"},

@@ -2,12 +2,15 @@ package lvm
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"hash/crc32"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 
+	"cbt/lvm/cow"
 	"cbt/lvm/thin"
 )
 
@@ -103,6 +106,45 @@ func TestHazard7PoolAgainstText(t *testing.T) {
 }
 
 func itoa(n int64) string { return strconv.FormatInt(n, 10) }
+
+// What Recheck finds below the text: a pool, or an exception table, that is no longer what it was.
+func TestRecheckBelow(t *testing.T) {
+	ctx := context.Background()
+	all := disks(t, "mixed")
+	g := assemble(t, all...)
+	for _, c := range []struct {
+		holder string // of what changes
+		at     int64
+		want   error
+		finds  []string
+		not    []string
+	}{
+		{"pool_tmeta_rimage_0", 0x30, thin.ErrChanged, []string{"thin1", "snap1", "thinthick"}, []string{"lin", "thick1"}},
+		{"thick1", 4, cow.ErrChanged, []string{"thick1", "snapshot0"}, []string{"org", "thick2", "thin1"}},
+	} {
+		disk, off := placeOf(t, g, c.holder)
+		set := slices.Clone(all)
+		p := &patched{all[disk], map[int64][]byte{}}
+		set[disk].R = p
+		changing := assemble(t, set...)
+		for _, name := range slices.Concat(c.finds, c.not) {
+			if err := mustOpen(t, changing, name).Recheck(ctx); err != nil {
+				t.Fatal(err)
+			}
+		}
+		p.at[off+c.at] = []byte{0xee}
+		for _, name := range c.finds {
+			if err := mustOpen(t, changing, name).Recheck(ctx); !errors.Is(err, c.want) {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		for _, name := range c.not {
+			if err := mustOpen(t, changing, name).Recheck(ctx); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	}
+}
 
 // needs_check, and metadata that were never written to.
 func TestPoolMetadata(t *testing.T) {
