@@ -11,7 +11,7 @@ const (
 	citeBlockRange   = "dm-btree-internal.h, struct btree_node: the values of an internal node are metadata blocks"
 	citeCycle        = "dm-btree.c, dm_btree_lookup and dm_btree_del: a node below itself is never left"
 	citeHeight       = "dm-btree-internal.h, struct node_header: flags; dm-btree.c, btree_split_beneath: only a new root makes a tree higher"
-	citeKeyRange     = "dm-btree-spine.c, lower_bound; dm-btree.c, btree_lookup_raw: a child's keys begin at its entry's and end before the next"
+	citeKeyRange     = "dm-btree.c, lower_bound and btree_lookup_raw: a child's keys begin at its entry's and end before the next"
 	citeUnderfull    = "dm-btree-remove.c, merge_threshold: a third of max_entries"
 	citeShared       = "dm-transaction-manager.c, dm_tm_inc: trees share nodes"
 	citeDeviceID     = "dm-thin.c, MAX_DEV_ID"
