@@ -71,16 +71,20 @@ func activePoint(img *image) string {
 	return point(formatQcow2, b)
 }
 
-// appendBacking encodes the files below img; ok is false if one is a device.
+// appendBacking encodes the files below img and their data files; ok is false
+// if one is a device.
 func appendBacking(b []byte, img *image) (_ []byte, ok bool) {
-	if img.data != nil {
-		if img.data.stat.block {
-			return nil, false
+	for {
+		if img.data != nil {
+			if img.data.stat.block {
+				return nil, false
+			}
+			b = appendString(b, dataFile)
+			b = appendVersion(b, img.data.stat)
 		}
-		b = appendString(b, dataFile)
-		b = appendVersion(b, img.data.stat)
-	}
-	for ; img.backing != nil; img = img.backing {
+		if img.backing == nil {
+			return b, true
+		}
 		if img.backing.file.stat.block {
 			return nil, false
 		}
@@ -88,8 +92,8 @@ func appendBacking(b []byte, img *image) (_ []byte, ok bool) {
 		b = appendString(b, img.backingName)
 		b = appendString(b, img.backing.format)
 		b = appendVersion(b, img.backing.file.stat)
+		img = img.backing
 	}
-	return b, true
 }
 
 // appendVersion encodes a file and that nobody wrote to it since.

@@ -194,3 +194,32 @@ func TestSnapshotPointCoversAll(t *testing.T) {
 		t.Errorf("over a device: %s", p)
 	}
 }
+
+// A backing image whose data lie in a file of their own is written to without
+// a change of the image file.
+func TestPointOfADataFileBelow(t *testing.T) {
+	testtool.Need(t, "qemu-img")
+	t.Chdir(t.TempDir())
+	testtool.Run(t, "qemu-img", "create", "-q", "-f", "qcow2", "-o", "data_file=base.data,preallocation=metadata", "base.qcow2", "1M")
+	testtool.Run(t, "qemu-img", "create", "-q", "-f", "qcow2", "-b", "base.qcow2", "-F", "qcow2", "a.qcow2")
+	testtool.Run(t, "qemu-img", "snapshot", "-c", "daily", "a.qcow2")
+	before := pointOf(t, "a.qcow2@daily", openerOptions{})
+	active := pointOf(t, "a.qcow2", openerOptions{Frozen: true})
+	f, err := os.OpenFile("base.data", os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(2 * fineTick)
+	if _, err := f.WriteAt([]byte("new"), 4096); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if after := pointOf(t, "a.qcow2@daily", openerOptions{}); after == before || after == "" {
+		t.Errorf("the snapshot is at %q, was at %q", after, before)
+	}
+	if after := pointOf(t, "a.qcow2", openerOptions{Frozen: true}); after == active || after == "" {
+		t.Errorf("the active state is at %q, was at %q", after, active)
+	}
+}
