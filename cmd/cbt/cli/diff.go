@@ -267,6 +267,11 @@ func (d *disk) recheck() error {
 		if err := d.old.Recheck(); err != nil {
 			return err
 		}
+		if d.method.recheck != nil {
+			if err := d.method.recheck(); err != nil {
+				return err
+			}
+		}
 	}
 	return d.img.Recheck()
 }

@@ -20,6 +20,8 @@ type method struct {
 	trusted bool
 	// exact, if not nil, is changed without what does not differ after all.
 	exact func() sparse.Seq
+	// recheck, if not nil, says whether what changed is still all that changed.
+	recheck func() error
 }
 
 const (

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"errors"
+	"fmt"
 
 	"cbt/lvm"
 	"cbt/lvm/thin"
@@ -24,6 +25,7 @@ func volumeMethod(old, img *source) (m method, ok bool, err error) {
 		m.name, m.text = methodThin, "thin metadata"
 		if how == lvm.MethodCOW {
 			m.name, m.text = methodThick, "exception tables of thick snapshots"
+			m.recheck = originRecheck(old.vol.Volume, img.vol.Volume)
 		}
 		m.changed = func(off, n int64) sparse.Seq {
 			seq, _, err := lvm.Changed(old.vol.Volume, img.vol.Volume, off, n)
@@ -41,4 +43,20 @@ func volumeMethod(old, img *source) (m method, ok bool, err error) {
 		return m, false, nil
 	}
 	return m, true, nil
+}
+
+// originRecheck says, where one of the two is the origin of the other, whether
+// that was written to since: the table has grown then.
+func originRecheck(a, b *lvm.Volume) func() error {
+	for _, v := range []*lvm.Volume{a, b} {
+		if c := v.COW(); c != nil && (c.Origin() == a || c.Origin() == b) {
+			return func() error {
+				if err := c.Recheck(); err != nil {
+					return fmt.Errorf("%s: %w", v.LV().FullName(), err)
+				}
+				return nil
+			}
+		}
+	}
+	return nil
 }

@@ -1,0 +1,172 @@
+package thin
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"cbt/internal/testvm"
+	"cbt/sparse"
+)
+
+// TestKernelTrees lets a real kernel make trees of 1, 10 and 100 GiB that are
+// mapped, then take snapshots with few writes between them. What the writes
+// changed is named exactly, by reading no more than 4 nodes for each level and
+// each leaf that changed. Chunks are of 64 KiB if CBT_LONG is set, so that the
+// largest device has 1.6 million mappings; else there are 102,400 at most.
+func TestKernelTrees(t *testing.T) {
+	if testing.Short() {
+		t.Skip("boots three machines")
+	}
+	testvm.Need(t)
+	for _, c := range []struct {
+		name          string
+		mapped, chunk int64 // bytes
+	}{
+		{"1 GiB", 1 << 30, 64 << 10},
+		{"10 GiB", 10 << 30, 256 << 10},
+		{"100 GiB", 100 << 30, 1 << 20},
+	} {
+		if os.Getenv("CBT_LONG") != "" {
+			c.chunk = 64 << 10
+		}
+		t.Run(c.name, func(t *testing.T) { kernelTree(t, c.mapped, c.chunk) })
+	}
+}
+
+func kernelTree(t *testing.T, mapped, chunk int64) {
+	meta := filepath.Join(t.TempDir(), "meta")
+	f, err := os.Create(meta)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := f.Truncate(256 << 20); err != nil {
+		t.Fatal(err)
+	}
+	vm := testvm.Start(t, testvm.Options{Disks: []testvm.Disk{{Path: meta}}})
+
+	// Nobody will read the data: they go to a target that forgets them.
+	chunks := uint64(mapped / chunk)
+	r := rand.New(rand.NewPCG(7, chunks))
+	var script strings.Builder
+	fmt.Fprintf(&script, `set -e
+modprobe dm-thin-pool
+dmsetup create data --table "0 %[1]d zero"
+dmsetup create pool --table "0 %[1]d thin-pool /dev/vda /dev/mapper/data %[2]d 0 1 skip_block_zeroing"
+dmsetup message pool 0 "create_thin 0"
+dmsetup create vol --table "0 %[3]d thin /dev/mapper/pool 0"
+i=0
+while [ $i -lt %[5]d ]; do
+	dd if=/dev/zero of=/dev/mapper/vol bs=%[4]d seek=$((i * 1024)) count=1024 oflag=direct conv=notrunc status=none
+	i=$((i + 1))
+done
+snap() {
+	dmsetup suspend vol
+	dmsetup message pool 0 "create_snap $1 0"
+	dmsetup resume vol
+}
+touch1() { dd if=/dev/zero of=/dev/mapper/vol bs=%[4]d seek=$1 count=1 oflag=direct conv=notrunc status=none; }
+snap 1
+`, (mapped+mapped/8)/512, chunk/512, mapped/512, chunk, (chunks+1023)/1024)
+	steps := [][]uint64{nil, {chunks / 3}, nil, nil}
+	for range 10 {
+		steps[2] = append(steps[2], r.Uint64N(chunks))
+	}
+	for range 100 {
+		steps[3] = append(steps[3], r.Uint64N(chunks))
+	}
+	for i, step := range steps {
+		for _, c := range step {
+			fmt.Fprintf(&script, "touch1 %d\n", c)
+		}
+		fmt.Fprintf(&script, "snap %d\n", i+2)
+	}
+	script.WriteString("dmsetup remove vol\ndmsetup remove pool\n")
+	res, err := vm.Exec(testvm.Command{Script: script.String(), Timeout: 20 * time.Minute})
+	if err != nil || res.Exit != 0 {
+		t.Fatalf("%v: %v", err, res)
+	}
+	if err := vm.Shutdown(); err != nil {
+		t.Fatal(err)
+	}
+
+	for i, step := range steps {
+		// Opened anew, so that no node is in memory.
+		m, err := Open(f, 256<<20, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var views [2]*View
+		leaves := [2]map[uint64]bool{{}, {}}
+		for j := range views {
+			if views[j], err = m.View(uint32(i+1+j), mapped, Pool{}, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		before := m.NodesRead()
+		got := map[uint64]bool{}
+		for e, err := range Changed(views[0], views[1], 0, mapped) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if e.Kind != sparse.Data || e.Off%chunk != 0 || e.Len%chunk != 0 {
+				t.Fatalf("%v", e)
+			}
+			for at := e.Off; at < e.End(); at += chunk {
+				got[uint64(at/chunk)] = true
+			}
+		}
+		read := m.NodesRead() - before
+		want := map[uint64]bool{}
+		for _, c := range step {
+			want[c] = true
+		}
+		if len(got) != len(want) {
+			t.Errorf("step %d: %d chunks are named, %d were written", i, len(got), len(want))
+		}
+		for c := range want {
+			if !got[c] {
+				t.Errorf("step %d: chunk %d was written and is not named", i, c)
+			}
+		}
+		for j, v := range views {
+			collectLeaves(t, m, v.dev.Root, v.dev.ID, leaves[j])
+		}
+		changed := int64(0)
+		for j := range leaves {
+			for b := range leaves[j] {
+				if !leaves[1-j][b] {
+					changed++
+				}
+			}
+		}
+		// Leaves of both trees were counted.
+		limit := 4 * int64(views[1].height) * max(1, changed/2)
+		t.Logf("%d mappings, %d writes: %d nodes read, limit %d; height %d, %d of %d leaves differ",
+			chunks, len(step), read, limit, views[1].height, changed/2, len(leaves[1]))
+		if read > limit {
+			t.Errorf("step %d: %d nodes read, limit %d", i, read, limit)
+		}
+	}
+}
+
+// collectLeaves goes through a whole mapping tree.
+func collectLeaves(t *testing.T, m *Metadata, block uint64, id uint32, to map[uint64]bool) {
+	t.Helper()
+	n, err := m.node(block, mappings, mappings.tree(id))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n.leaf() {
+		to[block] = true
+		return
+	}
+	for i := range n.len() {
+		collectLeaves(t, m, n.child(i), id, to)
+	}
+}
