@@ -12,23 +12,31 @@ import (
 // releaseCommand is what a run that finds a metadata snapshot has to name.
 const releaseCommand = "cbt lvm release-metadata-snap vg/pool"
 
+// slow is the reads and writes a second of the disk with the pool's metadata,
+// so that a metadata snapshot is held for a good part of a run.
+const slow = 16
+
 // interruptions ends cbt at random instants of a live diff. Only SIGKILL may
 // leave the pool's metadata snapshot, and never an unusable pool.
 func (r *round) interruptions() {
-	if !r.open("k") {
+	if !r.open("k", slow) {
 		return
 	}
 	defer r.close()
-	took := r.buildLarge()
+	r.buildSlow()
 	for r.step = 1; r.step <= r.cfg.kills && !r.broken; r.step++ {
-		at := time.Duration(r.rng.Int64N(int64(took + took/8)))
-		switch r.rng.IntN(6) {
-		case 0, 1:
-			r.kill(at)
-		case 2:
-			r.closedPipe()
+		// The first are one of each.
+		switch n := r.rng.IntN(10); {
+		case r.step == 1, r.step > 5 && n < 3:
+			r.kill()
+		case r.step == 2, r.step > 5 && n < 5:
+			r.interrupt(syscall.SIGINT)
+		case r.step == 3, r.step > 5 && n < 7:
+			r.interrupt(syscall.SIGTERM)
+		case r.step == 4, r.step > 5 && n < 8:
+			r.interrupt(syscall.SIGHUP)
 		default:
-			r.interrupt(at, pick(r.rng, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP))
+			r.closedPipe()
 		}
 		r.usable()
 	}
@@ -42,57 +50,78 @@ func (r *round) interruptions() {
 	}
 }
 
-// buildLarge makes two snapshots that differ by some 48 MiB and tells how long
-// a diff of them takes.
-func (r *round) buildLarge() time.Duration {
-	r.sh("pvcreate -q /dev/vdc\nvgcreate -q vg /dev/vdc\n" +
-		"lvcreate -q -y --type thin-pool -L 240m -c 64k --poolmetadatasize 4m -n pool vg\n" +
-		"lvcreate -q -y -V 64m --thin -n base vg/pool")
-	fill := func(shift int) string {
+// buildSlow makes two snapshots that differ by 16 MiB and tells how long a
+// diff of them takes.
+func (r *round) buildSlow() {
+	r.sh(`pvcreate -q /dev/vdc
+		pvcreate -q --metadatacopies 0 /dev/vdd
+		vgcreate -q vg /dev/vdc /dev/vdd
+		lvcreate -q -y -L 4m -n meta vg /dev/vdd
+		lvcreate -q -y -L 240m -n pool vg /dev/vdc
+		lvconvert -q -y --type thin-pool -c 64k --poolmetadata vg/meta vg/pool
+		lvcreate -q -y -V 64m --thin -n base vg/pool`)
+	fill := func(size, shift int) string {
 		var b strings.Builder
-		for at := 0; at < 48<<20; at += 4 << 20 {
+		for at := 0; at < size; at += 4 << 20 {
 			fmt.Fprintf(&b, "w /dev/vg/base %d %d %d\n", (at+shift)%(4<<20), at, 4<<20)
 		}
 		return b.String()
 	}
-	r.sh(fill(1<<20) + "lvcreate -q -y -s -pr -kn -n s1 vg/base\n" + fill(3<<20) + "lvcreate -q -y -s -pr -kn -n s2 vg/base")
+	r.sh(fill(64<<20, 1<<20) + "lvcreate -q -y -s -pr -kn -n s1 vg/base\n" + fill(16<<20, 3<<20) + "lvcreate -q -y -s -pr -kn -n s2 vg/base")
 	if r.broken {
-		return time.Second
+		return
 	}
 	res := r.guest(r.diffArgs()...)
 	if res.Exit != 0 {
 		r.fault("live diff: %v", res)
 	}
+	r.took = res.Elapsed
 	r.sh("rm -f /tmp/d.cbt")
-	return res.Elapsed
 }
 
 func (r *round) diffArgs() []string {
-	return []string{"diff", "lvm:vg/s1", "lvm:vg/s2", "-o", "/tmp/d.cbt"}
+	return []string{"diff", "lvm:vg/s1", "lvm:vg/s2", "-o", "/tmp/d.cbt", "--spot-check=1M"}
 }
 
-// end starts a diff and sends it a signal after a while.
-func (r *round) end(after time.Duration, sig syscall.Signal) (res testvm.Result, ok bool) {
+// whenHeld waits until a pool has a metadata snapshot, or long enough.
+const whenHeld = `for i in $(seq 1000); do
+		set -- $(dmsetup status vg-pool-tpool)
+		[ "$7" = - ] || break
+	done`
+
+// end starts a diff and sends it a signal: at some instant of its run, or when
+// it holds the metadata snapshot.
+func (r *round) end(sig syscall.Signal) (res testvm.Result, ok bool) {
 	p, err := r.vm.Start(testvm.Command{Args: append([]string{"/bin/cbt"}, r.diffArgs()...)})
 	if err != nil {
 		r.fault("%v", err)
 		return res, false
 	}
-	time.Sleep(after)
+	when := "when held"
+	if r.step <= 4 || r.chance(3) {
+		r.quiet(whenHeld)
+	} else {
+		after := time.Duration(r.rng.Int64N(int64(r.took)))
+		when = after.String()
+		time.Sleep(after)
+	}
 	if err := p.Signal(sig); err != nil {
 		r.fault("%v", err)
 	}
 	if res, err = p.Wait(); err != nil {
 		r.fault("%v", err)
 	}
-	r.logf("%v after %v: exit %d %s", sig, after, res.Exit, oneLine(res.Stderr))
+	r.logf("%v, %s: exit %d %s", sig, when, res.Exit, oneLine(res.Stderr))
+	if res.Exit == 0 {
+		r.took = res.Elapsed
+	}
 	return res, !r.broken
 }
 
 // kill is SIGKILL. If it left the metadata snapshot, the next run says so and
 // by which command it is released, which then does that.
-func (r *round) kill(after time.Duration) {
-	res, ok := r.end(after, syscall.SIGKILL)
+func (r *round) kill() {
+	res, ok := r.end(syscall.SIGKILL)
 	if !ok {
 		return
 	}
@@ -125,8 +154,8 @@ func (r *round) kill(after time.Duration) {
 }
 
 // interrupt is a signal that cbt can answer.
-func (r *round) interrupt(after time.Duration, sig syscall.Signal) {
-	res, ok := r.end(after, sig)
+func (r *round) interrupt(sig syscall.Signal) {
+	res, ok := r.end(sig)
 	if !ok {
 		return
 	}
@@ -143,7 +172,7 @@ func (r *round) interrupt(after time.Duration, sig syscall.Signal) {
 		r.problem("%v: a delta was left", sig)
 	}
 	if root := r.heldRoot(); root != "-" && !r.broken {
-		r.problem("%v after %v left the metadata snapshot at %s", sig, after, root)
+		r.problem("%v left the metadata snapshot at %s", sig, root)
 		r.sh("dmsetup message vg-pool-tpool 0 release_metadata_snap")
 	}
 	r.sh("rm -f /tmp/d.cbt*")

@@ -34,6 +34,7 @@ type round struct {
 	volumes  []*volume
 	taken    int // names given out
 	step     int
+	took     time.Duration      // by a diff that is to be interrupted
 	fulls    map[*volume]string // full deltas that were made live
 }
 
@@ -55,7 +56,7 @@ func newRound(cfg config, seed uint64) *round {
 
 // history makes a history and checks all of it.
 func (r *round) history() {
-	if !r.open("h") {
+	if !r.open("h", 0) {
 		return
 	}
 	defer r.close()
@@ -79,8 +80,9 @@ func (r *round) history() {
 }
 
 // open makes the directory and boots a machine with the disks pv..., a disk of
-// patterns and one to carry bytes out.
-func (r *round) open(kind string) bool {
+// patterns and one to carry bytes out. If iops is not 0, there are two pv and
+// the second is so slow.
+func (r *round) open(kind string, iops int) bool {
 	r.dir = filepath.Join(r.cfg.dir, fmt.Sprintf("%s%d", kind, r.seed))
 	if err := os.MkdirAll(r.path("truth"), 0o755); err != nil {
 		r.fault("%v", err)
@@ -104,7 +106,11 @@ func (r *round) open(kind string) bool {
 		r.fault("%v", err)
 		return false
 	}
-	for i := range 1 + r.rng.IntN(3) {
+	n := 1 + r.rng.IntN(3)
+	if iops > 0 {
+		n = 2
+	}
+	for i := range n {
 		p := pv{format: pick(r.rng, "raw", "raw", "qcow2"), dev: "/dev/vd" + string(rune('c'+i))}
 		p.path = r.path(fmt.Sprintf("pv%d.%s", i, map[string]string{"raw": "img", "qcow2": "qcow2"}[p.format]))
 		if err := makeDisk(p.path, p.format, pvSize); err != nil {
@@ -112,7 +118,7 @@ func (r *round) open(kind string) bool {
 			return false
 		}
 		r.pvs = append(r.pvs, p)
-		disks = append(disks, testvm.Disk{Path: p.path, Format: p.format})
+		disks = append(disks, testvm.Disk{Path: p.path, Format: p.format, IOPS: iops * i})
 	}
 	opt := testvm.Options{Disks: disks}
 	if !r.cfg.dry {

@@ -78,6 +78,18 @@ func (r *round) build() {
 	r.sh(fmt.Sprintf("lvcreate -q -y %s -L %dk -n org vg", layout, org.size>>10))
 	// Striped and mirrored volumes are rounded up.
 	_, _ = fmt.Sscan(r.sh("blockdev --getsize64 /dev/vg/org"), &org.size)
+
+	// Every history has two snapshots of each.
+	for _, v := range r.volumes {
+		if v.kind == external {
+			continue
+		}
+		for range 2 {
+			r.change(v)
+			r.readAll()
+			r.snapshot(v)
+		}
+	}
 	r.readAll()
 }
 
@@ -123,15 +135,7 @@ func (r *round) oneStep() {
 	canWrite := func(v *volume) bool { return v.use == writable && !v.lost }
 	switch n := r.rng.IntN(100); {
 	case n < 35:
-		v := r.some(canWrite)
-		script := r.writes(v, 1+r.rng.IntN(12))
-		if v.of != nil {
-			r.try(script) // its store may run over
-		} else {
-			r.sh(script)
-		}
-		v.written = true
-		r.counts["writes"]++
+		r.change(r.some(canWrite))
 	case n < 50:
 		v := r.some(canWrite)
 		r.discards(v)
@@ -165,6 +169,18 @@ func (r *round) oneStep() {
 		}
 		r.counts["groups deactivated and activated"]++
 	}
+}
+
+// change writes to a volume.
+func (r *round) change(v *volume) {
+	script := r.writes(v, 1+r.rng.IntN(12))
+	if v.of != nil {
+		r.try(script) // its store may run over
+	} else {
+		r.sh(script)
+	}
+	v.written = true
+	r.counts["writes"]++
 }
 
 // writes is a script of writes of many sizes, some of the same bytes again.

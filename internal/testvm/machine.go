@@ -41,6 +41,7 @@ type Disk struct {
 	Format   string // of QEMU; "": raw
 	ReadOnly bool
 	Sector   int // logical sector size in bytes; 0: 512
+	IOPS     int // reads and writes a second at most; 0: no limit
 }
 
 // A Machine is a test machine that runs. Its methods are safe for concurrent
@@ -144,6 +145,8 @@ func Boot(opt Options) (m *Machine, err error) {
 		m.Kill()
 		return nil, err
 	}
+	os.Remove(agent)
+	os.Remove(initramfs) // QEMU has read it
 	return m, nil
 }
 
@@ -176,22 +179,34 @@ func qemuArgs(dir, kernel, initramfs string, opt Options) []string {
 		"-device", "virtserialport,chardev=agent,name=" + wire.Port,
 	}
 	for i, d := range opt.Disks {
-		format, sector, readOnly := d.Format, d.Sector, "off"
-		if format == "" {
-			format = "raw"
-		}
-		if sector == 0 {
-			sector = 512
-		}
-		if d.ReadOnly {
-			readOnly = "on"
-		}
-		args = append(args,
-			"-blockdev", fmt.Sprintf("driver=file,node-name=f%d,filename=%s,discard=unmap,read-only=%s,cache.no-flush=on", i, escape(d.Path), readOnly),
-			"-blockdev", fmt.Sprintf("driver=%s,node-name=d%d,file=f%d,discard=unmap,read-only=%s,cache.no-flush=on", format, i, i, readOnly),
-			"-device", fmt.Sprintf("virtio-blk-pci,drive=d%d,serial=%d,logical_block_size=%d,physical_block_size=%d", i, i, sector, sector))
+		args = append(args, d.args(i)...)
 	}
 	return args
+}
+
+// args makes the i-th disk of three or four parts, the upper naming the lower.
+func (d Disk) args(i int) []string {
+	format, sector, state := d.Format, d.Sector, "discard=unmap,cache.no-flush=on,read-only=off"
+	if format == "" {
+		format = "raw"
+	}
+	if sector == 0 {
+		sector = 512
+	}
+	if d.ReadOnly {
+		state = strings.TrimSuffix(state, "off") + "on"
+	}
+	top := fmt.Sprintf("d%d", i)
+	args := []string{
+		"-blockdev", fmt.Sprintf("driver=file,node-name=f%d,filename=%s,%s", i, escape(d.Path), state),
+		"-blockdev", fmt.Sprintf("driver=%s,node-name=%s,file=f%d,%s", format, top, i, state),
+	}
+	if d.IOPS > 0 {
+		args = append(args, "-object", fmt.Sprintf("throttle-group,id=g%d,x-iops-total=%d", i, d.IOPS),
+			"-blockdev", fmt.Sprintf("driver=throttle,node-name=t%d,throttle-group=g%d,file=%s,%s", i, i, top, state))
+		top = fmt.Sprintf("t%d", i)
+	}
+	return append(args, "-device", fmt.Sprintf("virtio-blk-pci,drive=%s,serial=%d,logical_block_size=%d,physical_block_size=%d", top, i, sector, sector))
 }
 
 // escape is for names in QEMU's options: two commas mean one.
