@@ -6,7 +6,8 @@ GO       ?= go
 PREFIX   ?= /usr/local
 FUZZTIME ?= 5m
 RACE     := ./sparse/... ./qcow2/... ./cbt/... ./internal/...
-REST     := ./cmd/... ./fuzz/... ./bench/...
+SHORT    := ./lvm/...
+REST     := ./lvm/... ./cmd/... ./fuzz/... ./bench/...
 CBT      := CBT=$(CURDIR)/bin/cbt
 
 .PHONY: build demo test packages lint cross fuzz torture torture-lvm kill bench install clean
@@ -20,7 +21,8 @@ demo: build
 # The last line counts the tests.
 test: packages lint cross build
 	CBT_REQUIRE_TOOLS=1 $(GO) run ./internal/tally \
-		-count=1 -timeout=20m -race $(RACE) -- -count=1 -timeout=20m $(REST)
+		-count=1 -timeout=20m -race $(RACE) -- -count=1 -timeout=20m -race -short $(SHORT) -- \
+		-count=1 -timeout=20m $(REST)
 
 packages:
 	@scripts/packages.sh

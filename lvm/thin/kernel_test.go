@@ -1,9 +1,11 @@
 package thin
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -12,6 +14,41 @@ import (
 	"cbt/internal/testvm"
 	"cbt/sparse"
 )
+
+// touchEnv makes this test binary, in the test machine, write a sector of every
+// chunk of a device: DEVICE CHUNKSIZE CHUNKS.
+const touchEnv = "CBT_TOUCH"
+
+func TestMain(m *testing.M) {
+	what := os.Getenv(touchEnv)
+	if what == "" {
+		os.Exit(m.Run())
+	}
+	var device string
+	var size, chunks int64
+	if _, err := fmt.Sscan(what, &device, &size, &chunks); err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	if err := touch(device, size, chunks); err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+}
+
+func touch(device string, size, chunks int64) error {
+	f, err := os.OpenFile(device, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	b := make([]byte, 4096)
+	for i := range chunks {
+		if _, err := f.WriteAt(b, i*size); err != nil {
+			return err
+		}
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
 
 // TestKernelTrees lets a real kernel make trees of 1, 10 and 100 GiB that are
 // mapped, then take snapshots with few writes between them. What the writes
@@ -23,6 +60,12 @@ func TestKernelTrees(t *testing.T) {
 		t.Skip("boots three machines")
 	}
 	testvm.Need(t)
+	self := filepath.Join(t.TempDir(), "thin.test")
+	build := exec.Command("go", "test", "-c", "-o", self, ".")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("go test -c: %v: %s", err, out)
+	}
 	for _, c := range []struct {
 		name          string
 		mapped, chunk int64 // bytes
@@ -34,11 +77,11 @@ func TestKernelTrees(t *testing.T) {
 		if os.Getenv("CBT_LONG") != "" {
 			c.chunk = 64 << 10
 		}
-		t.Run(c.name, func(t *testing.T) { kernelTree(t, c.mapped, c.chunk) })
+		t.Run(c.name, func(t *testing.T) { kernelTree(t, self, c.mapped, c.chunk) })
 	}
 }
 
-func kernelTree(t *testing.T, mapped, chunk int64) {
+func kernelTree(t *testing.T, self string, mapped, chunk int64) {
 	meta := filepath.Join(t.TempDir(), "meta")
 	f, err := os.Create(meta)
 	if err != nil {
@@ -48,7 +91,10 @@ func kernelTree(t *testing.T, mapped, chunk int64) {
 	if err := f.Truncate(256 << 20); err != nil {
 		t.Fatal(err)
 	}
-	vm := testvm.Start(t, testvm.Options{Disks: []testvm.Disk{{Path: meta}}})
+	vm := testvm.Start(t, testvm.Options{
+		Disks: []testvm.Disk{{Path: meta}},
+		Files: map[string]string{"/thin.test": self},
+	})
 
 	// Nobody will read the data: they go to a target that forgets them.
 	chunks := uint64(mapped / chunk)
@@ -60,19 +106,15 @@ dmsetup create data --table "0 %[1]d zero"
 dmsetup create pool --table "0 %[1]d thin-pool /dev/vda /dev/mapper/data %[2]d 0 1 skip_block_zeroing"
 dmsetup message pool 0 "create_thin 0"
 dmsetup create vol --table "0 %[3]d thin /dev/mapper/pool 0"
-i=0
-while [ $i -lt %[5]d ]; do
-	dd if=/dev/zero of=/dev/mapper/vol bs=%[4]d seek=$((i * 1024)) count=1024 oflag=direct conv=notrunc status=none
-	i=$((i + 1))
-done
+CBT_TOUCH="/dev/mapper/vol %[4]d %[5]d" /thin.test
 snap() {
 	dmsetup suspend vol
 	dmsetup message pool 0 "create_snap $1 0"
 	dmsetup resume vol
 }
-touch1() { dd if=/dev/zero of=/dev/mapper/vol bs=%[4]d seek=$1 count=1 oflag=direct conv=notrunc status=none; }
+touch1() { dd if=/dev/zero of=/dev/mapper/vol bs=4k seek=$(($1 * %[4]d / 4096)) count=1 oflag=direct conv=notrunc status=none; }
 snap 1
-`, (mapped+mapped/8)/512, chunk/512, mapped/512, chunk, (chunks+1023)/1024)
+`, (mapped+mapped/8)/512, chunk/512, mapped/512, chunk, chunks)
 	steps := [][]uint64{nil, {chunks / 3}, nil, nil}
 	for range 10 {
 		steps[2] = append(steps[2], r.Uint64N(chunks))
