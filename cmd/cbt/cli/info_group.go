@@ -51,6 +51,9 @@ func (o *opener) allGroups(ctx context.Context, name string) ([]*lvm.Group, erro
 			return []*lvm.Group{g}, err
 		}
 		groups, notes, err := h.Groups(ctx)
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
 		for _, note := range notes {
 			o.warn("%s", note)
 		}

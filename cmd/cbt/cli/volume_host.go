@@ -52,6 +52,9 @@ func (h *host) group(ctx context.Context, name, pool string, warn func(string, .
 		}
 	}
 	groups, notes, err := h.Groups(ctx)
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
 	if err != nil {
 		return nil, err
 	}
