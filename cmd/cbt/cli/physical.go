@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"cbt/internal/imagelock"
 	"cbt/internal/partition"
 	"cbt/lvm"
 )
@@ -27,6 +28,9 @@ func (o *opener) physical(ctx context.Context) (*physical, error) {
 		src, err := o.openImage(ctx, ref, refOptions{prefix: "pv-"})
 		if err != nil {
 			return nil, fmt.Errorf("--pv: %w", err)
+		}
+		if err := o.refuseInUse(src); err != nil {
+			return nil, err
 		}
 		found, err := o.disksOf(src)
 		if err != nil {
@@ -52,6 +56,22 @@ func (o *opener) physical(ctx context.Context) (*physical, error) {
 	}
 	o.pvs = p
 	return p, nil
+}
+
+// refuseInUse refuses a physical volume whose volumes may be written to, by this
+// host's kernel and past what is read here.
+func (o *opener) refuseInUse(src *source) error {
+	if src.img == nil || src.Format != formatRaw || o.metadataOnly || o.Frozen {
+		return nil
+	}
+	by, err := imagelock.InUse(src.img.file.File)
+	if err != nil {
+		return fmt.Errorf("--pv: %s: %w", src.Ref, err)
+	}
+	if by != "" {
+		return busy("--pv %s: is in use: %s (volumes of this host are read without --pv; --frozen: nobody writes to them)", src.Ref, by)
+	}
+	return nil
 }
 
 // disksOf finds the physical volumes of an image: all of it, or partitions.
