@@ -60,6 +60,19 @@ func (r *round) pair() (old, to *volume) {
 	return nil, nil
 }
 
+// manner is how a delta is made, which must not show in what it gives.
+func (r *round) manner() []string {
+	switch r.rng.IntN(8) {
+	case 0, 1:
+		return []string{"--refine=off"}
+	case 2, 3:
+		return []string{"--spot-check=off"} // it would find what is compared here
+	case 4:
+		return []string{"--method=content"}
+	}
+	return nil
+}
+
 // vouched is --frozen, sometimes, for what is active and writable: nobody
 // writes to it.
 func (r *round) vouched(volumes ...*volume) []string {
@@ -94,9 +107,7 @@ func (r *round) liveDelta() {
 	r.sh("rm -f /tmp/d.cbt")
 	vouched := r.vouched(old, to)
 	args := append([]string{"diff", old.String(), to.String(), "-o", "/tmp/d.cbt"}, vouched...)
-	if r.chance(4) {
-		args = append(args, "--refine=off")
-	}
+	args = append(args, r.manner()...)
 	res := r.guest(args...)
 	if res.Exit != 0 {
 		r.refused(old, to, vouched != nil, what, res.Exit, res.Stderr)

@@ -42,3 +42,23 @@ func TestDifference(t *testing.T) {
 		}
 	}
 }
+
+func TestCovered(t *testing.T) {
+	for _, c := range []struct {
+		content string
+		es      []extent
+		wrong   string
+	}{
+		{"ab\x00\x00", []extent{{Start: 0, Length: 2}, {Start: 2, Length: 2, Zero: true}}, ""},
+		{"", nil, ""},
+		{"abcd", []extent{{Start: 0, Length: 2}}, "up to 2"},
+		{"abcd", []extent{{Start: 0, Length: 2}, {Start: 3, Length: 1}}, "after 2"},
+		{"abcd", []extent{{Start: 0, Length: 5}}, "after 0"},
+		{"abcd", []extent{{Start: 0, Length: 4, Zero: true}}, "other bytes"},
+	} {
+		err := covered(c.es, []byte(c.content))
+		if c.wrong == "" && err != nil || c.wrong != "" && (err == nil || !strings.Contains(err.Error(), c.wrong)) {
+			t.Errorf("%q by %v: %v, want %q", c.content, c.es, err, c.wrong)
+		}
+	}
+}

@@ -62,7 +62,12 @@ func (r *round) outside() {
 	}
 	for _, v := range r.volumes {
 		r.outsideCat(v)
+		if !v.lost {
+			r.outsideMap(v)
+		}
 	}
+	r.outsideCheck()
+	r.bareThin()
 	for _, old := range r.volumes {
 		for _, to := range r.volumes {
 			if old != to && old.family == to.family && old.kind == to.kind && !old.lost && !to.lost {
@@ -122,10 +127,7 @@ func (r *round) outsidePair(old, to *volume) {
 		path = filepath.Join(filepath.Dir(full), "to-"+to.name+".cbt")
 		args[4] = path
 	}
-	args = append(args, vouched...)
-	if r.chance(4) {
-		args = append(args, "--refine=off")
-	}
+	args = append(append(args, vouched...), r.manner()...)
 	if res := r.cbt(args...); res.Failed() {
 		r.refused(old, to, vouched != nil, what, res.Exit, res.Stderr)
 		return

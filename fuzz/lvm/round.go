@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -35,13 +36,22 @@ type round struct {
 	taken    int // names given out
 	step     int
 	took     time.Duration      // by a diff that is to be interrupted
+	ids      map[string]string  // of the devices in the pool, by name
 	fulls    map[*volume]string // full deltas that were made live
 }
 
 // pv is a physical volume: a disk of the machine and a file here.
 type pv struct {
 	path, format string
+	partition    bool // it is a partition of that disk
 	dev          string
+}
+
+func (p pv) kind() string {
+	if p.partition {
+		return "partition in " + p.format
+	}
+	return p.format
 }
 
 const (
@@ -70,6 +80,7 @@ func (r *round) history() {
 	}
 	if !r.broken {
 		r.readFrozen()
+		r.readIDs()
 	}
 	if !r.broken {
 		r.off()
@@ -102,7 +113,7 @@ func (r *round) open(kind string, iops int) bool {
 		r.fault("%v", err)
 		return false
 	}
-	if err := makeDisk(disks[0].Path, "raw", scratchSize); err != nil {
+	if err := makeDisk(disks[0].Path, "raw", scratchSize, false); err != nil {
 		r.fault("%v", err)
 		return false
 	}
@@ -111,12 +122,16 @@ func (r *round) open(kind string, iops int) bool {
 		n = 2
 	}
 	for i := range n {
-		p := pv{format: pick(r.rng, "raw", "raw", "qcow2"), dev: "/dev/vd" + string(rune('c'+i))}
+		p := pv{format: pick(r.rng, "raw", "raw", "qcow2"), partition: iops == 0 && r.chance(3), dev: "/dev/vd" + string(rune('c'+i))}
 		p.path = r.path(fmt.Sprintf("pv%d.%s", i, map[string]string{"raw": "img", "qcow2": "qcow2"}[p.format]))
-		if err := makeDisk(p.path, p.format, pvSize); err != nil {
+		if err := makeDisk(p.path, p.format, pvSize, p.partition); err != nil {
 			r.fault("%v", err)
 			return false
 		}
+		if p.partition {
+			p.dev += "1"
+		}
+		r.counts["physical volumes, "+p.kind()]++
 		r.pvs = append(r.pvs, p)
 		disks = append(disks, testvm.Disk{Path: p.path, Format: p.format, IOPS: iops * i})
 	}
@@ -211,16 +226,36 @@ out() { dd if=/dev/vg/$1 of=/dev/vda bs=1M seek=$2 iflag=direct oflag=direct con
 carry() { dd if=$1 of=/dev/vda bs=1M oflag=direct conv=notrunc 2>/dev/null && stat -c %s $1; rm -f $1; }
 `
 
-func makeDisk(path, format string, size int64) error {
+// makeDisk makes an empty disk, or one that is one partition.
+func makeDisk(path, format string, size int64, partition bool) error {
+	raw := path
 	if format != "raw" {
-		return qemuImg("create", "-q", "-f", format, path, fmt.Sprint(size))
+		raw += ".raw"
+		defer os.Remove(raw)
 	}
-	f, err := os.Create(path)
+	f, err := os.Create(raw)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	return f.Truncate(size)
+	if err := f.Truncate(size); err != nil {
+		return err
+	}
+	if partition {
+		mbr := make([]byte, 512)
+		entry := mbr[446:]
+		entry[4] = 0x8e // Linux LVM
+		binary.LittleEndian.PutUint32(entry[8:], 2048)
+		binary.LittleEndian.PutUint32(entry[12:], uint32(size/512-2048))
+		mbr[510], mbr[511] = 0x55, 0xaa
+		if _, err := f.WriteAt(mbr, 0); err != nil {
+			return err
+		}
+	}
+	if format == "raw" {
+		return nil
+	}
+	return qemuImg("convert", "-f", "raw", "-O", format, raw, path)
 }
 
 func pick[T any](rng *rand.Rand, from ...T) T { return from[rng.IntN(len(from))] }

@@ -79,13 +79,17 @@ func (r *round) build() {
 	// Striped and mirrored volumes are rounded up.
 	_, _ = fmt.Sscan(r.sh("blockdev --getsize64 /dev/vg/org"), &org.size)
 
-	// Every history has two snapshots of each.
+	// Every history has two snapshots of each, of different sizes.
 	for _, v := range r.volumes {
 		if v.kind == external {
 			continue
 		}
-		for range 2 {
+		for i := range 2 {
 			r.change(v)
+			if i > 0 {
+				r.discards(v)
+				r.resize(v)
+			}
 			r.readAll()
 			r.snapshot(v)
 		}
