@@ -39,8 +39,9 @@ that really differ, and writes a delta; -o - writes it to stdout. --full NEW
 takes no OLD and writes all of NEW: the beginning of a chain.
 
 It takes the cheapest method that is right: the tables that two states of one
-qcow2 image share; an overlay over its own backing chain; else the content of
-what either image stores. A bitmap is used only when it is named, because
+qcow2 image share; an overlay over its own backing chain; the mapping trees of a
+thin pool; the exception tables of thick snapshots; else the content of what
+either image stores. A bitmap is used only when it is named, because
 nothing in it tells what it started from.
 
 OLD may be a delta (tuesday.cbt): the state after it. So a chain goes on when
@@ -53,6 +54,8 @@ a delta of it: take a snapshot and name that.`,
 		Example: `  cbt diff disk.qcow2@monday disk.qcow2@tuesday
   cbt diff --full disk.qcow2@monday -o monday.cbt
   cbt diff disk.qcow2@monday disk.qcow2@tuesday -o tuesday.cbt
+  cbt diff lvm:vg0/vm1-mon lvm:vg0/vm1-tue -o tuesday.cbt
+  cbt diff --pv disk.raw lvm:vg0/vm1-mon lvm:vg0/vm1-tue
   cbt diff --old sda=a.qcow2@mon --new sda=a.qcow2@tue --old sdb=b.qcow2@mon --new sdb=b.qcow2@tue -o tue.cbt`,
 		Annotations: exits(exitDone, exitFailed, exitUsage, exitFindings, exitWrongBase, exitBusy),
 		Args: func(c *cobra.Command, args []string) error {
