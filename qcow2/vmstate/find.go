@@ -1,0 +1,148 @@
+package vmstate
+
+import (
+	"bytes"
+	"encoding/binary"
+	"math/bits"
+	"slices"
+
+	"cbt/internal/binfmt"
+	"cbt/sparse"
+)
+
+const (
+	descHeader    = 5         // type and length
+	maxCandidates = 8         // descriptions that are tried
+	maxDeviceData = 256 << 20 // how far behind RAM a description is looked for
+)
+
+// endDescription looks for the description at the very end of the file, where
+// it is unless the state lies in something larger, and takes the page size
+// from it.
+func (p *parser) endDescription() error {
+	if p.measuring {
+		return nil
+	}
+	d, err := p.lastDescription()
+	if d == nil || err != nil {
+		return err
+	}
+	p.atEnd = d
+	if n := d.pageSize; !p.pageBits && n >= 1<<10 && n <= 1<<16 && bits.OnesCount64(n) == 1 {
+		p.s.PageSize = int64(n)
+	}
+	return nil
+}
+
+// lastDescription looks for a description that ends with the file. Its text has
+// no control characters, so the first one from the end is in its type or length.
+func (p *parser) lastDescription() (*description, error) {
+	const chunk = 64 << 10
+	end := p.c.end
+	buf := make([]byte, chunk)
+	for hi := end; hi > p.c.pos && end-hi <= maxDescription; {
+		lo := max(hi-chunk, p.c.pos)
+		b := buf[:hi-lo]
+		if err := binfmt.Fill(p.c.r, end, "description of the devices", b, uint64(lo)); err != nil {
+			return nil, err
+		}
+		if hi == end && b[len(b)-1] != '}' {
+			return nil, nil
+		}
+		if i := bytes.LastIndexFunc(b, func(r rune) bool { return r < ' ' }); i >= 0 {
+			for at := lo + int64(i); at > lo+int64(i)-descHeader && at >= p.c.pos; at-- {
+				if d, err := p.readDescription(at); d != nil && d.end == end || err != nil && !isFormat(err) {
+					return d, err
+				}
+			}
+			return nil, nil
+		}
+		hi = lo
+	}
+	return nil, nil
+}
+
+func isFormat(err error) bool {
+	_, ok := err.(*sparse.FormatError)
+	return ok
+}
+
+// readDescription reads the description at off, nil if there is none.
+func (p *parser) readDescription(off int64) (*description, error) {
+	const what = "description of the devices"
+	var head [descHeader + 1]byte
+	if p.c.end-off < int64(len(head)) {
+		return nil, nil
+	}
+	if err := binfmt.Fill(p.c.r, p.c.end, what, head[:], uint64(off)); err != nil {
+		return nil, err
+	}
+	n := binary.BigEndian.Uint32(head[1:])
+	if head[0] != vmDescription || head[descHeader] != '{' || n > maxDescription || int64(n) > p.c.end-off-descHeader {
+		return nil, nil
+	}
+	text, err := binfmt.Read(p.c.r, p.c.end, what, uint64(off+descHeader), uint64(n), maxDescription)
+	if err != nil {
+		return nil, err
+	}
+	d, err := parseDescription(text)
+	if err != nil {
+		return nil, &sparse.FormatError{Struct: what, Off: off, Err: err}
+	}
+	d.off, d.end = off, off+descHeader+int64(n)
+	return d, nil
+}
+
+// description returns that of the devices, of which the first section is at
+// off; nil if there is none. Which one it is shows in that all sections from off on fit it.
+func (p *parser) description(off int64) (*description, error) {
+	if p.descSearched {
+		return p.desc, nil
+	}
+	p.descSearched = true
+	p.desc = p.atEnd
+	if !p.ramSeen || p.desc != nil && p.fits(off, p.desc) {
+		return p.desc, nil
+	}
+	// Whatever lies behind RAM and may have been made by the guest is tried, not trusted.
+	c := newCursor(p.c.r, off, min(p.c.end, off+maxDeviceData))
+	for tried := 0; tried < maxCandidates && c.left() >= 2+descHeader; {
+		n := int(min(int64(len(c.room)), c.left()))
+		b, err := c.peek("device section", n)
+		if err != nil {
+			return nil, err
+		}
+		i := bytes.Index(b, []byte{vmEOF, vmDescription})
+		if i < 0 {
+			c.pos += int64(n) - 1
+			continue
+		}
+		c.pos += int64(i) + 1
+		d, err := p.readDescription(c.pos)
+		if err != nil && !isFormat(err) {
+			return nil, err
+		}
+		if d == nil {
+			continue
+		}
+		tried++
+		if p.fits(off, d) {
+			p.desc = d
+			return d, nil
+		}
+		if p.desc == nil {
+			p.desc = d // its faults are what there is to say
+		}
+	}
+	return p.desc, nil
+}
+
+// fits tries whether the sections from off on are those that d describes.
+func (p *parser) fits(off int64, d *description) bool {
+	s := *p.s
+	s.rest = &rest{pieces: slices.Clone(p.s.rest.pieces)}
+	s.Devices, s.Blocks = nil, nil
+	try := *p
+	try.s, try.desc, try.c, try.ramEnd = &s, d, newCursor(p.c.r, off, p.c.end), true
+	return try.allSections() == nil && s.Described
+}

@@ -1,0 +1,69 @@
+package vmstate
+
+import (
+	"bytes"
+	"compress/gzip"
+	"io"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"cbt/internal/sample"
+)
+
+// unpacked is a file of testdata/vmstate.
+func unpacked(t testing.TB, name string) []byte {
+	t.Helper()
+	f, err := os.Open(filepath.Join(sample.Dir(t), "vmstate", name+".gz"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	z, err := gzip.NewReader(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := io.ReadAll(z)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// temp makes temporary files for tests.
+func temp(t testing.TB) func() (TempFile, error) {
+	dir := t.TempDir()
+	return func() (TempFile, error) { return os.CreateTemp(dir, "") }
+}
+
+// open opens a state that must be one.
+func open(t testing.TB, b []byte, opt Options) *State {
+	t.Helper()
+	if opt.Temp == nil {
+		opt.Temp = temp(t)
+	}
+	s, err := Open(bytes.NewReader(b), int64(len(b)), opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+func content(t testing.TB, b *Block) []byte {
+	t.Helper()
+	p := make([]byte, b.Size())
+	if _, err := b.ReadAt(p, 0); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func stream(t testing.TB, s *State) []byte {
+	t.Helper()
+	var w bytes.Buffer
+	if err := s.WriteStream(&w, nil); err != nil {
+		t.Fatal(err)
+	}
+	return w.Bytes()
+}

@@ -1,0 +1,257 @@
+package vmstate
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"strconv"
+)
+
+const (
+	maxDescription = 16 << 20
+	maxFields      = 1 << 18
+	maxDepth       = 64
+)
+
+// description says how the sections of devices are made up (vmdesc). off is
+// that of its type byte, end that of what follows it.
+type description struct {
+	off, end int64
+	pageSize uint64
+	devices  map[deviceKey]*device
+	fields   int // read so far
+}
+
+type deviceKey struct {
+	name     string
+	instance uint32
+}
+
+type device struct {
+	version uint32
+	structure
+}
+
+type structure struct {
+	fields      []field
+	subsections []subsection
+}
+
+// field is repeat times size bytes, or as often what inner says.
+type field struct {
+	size, repeat uint64
+	inner        *structure
+}
+
+type subsection struct {
+	name    string
+	version uint32
+	structure
+}
+
+func (d *description) device(name string, instance uint32) *device {
+	return d.devices[deviceKey{name, instance}]
+}
+
+// parseDescription reads the JSON text of a description. It takes tokens one by
+// one: what encoding/json would make of a hostile text at once knows no limit.
+func parseDescription(text []byte) (*description, error) {
+	d := &description{devices: map[deviceKey]*device{}}
+	r := describer{json.NewDecoder(bytes.NewReader(text)), d}
+	r.UseNumber()
+	err := r.object(func(key string) (err error) {
+		switch key {
+		case "page_size":
+			d.pageSize, err = r.number(63)
+		case "devices":
+			err = r.array(r.device)
+		default:
+			err = r.skip()
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("JSON text of %d bytes, before %d: %w", len(text), r.InputOffset(), err)
+	}
+	return d, nil
+}
+
+type describer struct {
+	*json.Decoder
+	d *description
+}
+
+func (r describer) delim(want json.Delim) error {
+	t, err := r.Token()
+	if err == nil && t != want {
+		err = fmt.Errorf("%v in place of %v", t, want)
+	}
+	return err
+}
+
+func (r describer) object(each func(key string) error) error {
+	if err := r.delim('{'); err != nil {
+		return err
+	}
+	for r.More() {
+		key, err := r.text()
+		if err != nil {
+			return err
+		}
+		if err := each(key); err != nil {
+			return err
+		}
+	}
+	return r.delim('}')
+}
+
+func (r describer) array(each func() error) error {
+	if err := r.delim('['); err != nil {
+		return err
+	}
+	for r.More() {
+		if r.d.fields++; r.d.fields > maxFields {
+			return fmt.Errorf("more than %d fields", maxFields)
+		}
+		if err := each(); err != nil {
+			return err
+		}
+	}
+	return r.delim(']')
+}
+
+func (r describer) text() (string, error) {
+	t, err := r.Token()
+	if err != nil {
+		return "", err
+	}
+	s, ok := t.(string)
+	if !ok {
+		return "", fmt.Errorf("%v in place of a text", t)
+	}
+	return s, nil
+}
+
+// number reads a number of so many bits, not negative.
+func (r describer) number(bits int) (uint64, error) {
+	t, err := r.Token()
+	if err != nil {
+		return 0, err
+	}
+	n, ok := t.(json.Number)
+	if !ok {
+		return 0, fmt.Errorf("%v in place of a number", t)
+	}
+	return strconv.ParseUint(string(n), 10, bits)
+}
+
+func (r describer) skip() error {
+	for depth := 0; ; {
+		t, err := r.Token()
+		if err != nil {
+			return err
+		}
+		switch t {
+		case json.Delim('{'), json.Delim('['):
+			depth++
+		case json.Delim('}'), json.Delim(']'):
+			depth--
+		}
+		if depth == 0 {
+			return nil
+		}
+	}
+}
+
+func (r describer) device() error {
+	v := &device{}
+	var key deviceKey
+	err := r.object(func(k string) (err error) {
+		var n uint64
+		switch k {
+		case "name":
+			key.name, err = r.text()
+		case "instance_id":
+			n, err = r.number(32)
+			key.instance = uint32(n)
+		case "version":
+			n, err = r.number(32)
+			v.version = uint32(n)
+		default:
+			err = r.part(k, &v.structure, 0)
+		}
+		return err
+	})
+	if err == nil && r.d.devices[key] != nil {
+		err = fmt.Errorf("device %q, instance %d, twice", key.name, key.instance)
+	}
+	r.d.devices[key] = v
+	return err
+}
+
+// part reads the fields or the subsections of st, or skips what k is else.
+func (r describer) part(k string, st *structure, depth int) error {
+	if depth > maxDepth {
+		return fmt.Errorf("structures nested more than %d deep", maxDepth)
+	}
+	switch k {
+	case "fields":
+		return r.array(func() error {
+			f, err := r.field(depth)
+			st.fields = append(st.fields, f)
+			return err
+		})
+	case "subsections":
+		return r.array(func() error {
+			sub, err := r.subsection(depth)
+			st.subsections = append(st.subsections, sub)
+			return err
+		})
+	}
+	return r.skip()
+}
+
+func (r describer) field(depth int) (field, error) {
+	f := field{repeat: 1}
+	var kind string
+	var inner *structure
+	err := r.object(func(k string) (err error) {
+		switch k {
+		case "type":
+			kind, err = r.text()
+		case "size":
+			f.size, err = r.number(62)
+		case "array_len":
+			f.repeat, err = r.number(62)
+		case "struct":
+			inner = &structure{}
+			err = r.object(func(k string) error { return r.part(k, inner, depth+1) })
+		default:
+			err = r.skip()
+		}
+		return err
+	})
+	if err == nil && kind == "struct" {
+		if f.inner = inner; inner == nil {
+			err = fmt.Errorf("a struct without its fields")
+		}
+	}
+	return f, err
+}
+
+func (r describer) subsection(depth int) (sub subsection, err error) {
+	err = r.object(func(k string) (err error) {
+		switch k {
+		case "vmsd_name":
+			sub.name, err = r.text()
+		case "version":
+			var n uint64
+			n, err = r.number(32)
+			sub.version = uint32(n)
+		default:
+			err = r.part(k, &sub.structure, depth+1)
+		}
+		return err
+	})
+	return sub, err
+}
