@@ -36,6 +36,28 @@ func (r *round) resize(v *volume) {
 	r.counts["resizes"]++
 }
 
+// branches writes to a volume and to a writable snapshot at one time of the
+// pool, at the same place, and takes a snapshot of each: mappings of equal
+// times to different blocks.
+func (r *round) branches() {
+	active := func(v *volume) bool { return v.kind == thin && v.use == writable }
+	v := r.some(func(v *volume) bool { return active(v) && v.snapshot })
+	if v == nil {
+		return
+	}
+	o := r.some(func(o *volume) bool { return active(o) && o != v && o.family == v.family })
+	if o == nil {
+		return
+	}
+	at := r.rng.Int64N(min(v.size, o.size)-r.chunk+1) / r.chunk * r.chunk
+	r.sh(fmt.Sprintf("w %s %d %[3]d %[4]d\nw %[5]s %[6]d %[3]d %[4]d\n", v.dev(), 1<<20, at, r.chunk, o.dev(), 3<<20))
+	v.written, o.written = true, true
+	r.readAll()
+	r.snapshot(v, "")
+	r.snapshot(o, "")
+	r.counts["branches"]++
+}
+
 // fileSystem has a file system write and trim.
 func (r *round) fileSystem(v *volume) {
 	r.sh(fmt.Sprintf(`mkfs.ext4 -q -F %s

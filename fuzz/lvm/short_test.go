@@ -10,7 +10,7 @@ import (
 // TestHistory is the short round of what the program does at length.
 func TestHistory(t *testing.T) {
 	testvm.Need(t)
-	total := short(t, config{n: 1, steps: 12, seed: 4})
+	total := short(t, config{n: 1, steps: 6, seed: 4})
 	if total.comparisons < 40 {
 		t.Errorf("%d comparisons: %s", total.comparisons, total.coverage)
 	}

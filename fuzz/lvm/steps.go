@@ -91,9 +91,11 @@ func (r *round) build() {
 				r.resize(v)
 			}
 			r.readAll()
-			r.snapshot(v)
+			r.snapshot(v, "")
 		}
 	}
+	r.snapshot(base, writable)
+	r.branches()
 	r.readAll()
 }
 
@@ -138,15 +140,17 @@ func (r *round) some(suits func(*volume) bool) *volume {
 func (r *round) oneStep() {
 	canWrite := func(v *volume) bool { return v.use == writable && !v.lost }
 	switch n := r.rng.IntN(100); {
-	case n < 35:
+	case n < 33:
 		r.change(r.some(canWrite))
-	case n < 50:
+	case n < 48:
 		v := r.some(canWrite)
 		r.discards(v)
 		v.written = true
-	case n < 75:
-		r.snapshot(r.some(func(v *volume) bool { return !v.lost && (v.kind == thin || v.kind == thick && v.of == nil) }))
-	case n < 83:
+	case n < 72:
+		r.snapshot(r.some(func(v *volume) bool { return !v.lost && (v.kind == thin || v.kind == thick && v.of == nil) }), "")
+	case n < 79:
+		r.branches()
+	case n < 85:
 		if v := r.some(func(v *volume) bool { return v.snapshot }); v != nil {
 			r.sh("lvremove -q -y vg/" + v.name)
 			r.volumes = slices.DeleteFunc(r.volumes, func(o *volume) bool { return o == v })
@@ -226,7 +230,8 @@ func (r *round) discards(v *volume) {
 	r.counts["discards"]++
 }
 
-func (r *round) snapshot(of *volume) {
+// snapshot takes one, in the given use or in any.
+func (r *round) snapshot(of *volume, use string) {
 	n := 0
 	for _, v := range r.volumes {
 		if v.snapshot && v.family == of.family {
@@ -246,7 +251,9 @@ func (r *round) snapshot(of *volume) {
 		r.add(v)
 		return
 	}
-	v.use = pick(r.rng, readOnly, readOnly, inactive, inactive, writable)
+	if v.use = use; use == "" {
+		v.use = pick(r.rng, readOnly, readOnly, inactive, inactive, writable)
+	}
 	skip := "-kn"
 	if v.use == inactive {
 		skip = "-ky"
