@@ -48,6 +48,7 @@ func TestRealStates(t *testing.T) {
 		{"background.state", "pc-i440fx-7.2", true, 20},
 		{"bitmap.state", "pc-i440fx-7.2", true, 20},
 		{"block.state", "pc-i440fx-7.2", true, 20},
+		{"xbzrle.state", "pc-i440fx-7.2", true, 20},
 		{"shared.state", "pc-i440fx-7.2", true, 20},
 		{"old.state", "", false, 0},
 		{"bare.state", "", true, 20},

@@ -34,10 +34,9 @@ type parser struct {
 	begin     int64 // of the stream
 	measuring bool  // stop at the list of RAM blocks
 
-	mapped        bool // capability mapped-ram
-	ignoreShared  bool // capability x-ignore-shared
-	pageBits      bool // the configuration has the page size
-	order         []*Block
+	mapped        bool   // capability mapped-ram
+	ignoreShared  bool   // capability x-ignore-shared
+	pageBits      bool   // the configuration has the page size
 	current       *Block // that records with CONTINUE mean
 	ramTotal      int64
 	ramInstance   uint32
@@ -45,7 +44,7 @@ type parser struct {
 	ramSeen       bool
 	ramEnd        bool // END of it was seen
 	tempEnd       int64
-	page, packed  []byte
+	page          []byte
 	inflate       inflater
 	sections      map[uint32]string // iterable ones
 	footers       int               // 0 not known, 1 there are, -1 there are none
