@@ -5,13 +5,10 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
-	"cbt/internal/sample"
 	"cbt/sparse"
 	"cbt/sparse/sparsetest"
 )
@@ -41,13 +38,6 @@ func libvirtImage(order binary.ByteOrder, magic string, format int, stream []byt
 func TestLibvirt(t *testing.T) {
 	plain := unpacked(t, "plain.state")
 	want := open(t, plain, Options{})
-	packed := func(name string) []byte {
-		b, err := os.ReadFile(filepath.Join(sample.Dir(t), "vmstate", name))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return b
-	}
 	for _, c := range []struct {
 		name   string
 		format int
@@ -56,12 +46,12 @@ func TestLibvirt(t *testing.T) {
 	}{
 		{"raw", 0, plain, binary.LittleEndian},
 		{"raw", 0, plain, binary.BigEndian},
-		{"gzip", 1, packed("plain.state.gz"), binary.LittleEndian},
-		{"bzip2", 2, packed("plain.state.bz2"), binary.LittleEndian},
-		{"xz", 3, packed("plain.state.xz"), binary.LittleEndian},
-		{"lzop", 4, packed("plain.state.lzo"), binary.LittleEndian},
-		{"lzop", 4, packed("plain.state-9.lzo"), binary.LittleEndian},
-		{"zstd", 5, packed("plain.state.zst"), binary.LittleEndian},
+		{"gzip", 1, file(t, "plain.state.gz"), binary.LittleEndian},
+		{"bzip2", 2, file(t, "plain.state.bz2"), binary.LittleEndian},
+		{"xz", 3, file(t, "plain.state.xz"), binary.LittleEndian},
+		{"lzop", 4, file(t, "plain.state.lzo"), binary.LittleEndian},
+		{"lzop", 4, file(t, "plain.state-9.lzo"), binary.LittleEndian},
+		{"zstd", 5, file(t, "plain.state.zst"), binary.LittleEndian},
 	} {
 		t.Run(fmt.Sprintf("%s %v", c.name, c.order), func(t *testing.T) {
 			b := libvirtImage(c.order, "LibvirtQemudSave", c.format, c.stream)

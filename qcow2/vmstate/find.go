@@ -51,7 +51,7 @@ func (p *parser) lastDescription() (*description, error) {
 		}
 		if i := bytes.LastIndexFunc(b, func(r rune) bool { return r < ' ' }); i >= 0 {
 			for at := lo + int64(i); at > lo+int64(i)-descHeader && at >= p.c.pos; at-- {
-				if d, err := p.readDescription(at); d != nil && d.end == end || err != nil && !isFormat(err) {
+				if d, err := p.readDescription(at, end); d != nil || err != nil {
 					return d, err
 				}
 			}
@@ -67,8 +67,9 @@ func isFormat(err error) bool {
 	return ok
 }
 
-// readDescription reads the description at off, nil if there is none.
-func (p *parser) readDescription(off int64) (*description, error) {
+// readDescription reads the description at off, nil if there is none, or, with
+// an end that is not 0, none that ends there.
+func (p *parser) readDescription(off, end int64) (*description, error) {
 	const what = "description of the devices"
 	var head [descHeader + 1]byte
 	if p.c.end-off < int64(len(head)) {
@@ -78,7 +79,8 @@ func (p *parser) readDescription(off int64) (*description, error) {
 		return nil, err
 	}
 	n := binary.BigEndian.Uint32(head[1:])
-	if head[0] != vmDescription || head[descHeader] != '{' || n > maxDescription || int64(n) > p.c.end-off-descHeader {
+	if head[0] != vmDescription || head[descHeader] != '{' || n > maxDescription || int64(n) > p.c.end-off-descHeader ||
+		end != 0 && off+descHeader+int64(n) != end {
 		return nil, nil
 	}
 	text, err := binfmt.Read(p.c.r, p.c.end, what, uint64(off+descHeader), uint64(n), maxDescription)
@@ -118,7 +120,7 @@ func (p *parser) description(off int64) (*description, error) {
 			continue
 		}
 		c.pos += int64(i) + 1
-		d, err := p.readDescription(c.pos)
+		d, err := p.readDescription(c.pos, 0)
 		if err != nil && !isFormat(err) {
 			return nil, err
 		}

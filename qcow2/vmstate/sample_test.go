@@ -30,6 +30,16 @@ func unpacked(t testing.TB, name string) []byte {
 	return b
 }
 
+// file is a file of testdata/vmstate as it is.
+func file(t testing.TB, name string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(sample.Dir(t), "vmstate", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
 // temp makes temporary files for tests.
 func temp(t testing.TB) func() (TempFile, error) {
 	dir := t.TempDir()

@@ -311,7 +311,7 @@ func (p *parser) finish(eof int64) error {
 		}
 		if b[0] == vmDescription {
 			if p.desc == nil {
-				if p.desc, err = p.readDescription(p.c.pos); err != nil {
+				if p.desc, err = p.readDescription(p.c.pos, 0); err != nil {
 					return err
 				}
 			}
