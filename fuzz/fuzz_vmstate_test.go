@@ -1,0 +1,215 @@
+package fuzz
+
+import (
+	"bytes"
+	"compress/gzip"
+	"encoding/binary"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"testing"
+
+	"cbt/internal/sample"
+	"cbt/qcow2"
+	"cbt/qcow2/vmstate"
+	"cbt/sparse"
+)
+
+// memory is a temporary file in memory.
+type memory struct{ b []byte }
+
+func (m *memory) Close() error { return nil }
+
+func (m *memory) ReadAt(p []byte, off int64) (int, error) {
+	return bytes.NewReader(m.b).ReadAt(p, off)
+}
+
+func (m *memory) WriteAt(p []byte, off int64) (int, error) {
+	if need := off + int64(len(p)); need > int64(len(m.b)) {
+		m.b = append(m.b, make([]byte, need-int64(len(m.b)))...)
+	}
+	return copy(m.b[off:], p), nil
+}
+
+func vmstateSample(t testing.TB, name string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(sample.Dir(t), "vmstate", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if filepath.Ext(name) != ".gz" {
+		return b
+	}
+	z, err := gzip.NewReader(bytes.NewReader(b))
+	if err == nil {
+		b, err = io.ReadAll(z)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// libvirtState puts a save image's header in front of a stream.
+func libvirtState(format uint32, stream []byte) []byte {
+	text := "<domain><name>n</name><uuid>u</uuid></domain>\x00"
+	b := append([]byte("LibvirtQemudSave"), make([]byte, 76)...)
+	for i, v := range []uint32{2, uint32(len(text)), 1, format} {
+		binary.LittleEndian.PutUint32(b[16+4*i:], v)
+	}
+	return append(append(b, text...), stream...)
+}
+
+// FuzzVMState opens any bytes, and real states with edits of up to eight bytes
+// each, as the state of a machine, and uses all of it: without a panic, without
+// more memory than the bytes deserve. What opens is written as a stream, which
+// must be the same state and its own canonical stream.
+func FuzzVMState(f *testing.F) {
+	var base [][]byte
+	for _, name := range []string{"plain.state.gz", "xbzrle.state.gz", "compress.state.gz", "background.state.gz", "bitmap.state.gz", "block.state.gz", "shared.state.gz", "old.state.gz", "q35.state.gz"} {
+		base = append(base, vmstateSample(f, name))
+	}
+	for i, name := range []string{"plain.state.gz", "plain.state.bz2", "plain.state.xz", "plain.state.lzo", "plain.state.zst"} {
+		b := vmstateSample(f, name)
+		if i == 0 {
+			var err error
+			if b, err = os.ReadFile(filepath.Join(sample.Dir(f), "vmstate", name)); err != nil {
+				f.Fatal(err)
+			}
+		}
+		base = append(base, libvirtState(uint32(i+1), b))
+	}
+	for i := range base {
+		f.Add(uint8(i+1), []byte{})
+		f.Add(uint8(i+1), []byte("\x00\x00\x20\xff\xff\xff\xff\xff\xff\xff\xff"))
+		f.Add(uint8(i+1), []byte("\x00\x00\x5b\x01"))
+	}
+	f.Add(uint8(0), base[0][:4096])
+	f.Add(uint8(0), libvirtState(6, base[0][:200]))
+	f.Fuzz(func(t *testing.T, kind uint8, b []byte) {
+		if kind > 0 {
+			whole := bytes.Clone(base[(int(kind)-1)%len(base)])
+			for edits := b; len(edits) > 3; {
+				at := (int(edits[0])<<16 | int(edits[1])<<8 | int(edits[2])) % len(whole)
+				n := copy(whole[at:], edits[3:min(len(edits), 11)])
+				edits = edits[3+n:]
+			}
+			b = whole
+		}
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		useState(t, b)
+		runtime.ReadMemStats(&after)
+		if used, limit := after.TotalAlloc-before.TotalAlloc, uint64(256<<20+64*len(b)); used > limit {
+			t.Errorf("%d bytes allocated for %d", used, len(b))
+		}
+	})
+}
+
+func useState(t *testing.T, b []byte) {
+	const maxRAM = 64 << 20
+	opt := vmstate.Options{MaxRAM: maxRAM, Temp: func() (vmstate.TempFile, error) { return &memory{}, nil }}
+	s, err := vmstate.Open(bytes.NewReader(b), int64(len(b)), opt)
+	if err != nil {
+		if s != nil {
+			t.Error("a state and an error")
+		}
+		return
+	}
+	defer s.Close()
+	var out bytes.Buffer
+	if err := s.WriteStream(&out, nil); err != nil {
+		t.Fatalf("what opens cannot be written: %v", err)
+	}
+	again, err := vmstate.Open(bytes.NewReader(out.Bytes()), int64(out.Len()), opt)
+	if err != nil {
+		t.Fatalf("the canonical stream does not open: %v", err)
+	}
+	defer again.Close()
+	if again.Machine != s.Machine || len(again.Blocks) != len(s.Blocks) || len(again.Devices) != len(s.Devices) || again.Described != s.Described {
+		t.Fatalf("the canonical stream is another state")
+	}
+	for i, x := range s.Blocks {
+		y := again.Blocks[i]
+		if x.Name != y.Name || x.Size() != y.Size() || x.Shared != y.Shared {
+			t.Fatalf("block %q has become %q", x.Name, y.Name)
+		}
+		if x.Shared {
+			continue
+		}
+		for _, err := range sparse.Compare(x, y, 0, x.Size()) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Fatalf("block %q differs", x.Name)
+		}
+	}
+	var twice bytes.Buffer
+	if err := again.WriteStream(&twice, nil); err != nil || !bytes.Equal(twice.Bytes(), out.Bytes()) {
+		t.Fatalf("the canonical stream of a canonical stream is another one: %v", err)
+	}
+}
+
+// The state of a machine in an internal snapshot is read out of the qcow2
+// image, and is what QEMU said the machine's RAM was.
+func TestVMStateOfSnapshots(t *testing.T) {
+	b := vmstateSample(t, "snapshots.qcow2.gz")
+	img, err := qcow2.Open(bytes.NewReader(b), int64(len(b)), qcow2.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r, n, err := img.Active().VMState(); r != nil || n != 0 || err != nil {
+		t.Errorf("the active state has a machine state of %d bytes, %v", n, err)
+	}
+	for i, snap := range img.Snapshots() {
+		v, err := img.Snapshot(i)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, size, err := v.VMState()
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := vmstate.Open(r, size, vmstate.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !s.Described || s.Machine != "pc-i440fx-7.2" {
+			t.Errorf("%s: %+v", snap.Name, s)
+		}
+		ram, want := s.Block("pc.ram"), vmstateSample(t, "snapshots."+snap.Name+".ram.gz")
+		got := make([]byte, 0xa0000) // then VGA's memory hides it
+		if _, err := ram.ReadAt(got, 0); err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(got, want[:len(got)]) {
+			t.Errorf("%s: RAM differs from pmemsave's", snap.Name)
+		}
+	}
+	if len(img.Snapshots()) != 2 {
+		t.Error("not two snapshots")
+	}
+}
+
+// A size that the snapshot's tables cannot hold is refused when it is asked for.
+func TestVMStateTooLarge(t *testing.T) {
+	b := vmstateSample(t, "snapshots.qcow2.gz")
+	table := binary.BigEndian.Uint64(b[64:])
+	for _, size := range []uint64{1 << 63, 1<<64 - 1, 1 << 40} {
+		binary.BigEndian.PutUint64(b[table+40:], size)
+		img, err := qcow2.Open(bytes.NewReader(b), int64(len(b)), qcow2.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		v, err := img.Snapshot(0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var fe *sparse.FormatError
+		if _, _, err := v.VMState(); !errors.As(err, &fe) {
+			t.Errorf("%#x: %v", size, err)
+		}
+	}
+}
