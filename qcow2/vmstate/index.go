@@ -9,12 +9,12 @@ const inTemp place = 1 << 63
 
 func (p place) offset() int64 { return int64(p &^ inTemp) }
 
-// Places are kept where there are any: 64 of them are a leaf of 512 bytes, and
-// 512 leaves a branch, so that a hostile stream has to store pages to make an
-// index grow.
+// Places are kept where there are any: 64 of them are a leaf of 512 bytes, 64
+// leaves a branch of as many, so that a hostile stream has to store pages to
+// make an index grow: by 1 KiB for a page, at worst.
 const (
 	leafPages   = 64
-	branchPages = 512 * leafPages
+	branchPages = 64 * leafPages
 )
 
 type leaf [leafPages]place

@@ -67,6 +67,7 @@ type State struct {
 	temp   TempFile // unpacked pages
 	unpack TempFile // src, if it was compressed
 	rest   *rest
+	closed bool
 }
 
 // Device is a section of device state.
@@ -144,15 +145,19 @@ func (s *State) Block(name string) *Block {
 	return nil
 }
 
-// Close closes the temporary files. Nothing of s can be used after it.
+// Close closes the temporary files. What they hold cannot be read after it. It
+// must not be called while s is used.
 func (s *State) Close() error {
+	if s.closed {
+		return nil
+	}
+	s.closed = true
 	var errs []error
 	for _, f := range []TempFile{s.temp, s.unpack} {
 		if f != nil {
 			errs = append(errs, f.Close())
 		}
 	}
-	s.temp, s.unpack = nil, nil
 	return errors.Join(errs...)
 }
 
