@@ -3,6 +3,7 @@ package vmstate
 import (
 	"bytes"
 	"encoding/binary"
+	"maps"
 	"math/bits"
 	"slices"
 
@@ -146,5 +147,6 @@ func (p *parser) fits(off int64, d *description) bool {
 	s.Devices, s.Blocks = nil, nil
 	try := *p
 	try.s, try.desc, try.c, try.ramEnd = &s, d, newCursor(p.c.r, off, p.c.end), true
+	try.seen = maps.Clone(p.seen)
 	return try.allSections() == nil && s.Described
 }

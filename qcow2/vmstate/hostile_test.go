@@ -211,7 +211,7 @@ func TestHostileStreams(t *testing.T) {
 		"deep":            {device("abc", nest(300)), "deep"},
 		"many fields":     {device("abc", `"fields":[`+strings.Repeat("{},", 300000)+`{}]`), "more than"},
 		"not JSON":        {device("abc", `"fields":[[[`), "JSON"},
-		"no device":       {device("abc", `"fields":[]},{"name":"dev","instance_id":0`), "twice"},
+		"other device":    {device("", `"fields":[],"instance_id":1`), "not in the description"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var h hand

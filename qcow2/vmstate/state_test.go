@@ -52,6 +52,7 @@ func TestRealStates(t *testing.T) {
 		{"shared.state", "pc-i440fx-7.2", true, 20},
 		{"old.state", "", false, 0},
 		{"bare.state", "", true, 20},
+		{"isapc.state", "isapc", true, 15},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := open(t, unpacked(t, c.name), Options{})

@@ -49,6 +49,7 @@ type parser struct {
 	sections      map[uint32]string // iterable ones
 	footers       int               // 0 not known, 1 there are, -1 there are none
 	desc          *description
+	seen          map[deviceKey]int // sections of devices so far
 	descSearched  bool
 	atEnd         *description // that the file ends with
 	stepsLeft     int
@@ -56,7 +57,7 @@ type parser struct {
 }
 
 func newParser(s *State, start int64, opt Options) *parser {
-	return &parser{s: s, c: newCursor(s.src, start, s.size), opt: opt, begin: start, sections: map[uint32]string{}, stepsLeft: maxSteps}
+	return &parser{s: s, c: newCursor(s.src, start, s.size), opt: opt, begin: start, sections: map[uint32]string{}, seen: map[deviceKey]int{}, stepsLeft: maxSteps}
 }
 
 // stream reads the header and all sections.
@@ -269,11 +270,13 @@ func (p *parser) full(at int64) (done bool, err error) {
 	if _, iterable := p.sections[id]; iterable {
 		return false, &sparse.FormatError{Struct: "section header", Field: "section_id", Off: at, Value: id, Msg: "another section has this number"}
 	}
-	d := desc.device(name, instance)
+	key := deviceKey{name, instance}
+	d := desc.device(key, p.seen[key])
+	p.seen[key]++
 	if d == nil {
 		return false, &sparse.FormatError{Struct: "device section", Off: at, Value: name, Msg: fmt.Sprintf("instance %d is not in the description of the devices", instance)}
 	}
-	if d.version != version {
+	if d.versioned && d.version != version {
 		return false, &sparse.FormatError{Struct: "device section", Field: "version_id", Off: at, Value: version, Msg: fmt.Sprintf("%q has %d in the description of the devices", name, d.version)}
 	}
 	begin := p.c.pos

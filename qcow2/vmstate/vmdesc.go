@@ -18,8 +18,8 @@ const (
 type description struct {
 	off, end int64
 	pageSize uint64
-	devices  map[deviceKey]*device
-	fields   int // read so far
+	devices  map[deviceKey][]*device // a name and instance may come twice: isa-ide does
+	fields   int                     // read so far
 }
 
 type deviceKey struct {
@@ -28,7 +28,8 @@ type deviceKey struct {
 }
 
 type device struct {
-	version uint32
+	version   uint32
+	versioned bool // those of old handlers have no version here
 	structure
 }
 
@@ -49,14 +50,19 @@ type subsection struct {
 	structure
 }
 
-func (d *description) device(name string, instance uint32) *device {
-	return d.devices[deviceKey{name, instance}]
+// device describes the section of that name and instance that comes after so
+// many others; nil if there is none.
+func (d *description) device(key deviceKey, before int) *device {
+	if list := d.devices[key]; before < len(list) {
+		return list[before]
+	}
+	return nil
 }
 
 // parseDescription reads the JSON text of a description. It takes tokens one by
 // one: what encoding/json would make of a hostile text at once knows no limit.
 func parseDescription(text []byte) (*description, error) {
-	d := &description{devices: map[deviceKey]*device{}}
+	d := &description{devices: map[deviceKey][]*device{}}
 	r := describer{json.NewDecoder(bytes.NewReader(text)), d}
 	r.UseNumber()
 	err := r.object(func(key string) (err error) {
@@ -176,16 +182,13 @@ func (r describer) device() error {
 			key.instance = uint32(n)
 		case "version":
 			n, err = r.number(32)
-			v.version = uint32(n)
+			v.version, v.versioned = uint32(n), true
 		default:
 			err = r.part(k, &v.structure, 0)
 		}
 		return err
 	})
-	if err == nil && r.d.devices[key] != nil {
-		err = fmt.Errorf("device %q, instance %d, twice", key.name, key.instance)
-	}
-	r.d.devices[key] = v
+	r.d.devices[key] = append(r.d.devices[key], v)
 	return err
 }
 

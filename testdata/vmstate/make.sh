@@ -58,6 +58,9 @@ background() { saved background.state pc-i440fx-7.2 <<<'migrate_set_capability b
 old() { saved old.state pc-i440fx-2.2 </dev/null; } # no configuration, no footers, no description
 bare() { saved bare.state pc-i440fx-7.2 -global migration.send-section-footer=off -global migration.send-configuration=off </dev/null; }
 
+# Two devices of one name and instance, and one (slirp) whose section has no version in the description.
+isapc() { saved isapc.state isapc -netdev user,id=u -device ne2k_isa,netdev=u </dev/null; }
+
 bitmap() {
 	qemu-img create -q -f qcow2 disk.qcow2 1M
 	qemu-img bitmap --add -g 65536 disk.qcow2 monday
@@ -124,6 +127,6 @@ packed() {
 }
 
 if [ $# = 0 ]; then
-	set -- plain q35 shared compress background old bare bitmap block xbzrle snapshots packed
+	set -- plain q35 shared compress background old bare isapc bitmap block xbzrle snapshots packed
 fi
 for name; do "$name"; done
