@@ -137,6 +137,7 @@ var damages = map[string]damage{
 	}), "(keys 5000 to 5000): key"},
 	"entries":     {leafEdit(1, 20, put32(16, 7)), "nr_entries 0x7: more than max_entries 6"},
 	"max entries": {leafEdit(1, 20, put32(20, 1<<31)), "max_entries 0x80000000: do not fit"},
+	"odd maximum": {leafEdit(1, 20, put32(20, 7)), "max_entries 0x7: not a multiple of 3"},
 	"value size":  {leafEdit(1, 20, put32(24, 24)), "value_size 0x18: want 8"},
 	"flags 0":     {leafEdit(1, 20, put32(4, 0)), "flags 0x0"},
 	"flags 3":     {leafEdit(1, 20, put32(4, 3)), "flags 0x3"},

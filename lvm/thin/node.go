@@ -61,6 +61,10 @@ func verifyNode(b []byte, block uint64, t *tree) error {
 	if uint64(most)*uint64(8+size) > BlockSize-nodeHeaderSize {
 		return fault("max_entries", most, "do not fit into a block")
 	}
+	// calc_max_entries rounds to a multiple of 3, which says where values begin.
+	if most%3 != 0 {
+		return fault("max_entries", most, "not a multiple of 3")
+	}
 	if entries > most {
 		return fault("nr_entries", entries, "more than max_entries %d", most)
 	}

@@ -17,11 +17,12 @@ func (a *app) checkThin(ctx context.Context, o *opener, ref string, opt refOptio
 	var meta poolMetadata
 	switch v, isVolume, err := o.parseVolumeRef(ref, opt); {
 	case ref == "":
-		src, err := o.openImage(ctx, o.ThinMetadata, refOptions{})
+		var src *source
+		view, err := o.openPart(ctx, "--thin-metadata", o.ThinMetadata, &src)
 		if err != nil {
-			return true, fmt.Errorf("--thin-metadata: %w", err)
+			return true, err
 		}
-		ref, meta = o.ThinMetadata, poolMetadata{src.View, src.View.Size(), src.Recheck}
+		ref, meta = o.ThinMetadata, poolMetadata{view, view.Size(), src.Recheck}
 	case err != nil:
 		return true, err
 	case !isVolume:

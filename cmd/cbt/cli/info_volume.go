@@ -69,7 +69,9 @@ func (a *app) infoLV(ctx context.Context, o *opener, ref string, r volumeRef, op
 		if !src.Instant.IsZero() {
 			j.Instant = src.Instant.Format(timeLayout)
 		}
-		j.Point, err = src.vol.point(ctx, o.Frozen, nil)
+		if !o.inUse {
+			j.Point, err = src.vol.point(ctx, o.Frozen, nil)
+		}
 	}
 	if err != nil {
 		j.Problems = append(j.Problems, err.Error())

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -51,7 +52,7 @@ program needs the snapshot (thin_delta, thin_dump and their like) only you know.
 }
 
 func (a *app) releaseMetadataSnap(ctx context.Context, pool string) error {
-	r, ok := splitVolume(pool)
+	r, ok := splitVolume(strings.TrimPrefix(strings.TrimPrefix(pool, lvmPrefix), "/dev/"))
 	if !ok {
 		return usageErrorf("%s: must be VG/POOL", printable(pool))
 	}
@@ -67,6 +68,9 @@ func (a *app) releaseMetadataSnap(ctx context.Context, pool string) error {
 	_, lv, err := h.find(ctx, r, o.warn)
 	if err != nil {
 		return fmt.Errorf("%s: %w", printable(pool), err)
+	}
+	if lv.Type() != "thin-pool" {
+		return usageErrorf("%s: is no thin pool", lv.FullName())
 	}
 	ref, err := hostlvm.RefOf(lv)
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"cbt/cbt"
+	"cbt/internal/hostlvm"
 	"cbt/lvm/thin"
 	"cbt/qcow2"
 	"cbt/sparse"
@@ -65,6 +66,8 @@ type opener struct {
 	lockDir string // of the locks on thin pools in use
 	host    *host
 	pvs     *physical
+	devices []*hostlvm.Direct // of --pv and --thin-...
+	inUse   bool              // so is one of them
 	pools   map[string]*barePool
 	thin    map[*thin.Metadata]bool // of volumes that were opened
 
@@ -128,10 +131,13 @@ func (o *opener) Close() error {
 	if o.host != nil {
 		err = o.host.close()
 	}
+	for _, d := range o.devices {
+		err = errors.Join(err, d.Close())
+	}
 	for _, f := range o.files {
 		err = errors.Join(err, f.Close())
 	}
-	o.files, o.images, o.host, o.pvs = nil, nil, nil, nil
+	o.devices, o.files, o.images, o.host, o.pvs = nil, nil, nil, nil, nil
 	return err
 }
 

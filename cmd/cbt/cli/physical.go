@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
+	"cbt/internal/hostlvm"
 	"cbt/internal/imagelock"
 	"cbt/internal/partition"
 	"cbt/lvm"
+	"cbt/sparse"
 )
 
 // physical is what --pv names: the groups on it, and the sources that they
@@ -29,10 +32,17 @@ func (o *opener) physical(ctx context.Context) (*physical, error) {
 		if err != nil {
 			return nil, fmt.Errorf("--pv: %w", err)
 		}
-		if err := o.refuseInUse(src); err != nil {
+		if slices.ContainsFunc(p.sources, func(s *source) bool { return s.View == src.View }) {
+			continue // named twice
+		}
+		if err := o.refuseInUse("--pv", src); err != nil {
 			return nil, err
 		}
-		found, err := o.disksOf(src)
+		view, err := o.direct(src)
+		if err != nil {
+			return nil, fmt.Errorf("--pv %s: %w", ref, err)
+		}
+		found, err := o.disksOf(src, view)
 		if err != nil {
 			return nil, fmt.Errorf("--pv %w", err)
 		}
@@ -58,33 +68,52 @@ func (o *opener) physical(ctx context.Context) (*physical, error) {
 	return p, nil
 }
 
-// refuseInUse refuses a physical volume whose volumes may be written to, by this
-// host's kernel and past what is read here.
-func (o *opener) refuseInUse(src *source) error {
-	if src.img == nil || src.Format != formatRaw || o.metadataOnly || o.Frozen {
+// refuseInUse refuses a physical volume, or a part of a thin pool, that this
+// host's kernel may write to. For info, which only looks, it is not frozen then.
+func (o *opener) refuseInUse(flag string, src *source) error {
+	if src.img == nil || src.Format != formatRaw || o.Frozen {
 		return nil
 	}
 	by, err := imagelock.InUse(src.img.file.File)
 	if err != nil {
-		return fmt.Errorf("--pv: %s: %w", src.Ref, err)
+		return fmt.Errorf("%s: %s: %w", flag, src.Ref, err)
 	}
-	if by != "" {
-		return busy("--pv %s: is in use: %s (volumes of this host are read without --pv; --frozen: nobody writes to them)", src.Ref, by)
+	if by == "" {
+		return nil
 	}
-	return nil
+	if o.metadataOnly {
+		o.warn("%s %s: is in use: %s: what is read may be old", flag, src.Ref, by)
+		o.inUse = true
+		return nil
+	}
+	return busy("%s %s: is in use: %s (volumes of this host are read without --pv; --frozen: nobody writes to them)", flag, src.Ref, by)
+}
+
+// direct is how a source is read that device-mapper may have written to below
+// the page cache: a device without it.
+func (o *opener) direct(src *source) (sparse.View, error) {
+	if src.img == nil || src.Format != formatRaw || !src.img.file.stat.block {
+		return src.View, nil
+	}
+	d, err := hostlvm.OpenDirect(src.img.file.real)
+	if err != nil {
+		return nil, err
+	}
+	o.devices = append(o.devices, d)
+	return sparse.Plain(&countedReader{d, &o.reads}, d.Size()), nil
 }
 
 // disksOf finds the physical volumes of an image: all of it, or partitions.
-func (o *opener) disksOf(src *source) ([]lvm.Disk, error) {
-	size := src.View.Size()
-	pv, err := lvm.ReadPV(src.View, size)
+func (o *opener) disksOf(src *source, disk sparse.View) ([]lvm.Disk, error) {
+	size := disk.Size()
+	pv, err := lvm.ReadPV(disk, size)
 	if err == nil {
-		return []lvm.Disk{{Name: src.Ref, PV: pv, R: src.View, Size: size}}, nil
+		return []lvm.Disk{{Name: src.Ref, PV: pv, R: disk, Size: size}}, nil
 	}
 	if !errors.Is(err, lvm.ErrNoLabel) {
 		return nil, fmt.Errorf("%s: %w", src.Ref, err)
 	}
-	table, perr := partition.Read(src.View, size, partition.Options{})
+	table, perr := partition.Read(disk, size, partition.Options{})
 	if errors.Is(perr, partition.ErrNoTable) {
 		return nil, fmt.Errorf("%s: %w, and has no partitions", src.Ref, err)
 	}
@@ -97,7 +126,7 @@ func (o *opener) disksOf(src *source) ([]lvm.Disk, error) {
 	var disks []lvm.Disk
 	for _, part := range table.Partitions {
 		name := fmt.Sprintf("%s partition %d", src.Ref, part.Number)
-		view := part.View(src.View)
+		view := part.View(disk)
 		pv, err := lvm.ReadPV(view, part.Size)
 		if errors.Is(err, lvm.ErrNoLabel) {
 			continue

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"cbt/lvm/thin"
+	"cbt/sparse"
 )
 
 // barePool is a thin pool without a volume group: its metadata and, perhaps,
@@ -44,17 +45,18 @@ func (o *opener) openBarePool(ctx context.Context) (*barePool, error) {
 		return p, nil
 	}
 	p := &barePool{}
-	var err error
-	if p.metadata, err = o.openImage(ctx, o.ThinMetadata, refOptions{}); err != nil {
-		return nil, fmt.Errorf("--thin-metadata: %w", err)
+	meta, err := o.openPart(ctx, "--thin-metadata", o.ThinMetadata, &p.metadata)
+	if err != nil {
+		return nil, err
 	}
 	if o.ThinData != "" {
-		if p.datasrc, err = o.openImage(ctx, o.ThinData, refOptions{}); err != nil {
-			return nil, fmt.Errorf("--thin-data: %w", err)
+		data, err := o.openPart(ctx, "--thin-data", o.ThinData, &p.datasrc)
+		if err != nil {
+			return nil, err
 		}
-		p.data = thin.Pool{R: p.datasrc.View, Size: p.datasrc.View.Size()}
+		p.data = thin.Pool{R: data, Size: data.Size()}
 	}
-	if p.meta, err = thin.Open(p.metadata.View, p.metadata.View.Size(), thin.Options{}); err != nil {
+	if p.meta, err = thin.Open(meta, meta.Size(), thin.Options{}); err != nil {
 		return nil, fmt.Errorf("%s: %w", o.ThinMetadata, err)
 	}
 	sb := p.meta.Superblock()
@@ -69,6 +71,24 @@ func (o *opener) openBarePool(ctx context.Context) (*barePool, error) {
 	}
 	o.pools[key] = p
 	return p, nil
+}
+
+// openPart opens the metadata or the data of a bare pool, which must not be in
+// use.
+func (o *opener) openPart(ctx context.Context, flag, ref string, to **source) (sparse.View, error) {
+	src, err := o.openImage(ctx, ref, refOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", flag, err)
+	}
+	*to = src
+	if err := o.refuseInUse(flag, src); err != nil {
+		return nil, err
+	}
+	view, err := o.direct(src)
+	if err != nil {
+		return nil, fmt.Errorf("%s %s: %w", flag, ref, err)
+	}
+	return view, nil
 }
 
 func (p *barePool) recheck() error {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"cbt/lvm"
@@ -108,7 +109,7 @@ func (v *volume) instant() time.Time {
 func volumeError(err error) error {
 	var missing *lvm.MissingError
 	switch {
-	case errors.As(err, &missing):
+	case errors.As(err, &missing) && !strings.Contains(missing.Reason, " and on "):
 		return fmt.Errorf("%w (each physical volume of the group goes with a --pv of its own)", err)
 	case errors.Is(err, thin.ErrNoDevice):
 		return fmt.Errorf("%w: the group's text and the pool's metadata do not fit", err)

@@ -59,8 +59,9 @@ func readOnly(lv *lvm.LV) bool {
 }
 
 // thinPoint is the point of a thin volume that nobody wrote to since it was
-// made: of a snapshot. Its record says when that was, and how much it maps,
-// which a discard would change.
+// made: of a snapshot. Its record says when that was, and how much it maps; the
+// root of its mapping tree changes with every discard, also where copies of one
+// pool went different ways.
 func (v *volume) thinPoint(ctx context.Context, related *source) (string, error) {
 	var others []*thin.View
 	if related != nil && related.vol != nil && related.vol.Thin() != nil {
@@ -75,6 +76,12 @@ func (v *volume) thinPoint(ctx context.Context, related *source) (string, error)
 	for _, n := range []uint64{uint64(d.ID), d.TransactionID, uint64(d.CreationTime), d.MappedBlocks} {
 		b = binary.BigEndian.AppendUint64(b, n)
 	}
+	print, err := v.Thin().Fingerprint()
+	if err != nil {
+		return "", err
+	}
+	b = binary.BigEndian.AppendUint64(b, print.Root)
+	b = binary.BigEndian.AppendUint32(b, print.RootChecksum)
 	if external, ok := v.Thin().External().(*lvm.Volume); ok {
 		below := &volume{Volume: external, pvs: v.pvs}
 		p := ""

@@ -65,6 +65,10 @@ func (o *opener) parseVolumeRef(ref string, opt refOptions) (v volumeRef, ok boo
 				return v, true, o.refuseSnapshotOf(ref, opt)
 			}
 		}
+		// A volume that is not active has no device.
+		if v, ok = volumeOfPath(ref); ok && !exists(ref) {
+			return v, true, o.refuseSnapshotOf(ref, opt)
+		}
 		v, ok = hostVolumeAt(ref)
 		if ok && len(o.PVs) > 0 {
 			return v, true, usageErrorf("%s: is a volume of this host, which --pv leaves out", ref)
