@@ -42,7 +42,7 @@ func TestCutAtEveryOffset(t *testing.T) {
 			switch {
 			case err != nil && s != nil:
 				t.Fatalf("%s cut at %d: a state and an error", name, n)
-			case err == nil && s.Described:
+			case err == nil && s.Complete() == nil:
 				t.Fatalf("%s cut at %d is taken for whole", name, n)
 			case err == nil:
 				s.Close()

@@ -135,6 +135,21 @@ func (s *State) open(opt Options) error {
 	return nil
 }
 
+// Complete returns nil if the end of the state is known to be there (see
+// Described), else a *sparse.FormatError that says what is known: streams of
+// machine types from 2.4 on have a configuration, and lack a description only if
+// they are cut or suppress-vmdesc was set.
+func (s *State) Complete() error {
+	if s.Described {
+		return nil
+	}
+	e := &sparse.FormatError{Struct: "machine state", Off: -1, Msg: "no description of the devices ends it: it is cut, or the machine had suppress-vmdesc=on"}
+	if s.Machine == "" {
+		e.Msg = "no description of the devices ends it, as in all of machine types up to 2.2: whether it is cut cannot be told"
+	}
+	return e
+}
+
 // Block is the RAM block of that name, nil if there is none.
 func (s *State) Block(name string) *Block {
 	for _, b := range s.Blocks {

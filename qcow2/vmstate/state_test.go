@@ -60,6 +60,9 @@ func TestRealStates(t *testing.T) {
 			if s.Machine != c.machine || s.Described != c.described || len(s.Devices) < c.devices || !c.described && s.Devices != nil {
 				t.Errorf("machine %q, described %v, %d devices", s.Machine, s.Described, len(s.Devices))
 			}
+			if (s.Complete() == nil) != c.described {
+				t.Error(s.Complete())
+			}
 			for _, b := range s.Blocks {
 				sparsetest.View(t, b, content(t, b))
 			}

@@ -15,8 +15,8 @@ import (
 )
 
 // maxDict is the largest dictionary or window of a decompressor: that of
-// `xz -9`, and far above what libvirt's calls of xz and zstd use.
-const maxDict = 64 << 20
+// `xz -8`. libvirt calls xz and zstd without a level: 8 MiB and less.
+const maxDict = 32 << 20
 
 // unpackers are the formats of a libvirt save image that are compressed.
 var unpackers = map[string]func(io.Reader) (io.Reader, error){
