@@ -108,6 +108,44 @@ func FuzzVMState(f *testing.F) {
 	})
 }
 
+// FuzzVMDescription has any text as the description of one device that holds
+// any bytes.
+func FuzzVMDescription(f *testing.F) {
+	for _, fields := range []string{
+		`"fields":[{"name":"a","type":"uint32","size":4}]`,
+		`"fields":[{"type":"struct","array_len":2,"struct":{"vmsd_name":"s","version":1,"fields":[{"size":2}]}}],"subsections":[{"vmsd_name":"x","version":1,"fields":[]}]`,
+		`"fields":[{"type":"struct","array_len":99999999,"struct":{"fields":[{"type":"struct","array_len":99999999,"struct":{}}]}}]`,
+	} {
+		f.Add([]byte("abcd\x05\x01x\x00\x00\x00\x01"), []byte(`{"page_size":4096,"devices":[{"name":"dev","instance_id":0,"version":1,`+fields+`}]}`))
+	}
+	f.Fuzz(func(t *testing.T, payload, text []byte) {
+		b := []byte("QEVM\x00\x00\x00\x03\x01\x00\x00\x00\x02\x03ram\x00\x00\x00\x00\x00\x00\x00\x04" +
+			"\x00\x00\x00\x00\x00\x00\x10\x04\x01a\x00\x00\x00\x00\x00\x00\x10\x00\x00\x00\x00\x00\x00\x00\x00\x10" +
+			"\x03\x00\x00\x00\x02\x00\x00\x00\x00\x00\x00\x00\x10\x04\x00\x00\x00\x07\x03dev\x00\x00\x00\x00\x00\x00\x00\x01")
+		b = append(append(b, payload...), 0, 6)
+		b = append(binary.BigEndian.AppendUint32(b, uint32(len(text))), text...)
+		useState(t, b)
+	})
+}
+
+// FuzzLibvirtSave has any bytes behind the magic of a save image, its domain
+// among them.
+func FuzzLibvirtSave(f *testing.F) {
+	plain := vmstateSample(f, "plain.state.gz")
+	good := libvirtState(0, plain)
+	f.Add(good[16:92], good[92:len(good)-len(plain)])
+	big := make([]byte, 76)
+	for i, v := range []uint32{2, 46, 1, 6, 40} {
+		binary.BigEndian.PutUint32(big[4*i:], v)
+	}
+	f.Add(big, good[92:len(good)-len(plain)])
+	f.Fuzz(func(t *testing.T, header, text []byte) {
+		b := append([]byte("LibvirtQemudSave"), header...)
+		b = append(append(b, text...), plain...)
+		useState(t, b)
+	})
+}
+
 func useState(t *testing.T, b []byte) {
 	const maxRAM = 64 << 20
 	opt := vmstate.Options{MaxRAM: maxRAM, Temp: func() (vmstate.TempFile, error) { return &memory{}, nil }}
