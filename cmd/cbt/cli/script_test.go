@@ -8,9 +8,11 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -34,6 +36,8 @@ import (
 // and the condition [tool:NAME], which is an error where tools are required.
 func TestScripts(t *testing.T) {
 	dir := sample.Dir(t)
+	// Under nohup what the scripts start would ignore SIGHUP too.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
 	testscript.Run(t, testscript.Params{
 		Dir:      "testdata/script",
 		Deadline: time.Now().Add(5 * time.Minute),
