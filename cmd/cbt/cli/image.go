@@ -221,7 +221,7 @@ func (img *image) changed() error {
 	return nil
 }
 
-// countedView adds up what is read from a raw image.
+// countedView adds up what is read from a raw image or a device.
 type countedView struct {
 	sparse.View
 	reads *atomic.Int64

@@ -46,18 +46,11 @@ func (o *opener) allGroups(ctx context.Context, name string) ([]*lvm.Group, erro
 		if err != nil {
 			return nil, err
 		}
-		if name != "" {
-			g, err := h.group(ctx, name, "", o.warn)
-			return []*lvm.Group{g}, err
+		if name == "" {
+			return h.all(ctx, o.warn)
 		}
-		groups, notes, err := h.Groups(ctx)
-		if ctx.Err() != nil {
-			return nil, context.Cause(ctx)
-		}
-		for _, note := range notes {
-			o.warn("%s", note)
-		}
-		return groups, err
+		g, err := h.group(ctx, name, o.warn)
+		return []*lvm.Group{g}, err
 	}
 	pvs, err := o.physical(ctx)
 	if err != nil {
@@ -134,26 +127,20 @@ func describeGroup(g *lvm.Group, records bool) groupJSON {
 		j.Size += m.Extents * g.ExtentSize
 		j.PVs = append(j.PVs, p)
 	}
-	pools := map[string]map[uint32]thin.Device{}
+	pools := map[string]*poolRecords{}
 	for _, lv := range g.LVs {
 		v := describeVolume(lv)
 		if name := lv.Pool(); name != "" && records {
-			devices, ok := pools[name]
+			r, ok := pools[name]
 			if !ok {
 				var err error
-				if devices, err = devicesOf(g, name); err != nil {
+				if r, err = recordsOf(g, name); err != nil {
 					j.Problems = append(j.Problems, err.Error())
 				}
-				pools[name] = devices
+				pools[name] = r
 			}
-			if d, ok := devices[*v.DeviceID]; ok {
-				// At most 2^24 devices of 2^40 blocks fit the pool's size.
-				if pool, err := g.Pool(name, lvm.OpenOptions{AllowNeedsCheck: true}); err == nil {
-					n := int64(d.MappedBlocks) * pool.Superblock().DataBlockSize
-					v.Mapped = &n
-				}
-			} else if devices != nil {
-				v.Problem = "its pool has no device of that id"
+			if r != nil {
+				r.describe(&v)
 			}
 		}
 		j.LVs = append(j.LVs, v)
@@ -161,11 +148,18 @@ func describeGroup(g *lvm.Group, records bool) groupJSON {
 	return j
 }
 
-// devicesOf are the records of a pool's devices.
-func devicesOf(g *lvm.Group, pool string) (map[uint32]thin.Device, error) {
+// poolRecords are the records of a pool's devices.
+type poolRecords struct {
+	chunk   int64 // bytes
+	devices map[uint32]thin.Device
+}
+
+// recordsOf reads the records of a pool that is not in use.
+func recordsOf(g *lvm.Group, pool string) (*poolRecords, error) {
+	r := &poolRecords{devices: map[uint32]thin.Device{}}
 	m, err := g.Pool(pool, lvm.OpenOptions{AllowNeedsCheck: true})
 	if errors.Is(err, thin.ErrUnformatted) {
-		return map[uint32]thin.Device{}, nil
+		return r, nil
 	}
 	if err != nil {
 		return nil, err
@@ -174,11 +168,21 @@ func devicesOf(g *lvm.Group, pool string) (map[uint32]thin.Device, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s/%s: %w", g.Name, pool, err)
 	}
-	devices := make(map[uint32]thin.Device, len(list))
+	r.chunk = m.Superblock().DataBlockSize
 	for _, d := range list {
-		devices[d.ID] = d
+		r.devices[d.ID] = d
 	}
-	return devices, nil
+	return r, nil
+}
+
+// describe adds to a thin volume what its record says.
+func (r *poolRecords) describe(v *volumeJSON) {
+	d, ok := r.devices[*v.DeviceID]
+	if !ok {
+		v.Problem = "its pool has no device of that id"
+		return
+	}
+	v.Mapped = new(int64(d.MappedBlocks) * r.chunk)
 }
 
 func describeVolume(lv *lvm.LV) volumeJSON {

@@ -68,8 +68,8 @@ type opener struct {
 	pvs     *physical
 	devices []*hostlvm.Direct // of --pv and --thin-...
 	inUse   bool              // so is one of them
-	pools   map[string]*barePool
-	thin    map[*thin.Metadata]bool // of volumes that were opened
+	bare    *barePool         // of --thin-metadata
+	thin    []*thin.Metadata  // all that were opened
 
 	images map[imageKey]*image
 	deltas map[*cbt.Delta]*deltaFile

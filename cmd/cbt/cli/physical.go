@@ -100,7 +100,7 @@ func (o *opener) direct(src *source) (sparse.View, error) {
 		return nil, err
 	}
 	o.devices = append(o.devices, d)
-	return sparse.Plain(&countedReader{d, &o.reads}, d.Size()), nil
+	return &countedView{sparse.Plain(d, d.Size()), &o.reads}, nil
 }
 
 // disksOf finds the physical volumes of an image: all of it, or partitions.

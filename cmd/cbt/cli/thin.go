@@ -40,9 +40,8 @@ func (o *opener) openThin(ctx context.Context, ref string, id uint32) (*source, 
 }
 
 func (o *opener) openBarePool(ctx context.Context) (*barePool, error) {
-	key := o.ThinMetadata + "\x00" + o.ThinData
-	if p := o.pools[key]; p != nil {
-		return p, nil
+	if o.bare != nil {
+		return o.bare, nil
 	}
 	p := &barePool{}
 	meta, err := o.openPart(ctx, "--thin-metadata", o.ThinMetadata, &p.metadata)
@@ -66,10 +65,7 @@ func (o *opener) openBarePool(ctx context.Context) (*barePool, error) {
 	case sb.HeldRoot != 0:
 		o.warn("%s: the pool holds a metadata snapshot; its current state is read", o.ThinMetadata)
 	}
-	if o.pools == nil {
-		o.pools = map[string]*barePool{}
-	}
-	o.pools[key] = p
+	o.bare, o.thin = p, append(o.thin, p.meta)
 	return p, nil
 }
 
@@ -104,10 +100,7 @@ func (p *barePool) recheck() error {
 // nodesRead is how many nodes of mapping trees were read so far.
 func (o *opener) nodesRead() int64 {
 	var n int64
-	for _, p := range o.pools {
-		n += p.meta.NodesRead()
-	}
-	for m := range o.thin {
+	for _, m := range o.thin {
 		n += m.NodesRead()
 	}
 	return n

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -47,11 +48,8 @@ func (o *opener) volumeSource(ctx context.Context, ref string, v *volume, opt re
 	if err := o.refuseContent(ref, v.Volume, opt); err != nil {
 		return nil, err
 	}
-	if m := v.Pool(); m != nil {
-		if o.thin == nil {
-			o.thin = map[*thin.Metadata]bool{}
-		}
-		o.thin[m] = true
+	if m := v.Pool(); m != nil && !slices.Contains(o.thin, m) {
+		o.thin = append(o.thin, m)
 	}
 	s := &source{View: v.Volume, Ref: ref, Path: ref, Format: formatVolume, vol: v}
 	s.Instant = v.instant()
@@ -122,15 +120,13 @@ func noGroup(err error, groups []*lvm.Group) error {
 	if !errors.Is(err, lvm.ErrNoGroup) {
 		return usageErrorf("%w", err)
 	}
-	names := ""
-	for i, g := range groups {
-		if i > 0 {
-			names += ", "
+	names := "none"
+	if len(groups) > 0 {
+		var list []string
+		for _, g := range groups {
+			list = append(list, printable(g.Name))
 		}
-		names += printable(g.Name)
-	}
-	if names == "" {
-		names = "none"
+		names = strings.Join(list, ", ")
 	}
 	return fmt.Errorf("%w; there are: %s", err, names)
 }

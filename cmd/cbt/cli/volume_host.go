@@ -5,19 +5,21 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"sync/atomic"
+	"strings"
 
 	"cbt/internal/dm"
 	"cbt/internal/hostlvm"
 	"cbt/lvm"
 	"cbt/lvm/thin"
+	"cbt/sparse"
 )
 
 // host is the LVM of this host, as far as a run needed it.
 type host struct {
 	*hostlvm.Host
-	groups map[string]*lvm.Group // by UUID and, behind it, that of the pool in use that it is read through
-	pools  map[string]*livePool  // by UUID
+	groups []*lvm.Group         // all; nil: not looked for yet
+	shared map[*lvm.Group]bool  // with other hosts, and said so
+	pools  map[string]*livePool // by UUID
 }
 
 // liveVolume is what a volume of this host needs besides its metadata.
@@ -38,19 +40,12 @@ func (o *opener) openHost(ctx context.Context) (*host, error) {
 	if err != nil {
 		return nil, fmt.Errorf("this host's volumes: %w (--pv reads volumes without it)", err)
 	}
-	o.host = &host{Host: h, groups: map[string]*lvm.Group{}, pools: map[string]*livePool{}}
+	o.host = &host{Host: h, shared: map[*lvm.Group]bool{}, pools: map[string]*livePool{}}
 	return o.host, nil
 }
 
-// group finds a group of this host. What was opened of a *lvm.Group stays
-// open, so pools in use, which are read through a snapshot, have groups of
-// their own: pool is the UUID of such a pool, or empty.
-func (h *host) group(ctx context.Context, name, pool string, warn func(string, ...any)) (*lvm.Group, error) {
-	for key, g := range h.groups {
-		if (g.Name == name || sameUUID(g.ID, name)) && key == g.ID+pool {
-			return g, nil
-		}
-	}
+// scan reads the groups of this host's disks.
+func (h *host) scan(ctx context.Context, warn func(string, ...any)) ([]*lvm.Group, error) {
 	groups, notes, err := h.Groups(ctx)
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
@@ -61,14 +56,31 @@ func (h *host) group(ctx context.Context, name, pool string, warn func(string, .
 	for _, note := range notes {
 		warn("%s", note)
 	}
+	return groups, nil
+}
+
+// all are the groups of this host, read once.
+func (h *host) all(ctx context.Context, warn func(string, ...any)) (_ []*lvm.Group, err error) {
+	if h.groups == nil {
+		h.groups, err = h.scan(ctx, warn)
+	}
+	return h.groups, err
+}
+
+// group finds a group of this host.
+func (h *host) group(ctx context.Context, name string, warn func(string, ...any)) (*lvm.Group, error) {
+	groups, err := h.all(ctx, warn)
+	if err != nil {
+		return nil, err
+	}
 	g, err := lvm.FindGroup(groups, name)
 	if err != nil {
 		return nil, noGroup(err, groups)
 	}
-	if g.LockType != "" {
+	if g.LockType != "" && !h.shared[g] {
+		h.shared[g] = true
 		warn("volume group %s is shared (%s): other hosts may write to it", g.Name, printable(g.LockType))
 	}
-	h.groups[g.ID+pool] = g
 	return g, nil
 }
 
@@ -106,7 +118,7 @@ func (o *opener) openHostVolume(ctx context.Context, ref string, r volumeRef, op
 	if err := o.judge(h, ref, lv, live); err != nil {
 		return nil, err
 	}
-	if name := lv.Pool(); name != "" {
+	if name := poolBelow(g, lv); name != "" {
 		if live.pool, g, err = o.openHostPool(ctx, ref, h, g, name); err != nil {
 			return nil, err
 		}
@@ -131,14 +143,25 @@ func (o *opener) openHostVolume(ctx context.Context, ref string, r volumeRef, op
 	return o.volumeSource(ctx, ref, &volume{Volume: v, live: live}, opt)
 }
 
+// poolBelow is the thin pool whose metadata say what a volume stores: its own,
+// or that of a thick snapshot's origin.
+func poolBelow(g *lvm.Group, lv *lvm.LV) string {
+	if lv.Snapshot != nil {
+		if origin := g.LV(lv.Snapshot.Origin); origin != nil {
+			return origin.Pool()
+		}
+	}
+	return lv.Pool()
+}
+
 // find finds a volume in the text of its group.
 func (h *host) find(ctx context.Context, r volumeRef, warn func(string, ...any)) (*lvm.Group, *lvm.LV, error) {
-	g, err := h.group(ctx, r.group, "", warn)
+	g, err := h.group(ctx, r.group, warn)
 	if err != nil {
 		return nil, nil, err
 	}
 	for _, lv := range g.LVs {
-		if r.id36 != "" && sameUUID(lv.ID, r.id36) || r.id36 == "" && lv.Name == r.name {
+		if r.uuid != "" && strings.ReplaceAll(lv.ID, "-", "") == r.uuid || r.uuid == "" && lv.Name == r.name {
 			return g, lv, nil
 		}
 	}
@@ -187,19 +210,8 @@ func (o *opener) counted(device func(*lvm.LV, lvm.Layer) (io.ReaderAt, int64, er
 		if r == nil {
 			return nil, 0, nil
 		}
-		return &countedReader{r, &o.reads}, size, nil
+		return &countedView{sparse.Plain(r, size), &o.reads}, size, nil
 	}
-}
-
-type countedReader struct {
-	io.ReaderAt
-	reads *atomic.Int64
-}
-
-func (r *countedReader) ReadAt(p []byte, off int64) (int, error) {
-	n, err := r.ReaderAt.ReadAt(p, off)
-	r.reads.Add(int64(n))
-	return n, err
 }
 
 // hostError gives the errors of hostlvm their exit codes.
@@ -228,6 +240,16 @@ func (l *liveVolume) recheck(ctx context.Context, ref string, v *volume) error {
 		if err := v.Recheck(ctx); err != nil {
 			return fmt.Errorf("%s: %w", ref, err)
 		}
+		return nil
+	}
+	// A snapshot that is no longer held cannot be read again. A thick snapshot's
+	// origin may be written to: what that changes, its own table keeps.
+	if c := v.COW(); c != nil {
+		if err := c.Store().Recheck(); err != nil {
+			return fmt.Errorf("%s: %w", ref, err)
+		}
+	}
+	if len(l.prints) == 0 {
 		return nil
 	}
 	if err := l.pool.recheck(l.prints); err != nil {

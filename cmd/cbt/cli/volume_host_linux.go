@@ -1,7 +1,9 @@
 package cli
 
 import (
+	"fmt"
 	"os"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -19,20 +21,14 @@ func hostVolumeAt(path string) (volumeRef, bool) {
 	if !ok {
 		return volumeRef{}, false
 	}
-	number := dm.Number{Major: unix.Major(uint64(sys.Rdev)), Minor: unix.Minor(uint64(sys.Rdev))}
-	ctl, err := dm.Open()
+	of := fmt.Sprintf("/sys/dev/block/%d:%d/dm/", unix.Major(uint64(sys.Rdev)), unix.Minor(uint64(sys.Rdev)))
+	uuid, err := os.ReadFile(of + "uuid")
 	if err != nil {
 		return volumeRef{}, false
 	}
-	defer ctl.Close()
-	all, err := ctl.Devices()
-	if err != nil {
+	vg, lv, layer, ok := dm.SplitLVMUUID(strings.TrimSpace(string(uuid)))
+	if !ok || layer != dm.LayerNone {
 		return volumeRef{}, false
 	}
-	for _, d := range all {
-		if vg, lv, layer, ok := dm.SplitLVMUUID(d.UUID); ok && layer == dm.LayerNone && d.Number() == number {
-			return volumeRef{group: vg, name: d.Name, id36: lv}, true
-		}
-	}
-	return volumeRef{}, false
+	return volumeRef{group: vg, name: path, uuid: lv}, true
 }

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"encoding/binary"
+	"slices"
 
 	"cbt/lvm"
 	"cbt/lvm/thin"
@@ -49,14 +50,7 @@ func (v *volume) point(ctx context.Context, frozen bool, related *source) (strin
 func (v *volume) writable() bool { return v.live != nil && v.live.writable }
 
 // readOnly says that LVM makes the volume a read-only device.
-func readOnly(lv *lvm.LV) bool {
-	for _, s := range lv.Status {
-		if s == "WRITE" {
-			return false
-		}
-	}
-	return true
-}
+func readOnly(lv *lvm.LV) bool { return !slices.Contains(lv.Status, "WRITE") }
 
 // thinPoint is the point of a thin volume that nobody wrote to since it was
 // made: of a snapshot. Its record says when that was, and how much it maps; the

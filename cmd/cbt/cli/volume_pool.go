@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"cbt/internal/hostlvm"
@@ -22,8 +21,9 @@ import (
 // are what they were is looked at in another one at the end.
 type livePool struct {
 	*hostlvm.Pool
-	wait time.Duration
-	ctx  context.Context
+	group *lvm.Group // read through the snapshot, so by no volume of another pool
+	wait  time.Duration
+	ctx   context.Context
 
 	done  chan struct{} // closed: release
 	ended chan error    // from Snapshot; nil: none is held
@@ -45,8 +45,8 @@ func (o *opener) openHostPool(ctx context.Context, ref string, h *host, g *lvm.G
 			if err := sleep(ctx, time.Duration(try)*200*time.Millisecond); err != nil {
 				return nil, nil, err
 			}
-			delete(h.groups, g.ID)
-			if g, err = h.group(ctx, g.ID, "", o.warn); err != nil {
+			h.groups = nil
+			if g, err = h.group(ctx, g.ID, o.warn); err != nil {
 				return nil, nil, err
 			}
 		case err != nil:
@@ -69,10 +69,13 @@ func (o *opener) tryHostPool(ctx context.Context, h *host, g *lvm.Group, name st
 		return nil, nil, err
 	}
 	if p := h.pools[ref.Pool]; p != nil && p.held() {
-		return p, h.groups[g.ID+ref.Pool], nil
+		return p, p.group, nil
 	}
-	delete(h.groups, g.ID+ref.Pool)
-	through, err := h.group(ctx, g.ID, ref.Pool, o.warn)
+	groups, err := h.scan(ctx, o.warn)
+	if err != nil {
+		return nil, nil, err
+	}
+	through, err := lvm.FindGroup(groups, g.ID)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -86,7 +89,7 @@ func (o *opener) tryHostPool(ctx context.Context, h *host, g *lvm.Group, name st
 	if err != nil {
 		return nil, nil, err
 	}
-	p := &livePool{Pool: pool, ctx: ctx, wait: o.Wait.d}
+	p := &livePool{Pool: pool, group: through, ctx: ctx, wait: o.Wait.d}
 	if err := p.begin(); err != nil {
 		return nil, nil, err
 	}
@@ -153,10 +156,4 @@ func sleep(ctx context.Context, d time.Duration) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-}
-
-// sameUUID compares UUIDs with or without dashes.
-func sameUUID(a, b string) bool {
-	plain := func(s string) string { return strings.ReplaceAll(s, "-", "") }
-	return plain(a) == plain(b) && len(plain(a)) == 32
 }

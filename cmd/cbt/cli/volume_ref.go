@@ -27,7 +27,7 @@ func (o *volumeOptions) addFlags(fs *pflag.FlagSet) {
 // volumeRef is what lvm:VG/LV, thin:ID and /dev/VG/LV mean.
 type volumeRef struct {
 	group, name string
-	id36        string // UUID of the volume, where the device in use tells
+	uuid        string // of the volume, without dashes, where the device in use tells
 	thin        bool
 	id          uint32 // of a device of a bare pool
 }
@@ -52,22 +52,17 @@ func (o *opener) parseVolumeRef(ref string, opt refOptions) (v volumeRef, ok boo
 		case o.ThinMetadata == "":
 			return v, true, usageErrorf("%s: --thin-metadata says which pool's device is meant", printable(ref))
 		}
-		return volumeRef{thin: true, id: uint32(id)}, true, o.refuseSnapshotOf(ref, opt)
+		return volumeRef{thin: true, id: uint32(id)}, true, refuseSnapshotOf(ref, opt)
 	case strings.HasPrefix(ref, lvmPrefix):
 		v, ok = splitVolume(strings.TrimPrefix(ref, lvmPrefix))
 		if !ok {
 			return v, true, usageErrorf("%s: must be lvm:VG/LV", printable(ref))
 		}
-		return v, true, o.refuseSnapshotOf(ref, opt)
+		return v, true, refuseSnapshotOf(ref, opt)
 	case strings.HasPrefix(ref, "/dev/"):
-		if len(o.PVs) > 0 {
-			if v, ok = volumeOfPath(ref); ok {
-				return v, true, o.refuseSnapshotOf(ref, opt)
-			}
-		}
 		// A volume that is not active has no device.
-		if v, ok = volumeOfPath(ref); ok && !exists(ref) {
-			return v, true, o.refuseSnapshotOf(ref, opt)
+		if v, ok = volumeOfPath(ref); ok && (len(o.PVs) > 0 || !exists(ref)) {
+			return v, true, refuseSnapshotOf(ref, opt)
 		}
 		v, ok = hostVolumeAt(ref)
 		if ok && len(o.PVs) > 0 {
@@ -79,7 +74,7 @@ func (o *opener) parseVolumeRef(ref string, opt refOptions) (v volumeRef, ok boo
 }
 
 // refuseSnapshotOf refuses flags that name a qcow2 snapshot.
-func (o *opener) refuseSnapshotOf(ref string, opt refOptions) error {
+func refuseSnapshotOf(ref string, opt refOptions) error {
 	if opt.Snapshot != "" || opt.SnapshotID != "" {
 		return usageErrorf("%s: is a volume: its snapshots are volumes with names of their own", printable(ref))
 	}
