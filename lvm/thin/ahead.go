@@ -7,24 +7,32 @@ import (
 )
 
 const (
-	maxAhead   = 128 // leaves read ahead: 512 KiB for each walk
-	chunk      = 16  // leaves read by one goroutine at a time
-	maxReaders = 8   // goroutines of a walk
+	maxAhead   = 128 // leaves of a batch: 512 KiB
+	chunk      = 64  // leaves read by one goroutine at a time
+	maxReaders = 2   // goroutines of a batch
 )
 
-// ahead reads the leaves below one internal node. It starts with one, and
-// doubles as long as each one that it read was wanted.
+// ahead reads leaves before the walk comes to them. It starts with one at a
+// time and doubles as long as each one that it read was wanted. Once there are
+// many, it reads those that follow while the walk is in the ones before.
 type ahead struct {
-	buf    []byte
-	blocks []uint64 // children read, those of entries first, first+1, ...
-	parent uint64   // block of the internal node
-	first  int
 	window int // how many to read next
-	chunks []loading
-	active sync.WaitGroup
+	now    *batch
+	then   *batch // what follows now, if it is begun
 }
 
-// loading is the reading of a chunk of blocks, which is done by whoever claims
+// batch is some leaves in a row below one internal node.
+type batch struct {
+	parent  uint64 // block of the internal node
+	first   int    // its entry that the first leaf is
+	blocks  []uint64
+	buf     []byte
+	chosen  chan struct{} // closed when it is known what is read
+	chunks  [maxAhead / chunk]loading
+	readers sync.WaitGroup
+}
+
+// loading is the reading of a chunk of leaves, which is done by whoever claims
 // it first.
 type loading struct {
 	claimed atomic.Bool
@@ -32,81 +40,161 @@ type loading struct {
 	errs    [chunk]error
 }
 
-func (a *ahead) wait() { a.active.Wait() }
+func (a *ahead) wait() {
+	for _, b := range []*batch{a.now, a.then} {
+		if b != nil {
+			b.readers.Wait()
+		}
+	}
+}
 
 // stop begins with one leaf again.
 func (a *ahead) stop() { a.window = 1 }
 
-// next is the leaf at the top of w.
+// next is the leaf at the top of w. It is good until the next call.
 func (a *ahead) next(w *walk) (node, error) {
 	f := &w.frames[w.depth-1]
-	at := f.i - a.first
-	if f.block != a.parent || at < 0 || at >= len(a.blocks) {
-		a.choose(w, f)
-		if len(a.blocks) == 1 {
-			// Alone it may be wanted again, as in a walk of few changes.
-			a.blocks = a.blocks[:0]
-			return w.m.node(f.node.child(f.i), w.kind, w.t)
+	if !a.now.has(f) {
+		switch a.now, a.then = a.then, a.now; {
+		case !a.now.has(f):
+			if a.now == nil {
+				a.now = &batch{}
+			}
+			a.now.readers.Wait()
+			a.now.begin()
+			a.now.choose(w, *f, w.other.beside(), a.grow())
+			if len(a.now.blocks) == 1 {
+				// Alone it may be wanted again, as in a walk of few changes.
+				a.now.blocks = a.now.blocks[:0]
+				close(a.now.chosen)
+				return w.m.node(f.node.child(f.i), w.kind, w.t)
+			}
+			a.now.start(w, 1)
+			fallthrough
+		default:
+			a.follow(w)
 		}
-		a.start(w)
-		at = 0
 	}
-	l := &a.chunks[at/chunk]
-	// Waiting for a reader to be given a processor would cost more than to read.
-	a.claim(w, at/chunk)
-	<-l.done
-	return a.buf[at*BlockSize:][:BlockSize], l.errs[at%chunk]
+	return a.now.leaf(w, f.i-a.now.first)
 }
 
-// choose selects the leaf at entry i of f and some that follow it.
-func (a *ahead) choose(w *walk, f *frame) {
-	a.wait()
-	a.parent, a.first = f.block, f.i
-	a.blocks = a.blocks[:0]
-	window := max(1, a.window)
-	a.window = min(2*window, maxAhead)
-	for i := f.i; i < f.node.len() && len(a.blocks) < window; i++ {
-		if i > f.i && (f.node.key(i) > w.hi || w.other.mayShare(f, i)) {
-			break
+func (a *ahead) grow() int {
+	n := max(1, a.window)
+	a.window = min(2*n, maxAhead)
+	return n
+}
+
+// follow begins to read what comes after the current batch.
+func (a *ahead) follow(w *walk) {
+	if a.then == nil {
+		a.then = &batch{}
+	}
+	b := a.then
+	b.readers.Wait()
+	b.begin()
+	if a.window < maxAhead {
+		close(b.chosen)
+		return
+	}
+	at, o := w.path(), w.other.beside()
+	at.low.i = a.now.first + len(a.now.blocks)
+	b.readers.Go(func() {
+		at, ok := b.chooseAfter(w, at, o)
+		b.start(w, 0)
+		if ok {
+			at.following(w, o) // reads the node that the next batch needs
 		}
-		a.blocks = append(a.blocks, f.node.child(i))
+	})
+}
+
+func (b *batch) begin() {
+	b.parent, b.first, b.blocks, b.chosen = 0, 0, b.blocks[:0], make(chan struct{})
+}
+
+// has reports whether the leaf at entry i of f is in the batch.
+func (b *batch) has(f *frame) bool {
+	if b == nil {
+		return false
+	}
+	<-b.chosen
+	return b.parent == f.block && f.i >= b.first && f.i-b.first < len(b.blocks)
+}
+
+// choose selects the leaf at f and up to window-1 that follow it.
+func (b *batch) choose(w *walk, f frame, o beside, window int) {
+	b.parent, b.first, b.blocks = f.block, f.i, append(b.blocks[:0], f.node.child(f.i))
+	b.extend(w, f, o, window)
+}
+
+// extend selects more leaves below f, as long as they are surely wanted.
+func (b *batch) extend(w *walk, f frame, o beside, window int) {
+	for i := f.i + len(b.blocks); i < f.node.len() && len(b.blocks) < window; i++ {
+		key, block := f.node.key(i), f.node.child(i)
+		if key > w.hi || o.mayShare(key, block) {
+			return
+		}
+		b.blocks = append(b.blocks, block)
 	}
 }
 
-// start reads the chosen leaves.
-func (a *ahead) start(w *walk) {
-	if need := len(a.blocks) * BlockSize; len(a.buf) < need {
-		a.buf = make([]byte, need)
+// chooseAfter selects leaves from at on, in the next internal node if there are
+// none left in its own, and returns where that is.
+func (b *batch) chooseAfter(w *walk, at path, o beside) (_ path, ok bool) {
+	defer func() {
+		if recover() != nil { // as if nothing could be read ahead: what is wrong is found when it is read
+			b.blocks, ok = b.blocks[:0], false
+		}
+	}()
+	if at.low.i == at.low.node.len() {
+		if at, ok = at.following(w, o); !ok {
+			return at, false
+		}
 	}
-	w.m.read.Add(int64(len(a.blocks)))
-	chunks := (len(a.blocks) + chunk - 1) / chunk
-	if len(a.chunks) < chunks {
-		a.chunks = make([]loading, maxAhead/chunk)
+	b.parent, b.first = at.low.block, at.low.i
+	b.extend(w, at.low, o, maxAhead)
+	return at, true
+}
+
+// start reads what was chosen, from chunk c on.
+func (b *batch) start(w *walk, c int) {
+	if need := len(b.blocks) * BlockSize; len(b.buf) < need {
+		b.buf = make([]byte, maxAhead*BlockSize)
 	}
-	for c := range chunks {
-		a.chunks[c].claimed.Store(false)
-		a.chunks[c].done = make(chan struct{})
+	chunks := (len(b.blocks) + chunk - 1) / chunk
+	for i := range chunks {
+		b.chunks[i].claimed.Store(false)
+		b.chunks[i].done = make(chan struct{})
 	}
-	for range min(chunks-1, maxReaders) {
-		a.active.Go(func() {
-			for c := 1; c < chunks; c++ {
-				a.claim(w, c)
+	close(b.chosen)
+	for range min(chunks-c, maxReaders) {
+		b.readers.Go(func() {
+			for i := c; i < chunks; i++ {
+				b.claim(w, i)
 			}
 		})
 	}
 }
 
+// leaf is leaf i of the batch.
+func (b *batch) leaf(w *walk, i int) (node, error) {
+	l := &b.chunks[i/chunk]
+	// Waiting for a reader to be given a processor would cost more than to read.
+	b.claim(w, i/chunk)
+	<-l.done
+	return b.buf[i*BlockSize:][:BlockSize], l.errs[i%chunk]
+}
+
 // claim loads a chunk unless that was begun.
-func (a *ahead) claim(w *walk, c int) {
-	if l := &a.chunks[c]; l.claimed.CompareAndSwap(false, true) {
+func (b *batch) claim(w *walk, c int) {
+	if l := &b.chunks[c]; l.claimed.CompareAndSwap(false, true) {
 		defer close(l.done)
-		a.load(w, c)
+		b.load(w, c)
 	}
 }
 
 // load reads and verifies one chunk, contiguous blocks at once.
-func (a *ahead) load(w *walk, c int) {
-	l := &a.chunks[c]
+func (b *batch) load(w *walk, c int) {
+	l := &b.chunks[c]
 	defer func() {
 		if p := recover(); p != nil {
 			for i := range l.errs {
@@ -114,55 +202,25 @@ func (a *ahead) load(w *walk, c int) {
 			}
 		}
 	}()
-	blocks := a.blocks[c*chunk : min(len(a.blocks), (c+1)*chunk)]
-	buf := a.buf[c*chunk*BlockSize:]
+	blocks := b.blocks[c*chunk : min(len(b.blocks), (c+1)*chunk)]
+	buf := b.buf[c*chunk*BlockSize:]
 	for i := 0; i < len(blocks); {
 		n := 1
 		for i+n < len(blocks) && blocks[i+n] == blocks[i]+uint64(n) {
 			n++
 		}
+		w.m.read.Add(int64(n))
 		failed := w.m.dev.read(buf[i*BlockSize:(i+n)*BlockSize], blocks[i], w.t.node)
 		for j := i; j < i+n; j++ {
-			b, err := buf[j*BlockSize:(j+1)*BlockSize], failed
+			leaf, err := buf[j*BlockSize:(j+1)*BlockSize], failed
 			if failed != nil && n > 1 { // which of the run it was
-				err = w.m.dev.read(b, blocks[j], w.t.node)
+				err = w.m.dev.read(leaf, blocks[j], w.t.node)
 			}
 			if err == nil {
-				err = w.m.verify(b, blocks[j], w.kind, w.t)
+				err = w.m.verify(leaf, blocks[j], w.kind, w.t)
 			}
 			l.errs[j] = err
 		}
 		i += n
 	}
-}
-
-// mayShare reports whether w, running beside another walk, has or may have the
-// child i of that one's f too.
-func (w *walk) mayShare(f *frame, i int) bool {
-	if w == nil {
-		return false
-	}
-	key, block := f.node.key(i), f.node.child(i)
-	if !w.begun {
-		return true
-	}
-	if w.depth == 0 {
-		return false
-	}
-	// The node of w that is on one level with f, above the leaves.
-	d := w.depth - 1
-	if w.frames[d].node.leaf() {
-		d--
-	}
-	if d < 0 {
-		return false // the root is a leaf, and is being read
-	}
-	g := &w.frames[d]
-	if w.height != 0 && g.place.depth != w.height-2 {
-		return true
-	}
-	if key > g.place.hi {
-		return true // in a node that w has not come to yet
-	}
-	return g.node.child(g.node.findChild(key)) == block
 }
