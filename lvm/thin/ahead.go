@@ -16,9 +16,9 @@ const (
 // time and doubles as long as each one that it read was wanted. Once there are
 // many, it reads those that follow while the walk is in the ones before.
 type ahead struct {
-	window int // how many to read next
-	now    *batch
-	then   *batch // what follows now, if it is begun
+	window    int // how many to read next
+	batches   [2]batch
+	now, then *batch // then is what follows now; nil at the start
 }
 
 // batch is some leaves in a row below one internal node.
@@ -27,7 +27,7 @@ type batch struct {
 	first   int    // its entry that the first leaf is
 	blocks  []uint64
 	buf     []byte
-	chosen  chan struct{} // closed when it is known what is read
+	chosen  chan struct{} // closed when it is known what is read; nil: nothing is
 	chunks  [maxAhead / chunk]loading
 	readers sync.WaitGroup
 }
@@ -41,10 +41,8 @@ type loading struct {
 }
 
 func (a *ahead) wait() {
-	for _, b := range []*batch{a.now, a.then} {
-		if b != nil {
-			b.readers.Wait()
-		}
+	for i := range a.batches {
+		a.batches[i].readers.Wait()
 	}
 }
 
@@ -54,12 +52,12 @@ func (a *ahead) stop() { a.window = 1 }
 // next is the leaf at the top of w. It is good until the next call.
 func (a *ahead) next(w *walk) (node, error) {
 	f := &w.frames[w.depth-1]
+	if a.now == nil {
+		a.now, a.then = &a.batches[0], &a.batches[1]
+	}
 	if !a.now.has(f) {
 		switch a.now, a.then = a.then, a.now; {
 		case !a.now.has(f):
-			if a.now == nil {
-				a.now = &batch{}
-			}
 			a.now.readers.Wait()
 			a.now.begin()
 			a.now.choose(w, *f, w.other.beside(), a.grow())
@@ -86,9 +84,6 @@ func (a *ahead) grow() int {
 
 // follow begins to read what comes after the current batch.
 func (a *ahead) follow(w *walk) {
-	if a.then == nil {
-		a.then = &batch{}
-	}
 	b := a.then
 	b.readers.Wait()
 	b.begin()
@@ -113,7 +108,7 @@ func (b *batch) begin() {
 
 // has reports whether the leaf at entry i of f is in the batch.
 func (b *batch) has(f *frame) bool {
-	if b == nil {
+	if b.chosen == nil {
 		return false
 	}
 	<-b.chosen
