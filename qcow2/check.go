@@ -5,36 +5,23 @@ import (
 	"fmt"
 	"io"
 	"math"
+
+	"cbt/internal/fault"
 )
 
 // FaultKind says how bad a fault is.
-type FaultKind uint8
+type FaultKind = fault.Kind
 
 const (
 	// Corruption is metadata that contradicts itself or the format: guest data
 	// may be wrong now or become wrong with the next write.
-	Corruption FaultKind = iota + 1
+	Corruption = fault.Corruption
 	// Leak is space that is counted as used and is not: nothing is lost.
-	Leak
+	Leak = fault.Leak
 	// Note is something that a reader should know and that is no fault of the
 	// image: it is dirty, a bitmap is in use.
-	Note
+	Note = fault.Note
 )
-
-func (k FaultKind) String() string {
-	switch k {
-	case Corruption:
-		return "corruption"
-	case Leak:
-		return "leak"
-	case Note:
-		return "note"
-	}
-	return fmt.Sprintf("FaultKind(%d)", uint8(k))
-}
-
-// MarshalText makes the kind its name in JSON.
-func (k FaultKind) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
 
 // Fault is one finding of a check.
 type Fault struct {

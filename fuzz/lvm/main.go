@@ -10,10 +10,7 @@ package main
 import (
 	"flag"
 	"fmt"
-	"maps"
 	"os"
-	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -58,35 +55,19 @@ type config struct {
 
 type totals struct {
 	histories, comparisons, differences int
-	coverage                            counts
-}
-
-// counts says what a run went through, so that a generator that stopped
-// making some kind of history shows.
-type counts map[string]int
-
-func (c counts) String() string {
-	var parts []string
-	for _, k := range slices.Sorted(maps.Keys(c)) {
-		parts = append(parts, fmt.Sprintf("%s %d", k, c[k]))
-	}
-	return strings.Join(parts, ", ")
+	coverage                            tool.Counts
 }
 
 // run makes and checks the histories. It removes what it made, except the
 // directories of failing histories, which it names on stdout.
 func (cfg config) run() (totals, error) {
-	total := totals{coverage: counts{}}
-	if cfg.dir == "" {
-		dir, err := os.MkdirTemp("", "cbt-lvm-")
-		if err != nil {
-			return total, err
-		}
-		cfg.dir = dir
-		defer os.Remove(dir) // stays when failing histories are in it
-	} else if err := os.MkdirAll(cfg.dir, 0o755); err != nil {
+	total := totals{coverage: tool.Counts{}}
+	dir, remove, err := tool.Work(cfg.dir, "cbt-lvm-")
+	if err != nil {
 		return total, err
 	}
+	defer remove() // stays when failing histories are in it
+	cfg.dir = dir
 	bin, err := os.MkdirTemp("", "cbt-bin-")
 	if err != nil {
 		return total, err
@@ -132,9 +113,7 @@ func (t *totals) add(r *round, took time.Duration) {
 	t.histories++
 	t.comparisons += r.comparisons
 	t.differences += len(r.problems)
-	for k, n := range r.counts {
-		t.coverage[k] += n
-	}
+	t.coverage.Add(r.counts)
 	fmt.Fprintf(os.Stderr, "lvm: seed %d: %d comparisons, %d problems, %v\n", r.seed, r.comparisons, len(r.problems), took.Round(time.Second))
 	if len(r.problems) > 0 {
 		fmt.Printf("FAIL seed %d in %s: %d problems, the first: %s\n", r.seed, r.dir, len(r.problems), r.problems[0])

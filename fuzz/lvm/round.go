@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"cbt/fuzz/tool"
 	"cbt/internal/testvm"
 )
 
@@ -22,7 +23,7 @@ type round struct {
 	dir         string // log, disks, truth/
 	log         *os.File
 	vm          *testvm.Machine
-	counts      counts
+	counts      tool.Counts
 	comparisons int
 	problems    []string
 	broken      bool // the machine or the history cannot go on
@@ -61,7 +62,7 @@ const (
 )
 
 func newRound(cfg config, seed uint64) *round {
-	return &round{cfg: cfg, seed: seed, rng: rand.New(rand.NewPCG(seed, 0x6c766d)), counts: counts{}, group: "vg", fulls: map[*volume]string{}}
+	return &round{cfg: cfg, seed: seed, rng: rand.New(rand.NewPCG(seed, 0x6c766d)), counts: tool.Counts{}, group: "vg", fulls: map[*volume]string{}}
 }
 
 // history makes a history and checks all of it.

@@ -3,33 +3,13 @@ package main
 import (
 	"bytes"
 	"fmt"
-	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"cbt/fuzz/tool"
 )
-
-// counts says what a run went through, so that a generator that stopped
-// making some kind of history shows.
-type counts map[string]int
-
-func (c counts) add(o counts) {
-	for k, n := range o {
-		c[k] += n
-	}
-}
-
-func (c counts) String() string {
-	var b strings.Builder
-	for _, k := range slices.Sorted(maps.Keys(c)) {
-		fmt.Fprintf(&b, "%s %d, ", k, c[k])
-	}
-	return strings.TrimSuffix(b.String(), ", ")
-}
 
 // file is one image file.
 type file struct {
@@ -107,7 +87,7 @@ type history struct {
 	spoilt      bool // QEMU wrote an image that it cannot read
 	problems    []string
 	comparisons int
-	counts      counts
+	counts      tool.Counts
 }
 
 // newHistory prepares the history of a seed. Where QEMU spoils an image (7.2
@@ -115,7 +95,7 @@ type history struct {
 // another history.
 func newHistory(cfg config, seed, attempt uint64, pat []string) (*history, error) {
 	h := &history{
-		cfg: cfg, seed: seed, pat: pat, counts: counts{}, names: map[int]bool{},
+		cfg: cfg, seed: seed, pat: pat, counts: tool.Counts{}, names: map[int]bool{},
 		rng:  rand.New(rand.NewPCG(seed, 2*attempt)),
 		crng: rand.New(rand.NewPCG(seed, 2*attempt+1)),
 		dir:  filepath.Join(cfg.dir, fmt.Sprintf("history-%d", seed)),

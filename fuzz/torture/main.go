@@ -51,23 +51,19 @@ type config struct {
 
 type totals struct {
 	histories, comparisons, differences, failing int
-	coverage                                     counts
+	coverage                                     tool.Counts
 }
 
 // run makes and checks the histories. It removes what it made, except the
 // directories of failing histories, which it names on stdout.
 func (cfg config) run() (totals, error) {
-	total := totals{coverage: counts{}}
-	if cfg.dir == "" {
-		dir, err := os.MkdirTemp("", "cbt-torture-")
-		if err != nil {
-			return total, err
-		}
-		cfg.dir = dir
-		defer os.Remove(dir) // stays when failing histories are in it
-	} else if err := os.MkdirAll(cfg.dir, 0o755); err != nil {
+	total := totals{coverage: tool.Counts{}}
+	dir, remove, err := tool.Work(cfg.dir, "cbt-torture-")
+	if err != nil {
 		return total, err
 	}
+	defer remove() // stays when failing histories are in it
+	cfg.dir = dir
 	bin, err := os.MkdirTemp("", "cbt-bin-")
 	if err != nil {
 		return total, err
@@ -144,7 +140,7 @@ func (t *totals) add(h *history, err error, seed uint64) {
 	}
 	t.comparisons += h.comparisons
 	t.differences += len(h.problems)
-	t.coverage.add(h.counts)
+	t.coverage.Add(h.counts)
 	if len(h.problems) == 0 {
 		return
 	}

@@ -36,6 +36,25 @@ func Open(t testing.TB, name string, beside ...string) string {
 	return filepath.Join(dir, name)
 }
 
+// Read unpacks one file of the testdata directory, which is stored with .gz behind its name.
+func Read(t testing.TB, name string) []byte {
+	t.Helper()
+	f, err := os.Open(filepath.Join(Dir(t), name+".gz"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	z, err := gzip.NewReader(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := io.ReadAll(z)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
 // Contents reads the table of hashes in testdata/README.md.
 func Contents(t testing.TB) []Content {
 	t.Helper()

@@ -2,11 +2,9 @@ package cow
 
 import (
 	"bytes"
-	"compress/gzip"
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -53,25 +51,6 @@ func kernelSnapshots(t *testing.T) []kernelSnapshot {
 	return all
 }
 
-// unpacked is a file of testdata/lvm.
-func unpacked(t *testing.T, name string) []byte {
-	t.Helper()
-	f, err := os.Open(filepath.Join(sample.Dir(t), "lvm", "cow-"+name+".gz"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	z, err := gzip.NewReader(f)
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, err := io.ReadAll(z)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
-}
-
 // TestKernel reads what a kernel wrote: every snapshot and origin holds what the
 // kernel read from it, and has as many exceptions as it counted.
 func TestKernel(t *testing.T) {
@@ -79,13 +58,13 @@ func TestKernel(t *testing.T) {
 	views := map[string][]*View{}
 	for _, k := range kernelSnapshots(t) {
 		if origins[k.origin] == nil {
-			b := unpacked(t, k.origin+".origin")
+			b := sample.Read(t, "lvm/cow-"+k.origin+".origin")
 			if sum := fmt.Sprintf("%x", sha256.Sum256(b)); sum != k.originSum {
 				t.Fatalf("%s: SHA-256 %s", k.origin, sum)
 			}
 			origins[k.origin] = sparse.Plain(bytes.NewReader(b), int64(len(b)))
 		}
-		b := unpacked(t, k.name+".store")
+		b := sample.Read(t, "lvm/cow-"+k.name+".store")
 		s, err := openBytes(b)
 		if k.sum == "-" {
 			if !errors.Is(err, ErrInvalidated) {

@@ -5,37 +5,23 @@ import (
 	"fmt"
 	"io"
 
+	"cbt/internal/fault"
 	"cbt/internal/lru"
 )
 
 // FaultKind says how bad a fault is.
-type FaultKind uint8
+type FaultKind = fault.Kind
 
 const (
 	// Corruption is metadata that contradict themselves or the format: blocks
 	// of devices are lost, wrong, or become so with the next write.
-	Corruption FaultKind = iota + 1
+	Corruption = fault.Corruption
 	// Leak is space that is counted as used and is not: nothing is lost.
-	Leak
+	Leak = fault.Leak
 	// Note is something that a reader should know and that is no fault by
 	// itself: the pool needs checking, something could not be looked at.
-	Note
+	Note = fault.Note
 )
-
-func (k FaultKind) String() string {
-	switch k {
-	case Corruption:
-		return "corruption"
-	case Leak:
-		return "leak"
-	case Note:
-		return "note"
-	}
-	return fmt.Sprintf("FaultKind(%d)", uint8(k))
-}
-
-// MarshalText makes the kind its name in JSON.
-func (k FaultKind) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
 
 // Fault is one finding of a check.
 type Fault struct {

@@ -2,9 +2,7 @@ package thin
 
 import (
 	"bytes"
-	"compress/gzip"
 	"fmt"
-	"io"
 	"maps"
 	"math/rand/v2"
 	"os"
@@ -15,6 +13,7 @@ import (
 	"strings"
 	"testing"
 
+	"cbt/internal/sample"
 	"cbt/internal/testtool"
 	"cbt/sparse"
 )
@@ -276,19 +275,7 @@ func TestHistoriesAgainstDelta(t *testing.T) {
 // TestKernelPool checks the metadata of a pool that a kernel wrote, found by
 // its superblock among a physical volume's bytes.
 func TestKernelPool(t *testing.T) {
-	f, err := os.Open("../../testdata/lvm/mixed-0.img.gz")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	z, err := gzip.NewReader(f)
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, err := io.ReadAll(z)
-	if err != nil {
-		t.Fatal(err)
-	}
+	b := sample.Read(t, "lvm/mixed-0.img")
 	pools := 0
 	magic := le.AppendUint64(nil, superblockMagic)
 	for at := 0; ; at++ {

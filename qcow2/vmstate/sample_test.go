@@ -2,8 +2,6 @@ package vmstate
 
 import (
 	"bytes"
-	"compress/gzip"
-	"io"
 	"os"
 	"path/filepath"
 	"testing"
@@ -14,20 +12,7 @@ import (
 // unpacked is a file of testdata/vmstate.
 func unpacked(t testing.TB, name string) []byte {
 	t.Helper()
-	f, err := os.Open(filepath.Join(sample.Dir(t), "vmstate", name+".gz"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	z, err := gzip.NewReader(f)
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, err := io.ReadAll(z)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
+	return sample.Read(t, "vmstate/"+name)
 }
 
 // file is a file of testdata/vmstate as it is.
