@@ -41,26 +41,31 @@ func (r *rest) add(from, to int64) error {
 
 // ramStart is the first section of RAM, with the list of blocks.
 func (s *State) ramStart() []byte {
-	r := s.rest
 	be := binary.BigEndian
-	b := be.AppendUint32([]byte{vmStart}, r.ramID)
+	b := s.ramTotal()
+	for _, x := range s.Blocks {
+		b = append(b, byte(len(x.Name)))
+		b = append(b, x.Name...)
+		b = be.AppendUint64(b, uint64(x.length))
+		if s.rest.ignoreShared {
+			b = be.AppendUint64(b, x.Address)
+		}
+	}
+	return s.sectionEnd(b)
+}
+
+// ramTotal is that section up to the list.
+func (s *State) ramTotal() []byte {
+	be := binary.BigEndian
+	b := be.AppendUint32([]byte{vmStart}, s.rest.ramID)
 	b = append(b, "\x03ram"...)
-	b = be.AppendUint32(b, r.ramInstance)
+	b = be.AppendUint32(b, s.rest.ramInstance)
 	b = be.AppendUint32(b, ramVersion)
 	total := uint64(0)
 	for _, x := range s.Blocks {
 		total += uint64(x.length)
 	}
-	b = be.AppendUint64(b, total|ramMemSize)
-	for _, x := range s.Blocks {
-		b = append(b, byte(len(x.Name)))
-		b = append(b, x.Name...)
-		b = be.AppendUint64(b, uint64(x.length))
-		if r.ignoreShared {
-			b = be.AppendUint64(b, x.Address)
-		}
-	}
-	return s.sectionEnd(b)
+	return be.AppendUint64(b, total|ramMemSize)
 }
 
 // sectionEnd ends a section of RAM.

@@ -55,12 +55,35 @@ func (s *State) canonical(ram []byte) (*joined, int64) {
 	return j, at
 }
 
+// Content tells what a block holds, an image of its size: nil is what the state
+// has of it.
+type Content func(b *Block) (sparse.View, error)
+
+// content is what b holds according to ram, which may be nil.
+func (b *Block) content(ram Content) (sparse.View, error) {
+	if ram == nil {
+		return b, nil
+	}
+	v, err := ram(b)
+	if err != nil {
+		return nil, err
+	}
+	if v == nil {
+		return b, nil
+	}
+	if v.Size() != b.length {
+		return nil, blockError(b, fmt.Errorf("content of %d bytes for a block of %d", v.Size(), b.length))
+	}
+	return v, nil
+}
+
+func blockError(b *Block, err error) error { return fmt.Errorf("RAM block %q: %w", b.Name, err) }
+
 // WriteStream writes the state as a migration stream that QEMU resumes with
 // -incoming: the skeleton, and one section with every page, block by block, in
 // ascending order, zero pages as such. The same skeleton and the same RAM give
-// the same bytes, wherever they come from. ram tells the content of a block,
-// which has its size; a nil ram, or a nil result, is the block's own content.
-func (s *State) WriteStream(w io.Writer, ram func(b *Block) (sparse.View, error)) error {
+// the same bytes, wherever they come from. A nil ram is what the state has.
+func (s *State) WriteStream(w io.Writer, ram Content) error {
 	out := bufio.NewWriterSize(w, 256<<10)
 	j, at := s.canonical(nil)
 	if _, err := io.Copy(out, io.NewSectionReader(j, 0, at)); err != nil {
@@ -74,21 +97,12 @@ func (s *State) WriteStream(w io.Writer, ram func(b *Block) (sparse.View, error)
 		if b.Shared {
 			continue
 		}
-		v := sparse.View(b)
-		if ram != nil {
-			other, err := ram(b)
-			if err != nil {
-				return err
-			}
-			if other != nil {
-				v = other
-			}
-		}
-		if v.Size() != b.length {
-			return fmt.Errorf("RAM block %q: content of %d bytes for a block of %d", b.Name, v.Size(), b.length)
+		v, err := b.content(ram)
+		if err != nil {
+			return err
 		}
 		if err := pages.block(b.Name, v); err != nil {
-			return fmt.Errorf("RAM block %q: %w", b.Name, err)
+			return blockError(b, err)
 		}
 	}
 	if _, err := out.Write(s.sectionEnd(nil)); err != nil {
