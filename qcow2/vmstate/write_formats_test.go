@@ -14,7 +14,7 @@ import (
 
 // TestWriteMapped writes states as mapped-ram and reads them again.
 func TestWriteMapped(t *testing.T) {
-	for _, name := range []string{"plain.state", "q35.state", "bare.state", "xbzrle.state"} {
+	for _, name := range []string{"plain.state", "q35.state", "xbzrle.state", "background.state"} {
 		t.Run(name, func(t *testing.T) {
 			want := open(t, unpacked(t, name), Options{})
 			f, err := os.Create(filepath.Join(t.TempDir(), "mapped"))
@@ -41,9 +41,11 @@ func TestWriteMapped(t *testing.T) {
 			}
 		})
 	}
-	shared := open(t, unpacked(t, "shared.state"), Options{})
-	if err := shared.WriteMapped(nil, nil); err == nil || !strings.Contains(err.Error(), "x-ignore-shared") {
-		t.Error(err)
+	for name, why := range map[string]string{"shared.state": "x-ignore-shared", "bare.state": "configuration"} {
+		s := open(t, unpacked(t, name), Options{})
+		if err := s.WriteMapped(nil, nil); err == nil || !strings.Contains(err.Error(), why) {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 
