@@ -53,7 +53,7 @@ func TestUsage(t *testing.T) {
 		{"completion|tcsh", exitUsage, "unknown shell tcsh"},
 		{"info|/nonexistent", exitFailed, "no such file"},
 		{"info|a\x1b[2J", exitFailed, `a\x1b[2J`},
-		{"info|--format|vmdk|x", exitUsage, "--format vmdk: is qcow2 or raw"},
+		{"info|--format|vmdk|x", exitUsage, "--format vmdk: is qcow2, raw or state"},
 		{"info|--allow|/nonexistent|x", exitUsage, "--allow"},
 	} {
 		args := strings.Split(c.args, "|")

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,6 +32,12 @@ func (o *chainOptions) addSpoolFlag(fs *pflag.FlagSet) {
 
 // stdinName is the argument that means standard input or output.
 const stdinName = "-"
+
+// chainRef is a delta, and where those are that it builds on.
+type chainRef struct {
+	delta *deltaFile
+	opt   chainOptions
+}
 
 // deltaFile is a delta and the file it was opened from.
 type deltaFile struct {
@@ -149,6 +156,9 @@ func (o *opener) openChain(path string, ref string, opt refOptions, chain chainO
 	if err != nil {
 		return nil, err
 	}
+	if opt.state {
+		return &source{Ref: ref, Path: path, Format: formatDelta, chain: &chainRef{d, chain}}, nil
+	}
 	stream, err := d.find(opt.Snapshot)
 	if err != nil {
 		return nil, err
@@ -161,7 +171,7 @@ func (o *opener) openChain(path string, ref string, opt refOptions, chain chainO
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	s := &source{View: stack, Ref: ref, Path: path, Format: formatDelta, Point: d.Header.Streams[stream].To}
+	s := &source{View: stack, Ref: ref, Path: path, Format: formatDelta, Point: d.Header.Streams[stream].To, chain: &chainRef{d, chain}}
 	if d.Header.Instant != nil {
 		s.Instant = *d.Header.Instant
 	}
@@ -169,13 +179,16 @@ func (o *opener) openChain(path string, ref string, opt refOptions, chain chainO
 	return s, nil
 }
 
-// find returns the stream that name means: the only one if it is empty, else
-// a whole stream name or that of a disk.
+// find returns the stream that name means: the only one, or the only disk, if
+// it is empty, else a whole stream name or that of a disk.
 func (d *deltaFile) find(name string) (int, error) {
 	streams := d.Header.Streams
 	if name == "" {
 		if len(streams) == 1 {
 			return 0, nil
+		}
+		if disks := d.disks(); len(disks) == 1 {
+			return disks[0], nil
 		}
 		return 0, usageErrorf("%s: has %d streams: choose one with %s@NAME: %s", d.name, len(streams), d.name, d.streamNames())
 	}
@@ -186,6 +199,16 @@ func (d *deltaFile) find(name string) (int, error) {
 		return i, nil
 	}
 	return 0, usageErrorf("%s: has no stream %s; there are: %s", d.name, printable(name), d.streamNames())
+}
+
+// disks are the streams that are disks.
+func (d *deltaFile) disks() (list []int) {
+	for i, s := range d.Header.Streams {
+		if strings.HasPrefix(s.Name, "disk/") {
+			list = append(list, i)
+		}
+	}
+	return list
 }
 
 func (d *deltaFile) streamNames() string {
@@ -200,23 +223,16 @@ func (d *deltaFile) streamNames() string {
 	return strings.Join(names, ", ")
 }
 
+// spoolDir is where files without a name are made.
+func (a *app) spoolDir(flag string) string { return cmp.Or(flag, a.Getenv("TMPDIR"), "/var/tmp") }
+
 // spool verifies a delta that comes on standard input while it is copied to a
 // file without a name, and opens that: nothing is made of a delta before all
 // of it is there and right.
 func (a *app) spool(ctx context.Context, o *opener, opt chainOptions) (*deltaFile, error) {
-	dir := opt.spoolDir
-	if dir == "" {
-		if dir = a.Getenv("TMPDIR"); dir == "" {
-			dir = "/var/tmp"
-		}
-	}
-	tmp, err := os.CreateTemp(dir, ".cbt-spool-*")
+	tmp, err := spoolFile(a.spoolDir(opt.spoolDir))
 	if err != nil {
 		return nil, fmt.Errorf("keeping the delta from standard input: %w", err)
-	}
-	if err := os.Remove(tmp.Name()); err != nil {
-		tmp.Close()
-		return nil, err
 	}
 	f := &file{File: tmp, path: "standard input", reads: &o.reads}
 	o.files = append(o.files, f)

@@ -24,6 +24,11 @@ type diffOptions struct {
 	refine      string
 	spotCheck   string
 	consistency string
+	ram         string
+	oldState    string
+	newState    string
+	oldStateRef refOptions
+	newStateRef refOptions
 	stateDir    string
 	workers     int
 }
@@ -47,6 +52,11 @@ nothing in it tells what it started from.
 OLD may be a delta (tuesday.cbt): the state after it. So a chain goes on when
 the snapshot that it ended with is gone.
 
+Where NEW was saved with the machine's RAM, the delta has the pages that changed
+and the state of the devices too (--ram no leaves them out). RAM that lies
+elsewhere is named by --old-state and --new-state; OLD and NEW may also be saved
+states themselves: files of virsh save or of QEMU's migration.
+
 Before a delta becomes whole, a random sample of what metadata calls unchanged
 is compared, and the sources are looked at again: whoever changed them
 meanwhile makes diff fail. An active image has no point, so nothing can build on
@@ -55,6 +65,7 @@ a delta of it: take a snapshot and name that.`,
   cbt diff --full disk.qcow2@monday -o monday.cbt
   cbt diff disk.qcow2@monday disk.qcow2@tuesday -o tuesday.cbt
   cbt diff lvm:vg0/vm1-mon lvm:vg0/vm1-tue -o tuesday.cbt
+  cbt diff mon.save tue.save -o tue-ram.cbt
   cbt diff --pv disk.raw lvm:vg0/vm1-mon lvm:vg0/vm1-tue
   cbt diff --old sda=a.qcow2@mon --new sda=a.qcow2@tue --old sdb=b.qcow2@mon --new sdb=b.qcow2@tue -o tue.cbt`,
 		Annotations: exits(exitDone, exitFailed, exitUsage, exitFindings, exitWrongBase, exitBusy),
@@ -80,6 +91,9 @@ a delta of it: take a snapshot and name that.`,
 	flags.StringArrayVar(&opt.olds, "old", nil, "old image of one of several disks (`NAME=REF`, repeatable)")
 	flags.StringArrayVar(&opt.news, "new", nil, "new image of one of several disks (`NAME=REF`, repeatable)")
 	flags.StringVar(&opt.method, "method", methodAuto, "`METHOD`: auto, tables, overlay, thin, thick, bitmap or content")
+	flags.StringVar(&opt.ram, "ram", ramAuto, "`WHICH`: auto: RAM too if NEW has it; no; only: nothing but RAM")
+	flags.StringVar(&opt.oldState, "old-state", "", "`REF` of the machine state that goes with OLD")
+	flags.StringVar(&opt.newState, "new-state", "", "`REF` of the machine state that goes with NEW")
 	flags.StringVar(&opt.bitmap, "bitmap", "", "changes that the persistent bitmap `NAME` of NEW recorded since OLD")
 	flags.StringVar(&opt.refine, "refine", "on", "`on` or off: write whole changed clusters, read nothing of OLD")
 	flags.StringVar(&opt.spotCheck, "spot-check", "64M", "compare a sample of this `SIZE` of what did not change; or off")
@@ -99,6 +113,7 @@ type disk struct {
 	name     string
 	old, img *source // old is nil for a full stream
 	method   method
+	ram      bool // not a disk: a block of RAM, or the rest of a machine's state
 }
 
 func (a *app) diff(ctx context.Context, args []string, opt *diffOptions) error {
@@ -132,16 +147,22 @@ func (a *app) diff(ctx context.Context, args []string, opt *diffOptions) error {
 			d.old.Point = activePoint(d.old.img)
 		}
 	}
-	if opt.out == "" {
-		return a.printDiff(ctx, disks)
+	if opt.out == "" && opt.ram != ramOnly {
+		return a.printDiff(ctx, disks) // of RAM only if asked: it has no metadata that tell
 	}
 	for i := range disks {
 		if err := disks[i].freeze(ctx, opt.source.Frozen); err != nil {
 			return err
 		}
 	}
+	if disks, err = a.addRAM(ctx, o, disks, opt); err != nil {
+		return err
+	}
 	if err := o.releasePools(); err != nil {
 		return err
+	}
+	if opt.out == "" {
+		return a.printDiff(ctx, disks)
 	}
 	return a.writeDelta(ctx, o, disks, opt)
 }
@@ -174,6 +195,12 @@ func (opt *diffOptions) check(a *app) error {
 		return usageErrorf("of which image? --old-snapshot and --new-snapshot (or -id, -path) say")
 	case opt.full && opt.newRef != refOptions{prefix: opt.newRef.prefix}:
 		opt.fullRef = opt.newRef
+	case opt.ram != ramAuto && opt.ram != ramNo && opt.ram != ramOnly:
+		return usageErrorf("--ram %s: must be auto, no or only", printable(opt.ram))
+	case opt.ram == ramNo && (opt.oldState != "" || opt.newState != ""):
+		return usageErrorf("--ram no: and --old-state or --new-state names some")
+	case opt.full && opt.oldState != "":
+		return usageErrorf("--full takes no OLD: no --old-state")
 	case opt.workers < 0 || opt.workers > 64:
 		return usageErrorf("--workers %d: must be 1 to 64", opt.workers)
 	}
@@ -240,7 +267,10 @@ func (d *disk) extents() sparse.Seq {
 
 // stream is the name of the stream that the disk becomes.
 func (d *disk) stream() string {
-	if d.old != nil && d.old.stream != "" {
+	switch {
+	case d.ram:
+		return d.name
+	case d.old != nil && d.old.stream != "":
 		return d.old.stream
 	}
 	return "disk/" + d.name

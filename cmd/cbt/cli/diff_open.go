@@ -9,6 +9,9 @@ import (
 // is full in this delta.
 func (opt *diffOptions) open(ctx context.Context, o *opener, args []string) ([]disk, error) {
 	if len(opt.news) == 0 && len(opt.olds) == 0 {
+		if states, err := opt.statesOnly(ctx, o, args); states || err != nil {
+			return nil, err
+		}
 		d := disk{name: "0"}
 		var err error
 		if opt.full {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"slices"
 	"time"
 
 	"cbt/cbt"
@@ -18,6 +19,10 @@ import (
 func (a *app) writeDelta(ctx context.Context, o *opener, disks []disk, opt *diffOptions) error {
 	start := time.Now()
 	h := cbt.Header{Version: cbt.Version, Consistency: cbt.Consistency(opt.consistency), Instant: instantOf(disks)}
+	if slices.ContainsFunc(disks, func(d disk) bool { return d.ram }) {
+		h.Consistency = cbt.Full
+	}
+	warned := map[string]bool{}
 	var sources []cbt.Source
 	var total int64
 	for _, d := range disks {
@@ -33,11 +38,13 @@ func (a *app) writeDelta(ctx context.Context, o *opener, disks []disk, opt *diff
 			switch {
 			case d.old.Point == "" && d.old.Format == formatDelta:
 				return wrongBase("%s: is no base: it was made from an image that was not frozen, so nothing can build on it", d.old.Ref)
-			case d.old.Point == "":
+			case d.old.Point == "" && !warned[d.old.Ref]:
+				warned[d.old.Ref] = true
 				a.warnf("%s: has no point, because it is not frozen: only --assume-base will apply this delta", d.old.Ref)
 			}
 		}
-		if s.To == "" {
+		if s.To == "" && !warned[d.img.Ref] {
+			warned[d.img.Ref] = true
 			a.warnf("%s: is not frozen: nothing can build on this delta (take a snapshot and name that)", d.img.Ref)
 		}
 		h.Streams = append(h.Streams, s)
@@ -188,8 +195,20 @@ func (a *app) reportDelta(o *opener, disks []disk, opt *diffOptions, sum cbt.Sum
 		return writeJSON(a.Stdout, result)
 	}
 	text := disks[0].summary(false)
-	if len(disks) > 1 {
-		text = countOf(len(disks), "disk")
+	count := 0
+	for _, d := range disks {
+		if !d.ram {
+			count++
+		}
+	}
+	switch {
+	case count == 0 && disks[0].old == nil:
+		text = "all of the RAM of " + disks[0].img.Ref
+	case count > 1:
+		text = countOf(count, "disk")
+	}
+	if count > 0 && count < len(disks) {
+		text += " and RAM"
 	}
 	name := printable(opt.out)
 	if opt.out == stdinName {

@@ -11,7 +11,7 @@ const (
 	formatRaw   = "raw"
 	formatQcow2 = "qcow2"
 	formatDelta = "cbt"
-	formatRAM   = "saved machine state"
+	formatState = "state" // of a machine
 )
 
 // signatures of what a disk does not start with unless somebody put it there.
@@ -22,8 +22,8 @@ var signatures = []struct {
 }{
 	{0, "QFI\xfb", formatQcow2},
 	{0, "\x04\x22\x4d\x18\x60\x40\x82\x00\x00\x00\x00\x50\x2a\x4d\x18", formatDelta},
-	{0, "QEVM", formatRAM},
-	{0, "LibvirtQemudSave", formatRAM},
+	{0, "QEVM", formatState},
+	{0, "LibvirtQemudSave", formatState},
 	{0, "LibvirtQemudPart", "unfinished machine state"},
 	{0, "QED\x00", "QED image"},
 	{0, "KDMV", "VMDK image"},
@@ -104,7 +104,7 @@ func decideFormat(f *file, flag, forced string) (string, error) {
 	}
 	if forced != "" {
 		if found != forced {
-			return "", usageErrorf("%s: starts like a %s, not like the %s that %s says", f.path, found, forced, flag)
+			return "", usageErrorf("%s: starts like a %s, not like the %s that %s says", f.path, formatName(found), formatName(forced), flag)
 		}
 		return found, nil
 	}
@@ -114,27 +114,33 @@ func decideFormat(f *file, flag, forced string) (string, error) {
 		return "", usageErrorf("%s: is named like a %s but does not start like one: %s raw reads it as it is", f.path, named, flag)
 	case found == formatRaw:
 	case guestWritten(f):
-		return "", usageErrorf("%s: starts like a %s, which may be a guest's doing: say what it is with %s %s", f.path, found, flag, formatChoice(found))
-	case found == formatRAM:
-		return "", usageErrorf("%s: is a %s, which this version does not read", f.path, found)
-	case found != formatQcow2 && found != formatDelta:
+		return "", usageErrorf("%s: starts like a %s, which may be a guest's doing: say what it is with %s %s", f.path, formatName(found), flag, formatChoice(found))
+	case found != formatQcow2 && found != formatDelta && found != formatState:
 		return "", usageErrorf("%s: is a %s, which cbt does not read: convert it, or take its bytes as they are with %s raw", f.path, found, flag)
 	}
 	return found, nil
 }
 
 func formatChoice(found string) string {
-	if found == formatQcow2 {
-		return "qcow2 or raw"
+	if found == formatQcow2 || found == formatState {
+		return found + " or raw"
 	}
 	return "raw"
+}
+
+// formatName is what messages call a format.
+func formatName(format string) string {
+	if format == formatState {
+		return "saved machine state"
+	}
+	return format
 }
 
 // checkFormat refuses what --format does not know.
 func checkFormat(flag, format string) error {
 	switch format {
-	case "", formatRaw, formatQcow2:
+	case "", formatRaw, formatQcow2, formatState:
 		return nil
 	}
-	return usageErrorf("%s %s: is qcow2 or raw", flag, printable(format))
+	return usageErrorf("%s %s: is qcow2, raw or state", flag, printable(format))
 }

@@ -44,8 +44,11 @@ func TestDecideFormat(t *testing.T) {
 		{"disk.E01", pad("EVF\x09\x0d\x0a\xff\x00"), "", "EWF", exitUsage},
 		{"disk.gz", pad("\x1f\x8b\x08"), "", "gzip", exitUsage},
 		{"disk.gz", pad("\x1f\x8b\x08"), "raw", formatRaw, 0},
-		{"vm.save", pad("LibvirtQemudSave"), "", "saved machine state, which this version does not read", exitUsage},
-		{"state", pad("QEVM\x00\x00\x00\x03"), "", "saved machine state, which this version does not read", exitUsage},
+		{"vm.save", pad("LibvirtQemudSave"), "", formatState, exitDone},
+		{"state", pad("QEVM\x00\x00\x00\x03"), "", formatState, exitDone},
+		{"state.raw", pad("QEVM\x00\x00\x00\x03"), "", "starts like a saved machine state, which may be a guest's doing: say what it is with --format state or raw", exitUsage},
+		{"state.raw", pad("QEVM\x00\x00\x00\x03"), formatState, formatState, exitDone},
+		{"disk", pad("no state"), formatState, "starts like a raw, not like the saved machine state that --format says", exitUsage},
 	} {
 		path := filepath.Join(dir, c.name)
 		if err := os.WriteFile(path, []byte(c.content), 0o644); err != nil {

@@ -25,11 +25,15 @@ that deltas know it by. With --json it has the keys of
 qemu-img info --output=json where they exist. It takes images that a machine
 is using, and those whose backing file is missing or not allowed.
 
+Of a snapshot with the machine's RAM, and of a saved machine state, it tells the
+machine type, the blocks of RAM and the devices.
+
 With --pv and no REF it lists the volume groups on these physical volumes, with
 lvm:VG one of them (or of this host), with lvm:VG/LV one volume; with
 --thin-metadata and no REF the devices of a bare thin pool.`,
 		Example: `  cbt info disk.qcow2
   cbt info --json disk.qcow2@monday
+  cbt info vm.save
   cbt info --pv disk.raw
   cbt info --pv guest.qcow2@monday lvm:vg0/root`,
 		Annotations: exits(exitDone, exitFailed, exitUsage),
@@ -55,6 +59,9 @@ func (a *app) info(ctx context.Context, ref string, opt *infoOptions) error {
 	}
 	defer a.closeOpener(o)
 	o.metadataOnly = true
+	if opt.source.Format == formatState && ref != "" {
+		return a.infoState(ctx, o, ref, opt.ref)
+	}
 	if ok, err := a.infoVolume(ctx, o, ref, opt.ref); ok || err != nil {
 		return err
 	}
@@ -76,13 +83,14 @@ type description struct {
 	point    string
 	qcow     *qcow2.Image    // nil unless it is one
 	snapshot *qcow2.Snapshot // if REF names one
+	machine  *machineJSON    // what that snapshot was saved with
 	bitmaps  []qcow2.Bitmap
 	img      *image  // with all that it stands on; nil if that was not possible
 	problems []error // why it was not, and what else cannot be told
 }
 
 // describe opens what ref names for its metadata. Without an error it returns
-// nil if it printed a delta itself.
+// nil if it printed a delta or a machine state itself.
 func (o *opener) describe(ctx context.Context, a *app, ref string, opt refOptions) (*description, error) {
 	r, f, format, err := o.locate(ref, opt)
 	if err != nil {
@@ -90,6 +98,9 @@ func (o *opener) describe(ctx context.Context, a *app, ref string, opt refOption
 	}
 	if f != nil {
 		o.files = append(o.files, f)
+	}
+	if format == formatState {
+		return nil, a.infoState(ctx, o, ref, opt)
 	}
 	if format == formatDelta {
 		return nil, a.infoDelta(o, r.path)
@@ -135,6 +146,18 @@ func (o *opener) describeQcow2(ctx context.Context, d *description, r reference,
 	}
 	d.snapshot, d.size = &table[i], table[i].DiskSize
 	d.point = d.pointOf(d.snapshot)
+	if d.img == nil || d.snapshot.VMStateSize == 0 {
+		return nil
+	}
+	view, err := img.snapshot(i)
+	if err == nil {
+		var m *machine
+		if m, err = o.machineOf(ctx, &source{Ref: r.String(), View: view}); err == nil {
+			d.machine = describeMachine(m.State)
+			return nil
+		}
+	}
+	d.problems = append(d.problems, err)
 	return nil
 }
 

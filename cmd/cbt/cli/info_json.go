@@ -20,6 +20,7 @@ type infoJSON struct {
 	Snapshots     []snapshotJSON `json:"snapshots,omitempty"`
 	Snapshot      *snapshotJSON  `json:"snapshot,omitempty"` // that REF names
 	Point         string         `json:"point,omitempty"`
+	Machine       *machineJSON   `json:"machine,omitempty"` // of that snapshot
 	Problems      []string       `json:"problems,omitempty"`
 }
 
@@ -63,6 +64,7 @@ func (d *description) json() infoJSON {
 	j := infoJSON{
 		VirtualSize: d.size, Filename: d.file.path, Format: d.format, ActualSize: d.file.stat.stored, Point: d.point,
 	}
+	j.Machine = d.machine
 	for _, err := range d.problems {
 		j.Problems = append(j.Problems, err.Error())
 	}

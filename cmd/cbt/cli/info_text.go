@@ -34,6 +34,9 @@ func (d *description) print(w io.Writer) error {
 	if d.qcow != nil {
 		d.printQcow2(row)
 	}
+	if d.machine != nil {
+		d.machine.rows(row)
+	}
 	if d.point != "" {
 		row("point", "%s", d.point)
 	}
@@ -45,6 +48,9 @@ func (d *description) print(w io.Writer) error {
 	}
 	if err := d.printSnapshots(w); err != nil {
 		return err
+	}
+	if d.machine != nil {
+		return d.machine.tables(w)
 	}
 	return d.printBitmaps(w)
 }

@@ -40,7 +40,7 @@ func (o *openerOptions) addFlags(fs *pflag.FlagSet) {
 }
 
 func (o *openerOptions) addFormatFlag(fs *pflag.FlagSet) {
-	fs.StringVar(&o.Format, "format", "", "`FORMAT` of what the command names: qcow2 or raw (default: by its header)")
+	fs.StringVar(&o.Format, "format", "", "`FORMAT` of what the command names: qcow2, raw or state (default: by its header)")
 }
 
 // opener opens all sources of one run. One file is opened once: an image named
@@ -63,18 +63,20 @@ type opener struct {
 	// device has not), or refuse it as a source.
 	rawPoint func(path string, own string) (string, error)
 
-	lockDir string // of the locks on thin pools in use
-	host    *host
-	pvs     *physical
-	devices []*hostlvm.Direct // of --pv and --thin-...
-	inUse   bool              // so is one of them
-	bare    *barePool         // of --thin-metadata
-	thin    []*thin.Metadata  // all that were opened
+	lockDir  string // of the locks on thin pools in use
+	spoolDir string // of files without a name
+	host     *host
+	pvs      *physical
+	devices  []*hostlvm.Direct // of --pv and --thin-...
+	inUse    bool              // so is one of them
+	bare     *barePool         // of --thin-metadata
+	thin     []*thin.Metadata  // all that were opened
 
-	images map[imageKey]*image
-	deltas map[*cbt.Delta]*deltaFile
-	files  []*file
-	reads  atomic.Int64
+	images   map[imageKey]*image
+	deltas   map[*cbt.Delta]*deltaFile
+	machines []*machine
+	files    []*file
+	reads    atomic.Int64
 }
 
 type imageKey struct {
@@ -86,6 +88,9 @@ func (a *app) newOpener(opt openerOptions) (*opener, error) {
 	if err := checkFormat("--format", opt.Format); err != nil {
 		return nil, err
 	}
+	if opt.BackingFormat == formatState {
+		return nil, usageErrorf("--backing-format state: is qcow2 or raw")
+	}
 	if err := checkFormat("--backing-format", opt.BackingFormat); err != nil {
 		return nil, err
 	}
@@ -93,7 +98,7 @@ func (a *app) newOpener(opt openerOptions) (*opener, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := &opener{openerOptions: opt, allow: allow, warn: a.warnf, images: make(map[imageKey]*image), lockDir: a.Getenv("CBT_LOCK_DIR")}
+	o := &opener{openerOptions: opt, allow: allow, warn: a.warnf, images: make(map[imageKey]*image), lockDir: a.Getenv("CBT_LOCK_DIR"), spoolDir: a.spoolDir("")}
 	o.rawPoint = pointOfRaw("")
 	o.chainFrom(chainOptions{})
 	return o, nil
@@ -131,13 +136,16 @@ func (o *opener) Close() error {
 	if o.host != nil {
 		err = o.host.close()
 	}
+	for _, m := range o.machines {
+		err = errors.Join(err, m.Close())
+	}
 	for _, d := range o.devices {
 		err = errors.Join(err, d.Close())
 	}
 	for _, f := range o.files {
 		err = errors.Join(err, f.Close())
 	}
-	o.devices, o.files, o.images, o.host, o.pvs = nil, nil, nil, nil, nil
+	o.machines, o.devices, o.files, o.images, o.host, o.pvs = nil, nil, nil, nil, nil, nil
 	return err
 }
 
@@ -167,6 +175,9 @@ func (o *opener) openImage(ctx context.Context, ref string, opt refOptions) (*so
 			f.Close()
 		}
 		return o.delta(ctx, ref, r, opt)
+	}
+	if format == formatState {
+		return o.openState(ctx, ref, r, f, opt)
 	}
 	p := policy{own: ownDirs(f), allow: o.allow}
 	img, err := o.load(ctx, f, format, p, nil, !r.byName && !r.byID)

@@ -21,6 +21,7 @@ const (
 	snapshotPointV1 = "cbt point 1: qcow2 snapshot"
 	activePointV1   = "cbt point 1: qcow2 active state"
 	rawPointV1      = "cbt point 1: raw file"
+	ramPointV1      = "cbt point 1: RAM"
 )
 
 func point(prefix string, encoded []byte) string {

@@ -20,6 +20,7 @@ type refOptions struct {
 	Format     string // --format
 	Path       bool   // --path: the reference is a path, whatever "@" it holds
 
+	state  bool   // what is named may be a saved machine state as a whole
 	prefix string // of the flags' names: "", "old-", "new-"
 }
 
@@ -33,7 +34,7 @@ func (o *refOptions) addFlags(fs *pflag.FlagSet, prefix, which string) {
 	fs.StringVar(&o.SnapshotID, prefix+"snapshot-id", "", "internal snapshot of "+which+" by its `ID`")
 	o.addPathFlag(fs, which)
 	if prefix != "" {
-		fs.StringVar(&o.Format, prefix+"format", "", "`FORMAT` of "+which+": qcow2 or raw")
+		fs.StringVar(&o.Format, prefix+"format", "", "`FORMAT` of "+which+": qcow2, raw or state")
 	}
 }
 

@@ -18,12 +18,16 @@ type restoreOptions struct {
 	inPlace   bool
 	format    string
 	stateDir  string
+
+	state       string
+	stateFormat string
+	domain      string
 }
 
 func newRestoreCommand(a *app) *cobra.Command {
 	opt := &restoreOptions{}
 	c := &cobra.Command{
-		Use:   "restore DELTA TARGET",
+		Use:   "restore DELTA [TARGET...]",
 		Short: "make TARGET hold the state after DELTA",
 		Long: `restore writes the image as it was at the point of DELTA. The deltas that it
 builds on are found by their points among the .cbt files beside it, or in
@@ -34,12 +38,25 @@ which replaces it in the same way, or --in-place, which reads it and writes only
 what differs; that is also how a device is written (with --state-dir for the
 record of its state). A mounted or used target is refused.
 
+A delta with the machine's RAM gives that to --state FILE, which appears last,
+when the disks are synced: QEMU goes on from it with
+-incoming "exec:cat FILE", beside the disks. The same state always has the same
+bytes. --state-format libvirt makes a save image (virsh restore), mapped-ram a
+file for QEMU from 9.0 on. Without --state the disks alone are restored, and the
+machine wakes up without memory.
+
 DELTA may be - for standard input. A delta of several disks: NAME=TARGET for
 each disk that is wanted.`,
 		Example: `  cbt restore tuesday.cbt disk.raw
-  cbt restore --target-format qcow2 tuesday.cbt disk.qcow2`,
+  cbt restore --target-format qcow2 tuesday.cbt disk.qcow2
+  cbt restore tuesday.cbt disk.raw --state tuesday.state`,
 		Annotations: exits(exitDone, exitFailed, exitUsage, exitWrongBase, exitBusy),
-		Args:        wantArgs("DELTA", "TARGET..."),
+		Args: func(c *cobra.Command, args []string) error {
+			if len(args) == 1 && opt.state != "" {
+				return nil
+			}
+			return wantArgs("DELTA", "TARGET...")(c, args)
+		},
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.restore(c.Context(), args, opt)
 		},
@@ -48,6 +65,9 @@ each disk that is wanted.`,
 	flags.BoolVar(&opt.overwrite, "overwrite", false, "replace an existing target once the new one is whole")
 	flags.BoolVar(&opt.inPlace, "in-place", false, "write over an existing target, only where it differs")
 	flags.StringVar(&opt.format, "target-format", "", "`FORMAT` of the target: raw (the default) or qcow2")
+	flags.StringVar(&opt.state, "state", "", "write the state of the machine, with its RAM, to `FILE`")
+	flags.StringVar(&opt.stateFormat, "state-format", stateAsStream, "`FORMAT` of the state: stream, libvirt or mapped-ram")
+	flags.StringVar(&opt.domain, "domain", "", "domain XML in `FILE` for a save image whose state has none")
 	flags.StringVar(&opt.stateDir, "state-dir", "", "keep the records of devices in `DIR`")
 	opt.chain.addFlags(flags)
 	opt.chain.addSpoolFlag(flags)
@@ -63,9 +83,15 @@ func (a *app) restore(ctx context.Context, args []string, opt *restoreOptions) e
 	case opt.format == formatQcow2 && opt.inPlace:
 		return usageErrorf("--in-place is for raw targets: a qcow2 image is written anew (--overwrite)")
 	}
-	names, targets, err := splitTargets(args)
-	if err != nil {
+	if err := opt.checkState(); err != nil {
 		return err
+	}
+	names, targets := args, []namedTarget(nil)
+	if len(args) > 1 {
+		var err error
+		if names, targets, err = splitTargets(args); err != nil {
+			return err
+		}
 	}
 	if len(names) != 1 {
 		return usageErrorf("restore: takes one delta, got %d: usage is `cbt restore DELTA TARGET`, or NAME=TARGET for each of several disks", len(names))
@@ -76,6 +102,7 @@ func (a *app) restore(ctx context.Context, args []string, opt *restoreOptions) e
 		return err
 	}
 	defer a.closeOpener(o)
+	o.spoolDir = a.spoolDir(opt.chain.spoolDir)
 	deltas, err := a.openDeltas(ctx, o, names, opt.chain)
 	if err != nil {
 		return err
@@ -134,10 +161,26 @@ func (a *app) restore(ctx context.Context, args []string, opt *restoreOptions) e
 		}
 		fresh = append(fresh, n)
 	}
+	var state *stateTarget
+	if opt.state != "" {
+		if state, err = o.openStateTarget(deltas[0], targets, opt); err != nil {
+			return err
+		}
+		defer state.abort()
+		layers = append(layers, state.layers()...)
+	} else {
+		a.withoutMemory(deltas[0])
+	}
 	if err := a.verifyAll(ctx, o, layers); err != nil {
 		return err
 	}
 
+	var written int64
+	if state != nil {
+		if written, err = state.write(ctx, a); err != nil {
+			return err
+		}
+	}
 	total, err := a.writeTasks(ctx, inPlace, "restore", cbt.ApplyOptions{Compare: true})
 	if err != nil {
 		return err
@@ -154,9 +197,14 @@ func (a *app) restore(ctx context.Context, args []string, opt *restoreOptions) e
 			return fmt.Errorf("%s: %w", n.path, err)
 		}
 	}
-	a.notef("restored %s from %s in %s: %s written, %s zeroed, %s left as they were; %s read",
+	if state != nil {
+		if err := state.file.Commit(); err != nil {
+			return refError(state.path, err)
+		}
+	}
+	a.notef("restored %s from %s in %s: %s written, %s zeroed, %s left as they were%s; %s read",
 		countOf(len(targets), "image"), countOf(len(layers[0]), "delta"), elapsed(start),
-		formatSize(total.Written), formatSize(total.Zeroed), formatSize(total.Same), formatSize(o.BytesRead()))
+		formatSize(total.Written), formatSize(total.Zeroed), formatSize(total.Same), opt.describeState(state, written), formatSize(o.BytesRead()))
 	return nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"cbt/cbt"
 	"cbt/qcow2"
 	"cbt/sparse"
 )
@@ -14,15 +15,18 @@ type source struct {
 	View    sparse.View
 	Ref     string    // as the user named it
 	Path    string    // of its file
-	Format  string    // "raw", "qcow2", "cbt" or "lvm"
+	Format  string    // "raw", "qcow2", "cbt", "lvm" or "state"
 	Point   string    // empty: not frozen
 	Instant time.Time // when it was frozen, or last written to
 	Img     *qcow2.Image
 
 	img     *image
-	vol     *volume   // a logical volume
-	bare    *barePool // of thin:ID
-	stream  string    // of a .cbt
+	vol     *volume     // a logical volume
+	bare    *barePool   // of thin:ID
+	stream  string      // of a .cbt
+	layers  []cbt.Layer // of a .cbt: how its stream came to be
+	chain   *chainRef   // of a .cbt
+	machine *machine    // saved with it, once that was asked for
 	recheck func() error
 	close   func() error
 }

@@ -75,7 +75,7 @@ func (o *opener) refuseContent(ref string, v *lvm.Volume, opt refOptions) error 
 	switch {
 	case len(o.PVs) > 0 && opt.Format == "":
 		// --format says what the physical volumes are.
-	case forced == formatRaw:
+	case forced == formatRaw, forced == formatState:
 		return nil
 	case forced != "":
 		return usageErrorf("%s: %s %s: an image inside a volume is read through the volume's device", ref, flag, forced)

@@ -1,0 +1,252 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"cbt/cbt"
+	"cbt/qcow2"
+	"cbt/qcow2/vmstate"
+	"cbt/sparse"
+)
+
+// machine is the saved state of a machine: its RAM and its devices.
+type machine struct {
+	*vmstate.State // of a delta: the RAM of this one reads as zeros, see ram
+	ref            string
+	point          string // of the state as a whole; empty: not frozen
+	instant        time.Time
+	vol            *volume
+	size           int64 // bytes of the file
+	inFile         bool  // the end of the file is all that tells its end
+	recheck        func() error
+
+	// Of a delta: the streams of the blocks and that of the rest, each at a
+	// point of its own.
+	streams map[string]*source
+}
+
+const stateStream = "vmstate"
+
+func ramStream(b *vmstate.Block) string { return "ram/" + b.Name }
+
+// machineOf is the state of the machine that a source was saved with, nil if
+// there is none.
+func (o *opener) machineOf(ctx context.Context, s *source) (*machine, error) {
+	switch view, _ := s.View.(*qcow2.View); {
+	case s.machine != nil:
+		return s.machine, nil
+	case s.chain != nil:
+		return o.machineAfter(s.Ref, s.chain)
+	case view != nil && view.Snapshot() != nil:
+		r, size, err := view.VMState()
+		if err != nil || r == nil {
+			return nil, refError(s.Ref, err)
+		}
+		m := &machine{ref: s.Ref, instant: s.Instant, recheck: s.recheck, point: s.Point}
+		if m.State, err = vmstate.Open(r, size, o.stateOptions()); err != nil {
+			return nil, fmt.Errorf("%s: machine state: %w", s.Ref, err)
+		}
+		s.machine = m
+		o.machines = append(o.machines, m)
+		return m, nil
+	}
+	return nil, nil
+}
+
+func refError(ref string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", ref, err)
+}
+
+// machineAfter is the state after a delta.
+func (o *opener) machineAfter(ref string, c *chainRef) (*machine, error) {
+	d := c.delta
+	if d.Stream(stateStream) < 0 {
+		return nil, nil
+	}
+	m := &machine{ref: ref, streams: map[string]*source{}}
+	for i, s := range d.Header.Streams {
+		if s.Name != stateStream && !strings.HasPrefix(s.Name, "ram/") {
+			continue
+		}
+		layers, err := o.chain(d, i, c.opt)
+		if err != nil {
+			return nil, err
+		}
+		stack, err := cbt.NewStack(layers...)
+		if err != nil {
+			return nil, refError(ref, err)
+		}
+		m.streams[s.Name] = &source{View: stack, Ref: ref, Path: d.name, Format: formatDelta, Point: s.To, stream: s.Name, layers: layers}
+	}
+	if d.Header.Instant != nil {
+		m.instant = *d.Header.Instant
+	}
+	rest := m.streams[stateStream].View
+	var err error
+	if m.State, err = vmstate.Open(rest, rest.Size(), o.stateOptions()); err != nil {
+		return nil, fmt.Errorf("%s: machine state: %w", ref, err)
+	}
+	o.machines = append(o.machines, m)
+	return m, m.fits()
+}
+
+// fits says whether the streams of a delta are those that its state names.
+func (m *machine) fits() error {
+	blocks := 0
+	for _, b := range m.Blocks {
+		s := m.streams[ramStream(b)]
+		switch {
+		case b.Shared && s == nil:
+			continue
+		case s == nil:
+			return fmt.Errorf("%s: has no stream %s, which its machine state names", m.ref, printable(ramStream(b)))
+		case s.View.Size() != b.Size():
+			return fmt.Errorf("%s: stream %s has %d bytes, and %d in its machine state", m.ref, printable(ramStream(b)), s.View.Size(), b.Size())
+		}
+		blocks++
+	}
+	if blocks+1 != len(m.streams) {
+		return fmt.Errorf("%s: has %d streams of RAM, and its machine state names %d", m.ref, len(m.streams)-1, blocks)
+	}
+	return nil
+}
+
+// ram is what a block holds.
+func (m *machine) ram(b *vmstate.Block) (sparse.View, error) {
+	if s := m.streams[ramStream(b)]; s != nil {
+		return s.View, nil
+	}
+	return b, nil
+}
+
+// source is one stream of the state: a block, or, if that is nil, all but RAM.
+func (m *machine) source(b *vmstate.Block) *source {
+	name := stateStream
+	if b != nil {
+		name = ramStream(b)
+	}
+	if s := m.streams[name]; s != nil {
+		return s
+	}
+	s := &source{Ref: m.ref, Path: m.ref, Format: formatState, Instant: m.instant, stream: name}
+	if b == nil {
+		s.View, s.recheck = m.Record(), m.recheck
+	} else {
+		s.View = b
+	}
+	if m.point != "" {
+		s.Point = point("ram", appendString(appendString(appendString(nil, ramPointV1), m.point), name))
+	}
+	return s
+}
+
+// openMachine opens the state that ref names. explicit says that the user
+// called it one: what else it could be does not matter.
+func (o *opener) openMachine(ctx context.Context, ref string, opt refOptions, explicit bool) (*machine, error) {
+	if explicit && opt.Format == "" && o.Format == "" {
+		if isState, err := o.startsLikeState(ref, opt); err != nil {
+			return nil, err
+		} else if isState {
+			opt.Format = formatState
+		}
+	}
+	opt.state = true
+	s, err := o.open(ctx, ref, opt)
+	if err != nil {
+		return nil, err
+	}
+	m, err := o.machineOf(ctx, s)
+	if m != nil || err != nil {
+		return m, err
+	}
+	if s.vol != nil || s.Format == formatRaw {
+		return o.machineIn(s)
+	}
+	return nil, usageErrorf("%s: has no machine state: no RAM was saved with it", printable(ref))
+}
+
+// openState opens a file that holds a state: a RAM block that is named behind
+// an @, or, if opt allows it, the state as a whole.
+func (o *opener) openState(ctx context.Context, ref string, r reference, f *file, opt refOptions) (*source, error) {
+	o.files = append(o.files, f)
+	if err := o.settle(ctx, f); err != nil {
+		return nil, err
+	}
+	s := &source{View: sparse.Plain(f, f.stat.size), Ref: ref, Path: r.path, Format: formatState, Instant: f.stat.mtime, Point: rawPoint(f.stat), recheck: f.changed}
+	if r.byID || !r.byName && !opt.state {
+		return nil, usageErrorf("%s: is a saved machine state: %s@BLOCK is a block of its RAM (cbt info names them)", printable(ref), printable(r.path))
+	}
+	m, err := o.machineIn(s)
+	if err != nil || !r.byName {
+		s.machine = m
+		return s, err
+	}
+	b := m.Block(r.want)
+	if b == nil {
+		return nil, usageErrorf("%s: has no RAM block %s; there are: %s", printable(r.path), printable(r.want), m.blockNames())
+	}
+	block := m.source(b)
+	block.Ref, block.recheck = ref, s.recheck
+	return block, nil
+}
+
+func (m *machine) blockNames() string {
+	var names []string
+	for _, b := range m.Blocks {
+		names = append(names, printable(b.Name))
+	}
+	return strings.Join(names, ", ")
+}
+
+// startsLikeState says whether ref is a path that holds a state.
+func (o *opener) startsLikeState(ref string, opt refOptions) (bool, error) {
+	if _, ok, err := o.parseVolumeRef(ref, opt); ok || err != nil {
+		return false, err
+	}
+	r, err := parseRef(ref, opt, o.hasSnapshot)
+	if err != nil || r.byName || r.byID {
+		return false, err
+	}
+	f, err := openFile(r.path, &o.reads, nil)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	format, err := sniff(f)
+	return format == formatState, err
+}
+
+// machineIn reads the state that a file, device or volume begins with.
+func (o *opener) machineIn(s *source) (*machine, error) {
+	m := &machine{ref: s.Ref, instant: s.Instant, recheck: s.recheck, point: s.Point, vol: s.vol, size: s.View.Size(), inFile: true}
+	var err error
+	if m.State, err = vmstate.Open(s.View, s.View.Size(), o.stateOptions()); err != nil {
+		return nil, refError(s.Ref, err)
+	}
+	o.machines = append(o.machines, m)
+	return m, nil
+}
+
+func (o *opener) stateOptions() vmstate.Options {
+	return vmstate.Options{Temp: func() (vmstate.TempFile, error) { return spoolFile(o.spoolDir) }}
+}
+
+// spoolFile is a file without a name in dir.
+func spoolFile(dir string) (*os.File, error) {
+	f, err := os.CreateTemp(dir, ".cbt-spool-*")
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Remove(f.Name()); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}

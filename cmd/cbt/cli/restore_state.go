@@ -1,0 +1,176 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"cbt/cbt"
+	"cbt/internal/outfile"
+	"cbt/qcow2/vmstate"
+)
+
+// What --state-format says.
+const (
+	stateAsStream  = "stream"
+	stateAsLibvirt = "libvirt"
+	stateAsMapped  = "mapped-ram"
+)
+
+// stateTarget is the file that a machine's state is restored to. It gets its
+// name after the disks have theirs.
+type stateTarget struct {
+	path    string
+	format  string
+	domain  *vmstate.Libvirt // of a save image
+	file    *outfile.File
+	machine *machine
+}
+
+func (opt *restoreOptions) checkState() error {
+	switch opt.stateFormat {
+	case stateAsStream, stateAsLibvirt, stateAsMapped:
+	default:
+		return usageErrorf("--state-format %s: must be stream, libvirt or mapped-ram", printable(opt.stateFormat))
+	}
+	switch {
+	case opt.state == "" && (opt.stateFormat != stateAsStream || opt.domain != ""):
+		return usageErrorf("--state FILE says where the machine's state goes")
+	case opt.domain != "" && opt.stateFormat != stateAsLibvirt:
+		return usageErrorf("--domain: only save images have one: --state-format libvirt")
+	case opt.state == stdinName:
+		return usageErrorf("--state - is no file (./- is)")
+	}
+	return nil
+}
+
+// openStateTarget prepares the file for the state after d, which the delta must
+// have. Nothing is written yet.
+func (o *opener) openStateTarget(d *deltaFile, targets []namedTarget, opt *restoreOptions) (_ *stateTarget, err error) {
+	t := &stateTarget{path: opt.state, format: opt.stateFormat}
+	if t.machine, err = o.machineAfter(d.name, &chainRef{d, opt.chain}); err != nil {
+		return nil, err
+	}
+	if t.machine == nil {
+		return nil, usageErrorf("%s: has no machine state: it was made without RAM", d.name)
+	}
+	if t.domain, err = t.machine.domain(opt); err != nil {
+		return nil, err
+	}
+	for _, other := range targets {
+		if other.same(namedTarget{path: t.path}) {
+			return nil, usageErrorf("%s: is named as a target twice", t.path)
+		}
+	}
+	if real, err := filepath.EvalSymlinks(t.path); err == nil {
+		t.path = real
+	}
+	switch st, err := os.Stat(t.path); {
+	case err == nil && !st.Mode().IsRegular():
+		return nil, usageErrorf("%s: is no regular file: a state is written to a file", t.path)
+	case err == nil && !opt.overwrite:
+		return nil, usageErrorf("%s: exists already: --overwrite replaces it", t.path)
+	case err != nil && !isNotExist(err):
+		return nil, err
+	}
+	t.file, err = outfile.Create(t.path, opt.overwrite)
+	if errors.Is(err, fs.ErrExist) {
+		err = usageErrorf("%s: exists already: --overwrite replaces it", t.path)
+	}
+	return t, err
+}
+
+// domain is what a save image has in front: that of the state, or of the XML
+// that the user names.
+func (m *machine) domain(opt *restoreOptions) (*vmstate.Libvirt, error) {
+	switch {
+	case opt.stateFormat != stateAsLibvirt:
+		return nil, nil
+	case opt.domain == "" && m.Libvirt == nil:
+		return nil, usageErrorf("--state-format libvirt: the state is of no save image: --domain FILE names the domain's XML (virsh dumpxml)")
+	case opt.domain == "":
+		return m.Libvirt, nil
+	}
+	text, err := os.ReadFile(opt.domain)
+	if err != nil {
+		return nil, err
+	}
+	l, err := vmstate.NewLibvirt(string(text), m.Libvirt == nil || m.Libvirt.WasRunning)
+	return l, refError(opt.domain, err)
+}
+
+// layers are the chains of all streams of the state.
+func (t *stateTarget) layers() (all [][]cbt.Layer) {
+	for _, s := range t.machine.streams {
+		all = append(all, s.layers)
+	}
+	return all
+}
+
+// write writes the state, without giving it its name.
+func (t *stateTarget) write(ctx context.Context, a *app) (int64, error) {
+	total := int64(0)
+	for _, b := range t.machine.Blocks {
+		total += b.Size()
+	}
+	p := a.startProgress("restoring RAM", total)
+	defer p.finish()
+	out := &stateWriter{ctx: ctx, file: t.file.File, progress: p.set}
+	var err error
+	switch t.format {
+	case stateAsMapped:
+		err = t.machine.WriteMapped(out, t.machine.ram)
+	case stateAsLibvirt:
+		err = t.machine.WriteLibvirt(out, t.domain, t.machine.ram)
+	default:
+		err = t.machine.WriteStream(out, t.machine.ram)
+	}
+	if err == nil {
+		err = t.file.Sync()
+	}
+	return out.written, refError(t.path, err)
+}
+
+func (t *stateTarget) abort() {
+	if t != nil && t.file != nil {
+		t.file.Abort()
+	}
+}
+
+// stateWriter counts what is written, and ends with ctx.
+type stateWriter struct {
+	ctx      context.Context
+	file     io.WriterAt
+	written  int64
+	progress func(int64)
+}
+
+func (w *stateWriter) Write(p []byte) (int, error) { return w.WriteAt(p, w.written) }
+
+func (w *stateWriter) WriteAt(p []byte, off int64) (int, error) {
+	if w.ctx.Err() != nil {
+		return 0, context.Cause(w.ctx)
+	}
+	n, err := w.file.WriteAt(p, off)
+	w.written += int64(n)
+	w.progress(w.written)
+	return n, err
+}
+
+// withoutMemory says that RAM was left out.
+func (a *app) withoutMemory(d *deltaFile) {
+	if d.Stream(stateStream) >= 0 {
+		a.notef("%s: has the machine's RAM too: without --state FILE the machine will wake up without memory", d.name)
+	}
+}
+
+func (opt *restoreOptions) describeState(t *stateTarget, written int64) string {
+	if t == nil {
+		return ""
+	}
+	return fmt.Sprintf("; the machine's state in %s (%s)", printable(t.path), formatSize(written))
+}
