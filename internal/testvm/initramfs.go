@@ -79,7 +79,7 @@ func writeInitramfs(name, kernelDir, agent string, opt Options) (err error) {
 			return err
 		}
 	}
-	if err := addModules(a, kernelDir, opt.Modules); err != nil {
+	if err := addModules(a, kernelDir, slices.Concat(bootModules, lazyModules, opt.Modules)); err != nil {
 		return err
 	}
 	if err := a.close(); err != nil {
@@ -131,7 +131,7 @@ func addLibraries(a *archive, program string) error {
 }
 
 // addModules adds modules and the lists that busybox's modprobe reads.
-func addModules(a *archive, kernelDir string, more []string) error {
+func addModules(a *archive, kernelDir string, names []string) error {
 	dirs, _ := filepath.Glob(filepath.Join(kernelDir, "lib", "modules", "*"))
 	if len(dirs) != 1 {
 		return fmt.Errorf("%s: modules of %d kernels, want 1", kernelDir, len(dirs))
@@ -140,7 +140,7 @@ func addModules(a *archive, kernelDir string, more []string) error {
 	if err != nil {
 		return err
 	}
-	for _, name := range slices.Concat(bootModules, lazyModules, more) {
+	for _, name := range names {
 		if _, err := tree.order(name); err != nil {
 			return err
 		}
