@@ -104,6 +104,9 @@ func (m *Machine) do(command string, args any) any {
 		m.t.Fatal(err)
 	}
 	for m.out.Scan() {
+		if !strings.HasPrefix(m.out.Text(), "{") {
+			continue // QEMU prints what it makes of images
+		}
 		var reply struct {
 			Return any
 			Error  *struct{ Desc string }
