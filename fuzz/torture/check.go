@@ -186,8 +186,14 @@ func (h *history) bitmapDeltas() {
 		if base == nil {
 			continue
 		}
-		if target := h.restore(base); target != "" {
-			h.apply(target, d)
+		target := h.restore(base)
+		if target == "" {
+			continue
+		}
+		known := len(h.problems)
+		if !h.apply(target, d) && len(h.problems) == known+1 && h.missedByQEMU(tip.f.name, b.name, target, d.truth) {
+			h.problems = h.problems[:known]
+			h.counts["writes that QEMU's bitmap misses"]++
 		}
 	}
 }
