@@ -62,12 +62,13 @@ type State struct {
 	// Libvirt is the header of a libvirt save image, nil for others.
 	Libvirt *Libvirt
 
-	src    io.ReaderAt // the stream, unpacked if need be
-	size   int64
-	temp   TempFile // unpacked pages
-	unpack TempFile // src, if it was compressed
-	rest   *rest
-	closed bool
+	src       io.ReaderAt // the stream, unpacked if need be
+	size      int64
+	temp      TempFile // unpacked pages
+	unpack    TempFile // src, if it was compressed
+	rest      *rest
+	decodable []*decodable
+	closed    bool
 }
 
 // Device is a section of device state.

@@ -110,28 +110,15 @@ func (p *parser) pbsState() error {
 // maxSteps bounds what a description can make a reader do.
 const maxSteps = 1 << 24
 
-// skipStruct passes over the fields of a structure and its subsections.
-func (p *parser) skipStruct(st *structure) error {
+// skipStruct passes over the fields of a structure and its subsections. Where
+// the fields are goes to d, unless that is nil.
+func (p *parser) skipStruct(st *structure, d *decodable) error {
 	for i := range st.fields {
-		f := &st.fields[i]
-		if f.inner == nil {
-			p.stepsLeft--
-			if f.size > 0 && f.repeat > uint64(p.c.end)/f.size {
-				return p.c.cut("device field")
-			}
-			if err := p.c.skip("device field", f.repeat*f.size); err != nil {
-				return err
-			}
-			continue
+		at := p.c.pos
+		if err := p.skipField(&st.fields[i]); err != nil {
+			return err
 		}
-		for range f.repeat {
-			if p.stepsLeft--; p.stepsLeft < 0 {
-				return &sparse.FormatError{Struct: "device section", Off: p.c.pos, Msg: fmt.Sprintf("described by more than %d steps", maxSteps)}
-			}
-			if err := p.skipStruct(f.inner); err != nil {
-				return err
-			}
-		}
+		d.note(st.fields[i].name, at, p.c.pos)
 	}
 	for i := range st.subsections {
 		sub := &st.subsections[i]
@@ -152,7 +139,26 @@ func (p *parser) skipStruct(st *structure) error {
 		if kind != vmSubsection || name != sub.name || version != sub.version {
 			return &sparse.FormatError{Struct: "device subsection", Off: at, Value: name, Msg: fmt.Sprintf("the description of the devices has %q, version %d, here", sub.name, sub.version)}
 		}
-		if err := p.skipStruct(&sub.structure); err != nil {
+		if err := p.skipStruct(&sub.structure, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *parser) skipField(f *field) error {
+	if f.inner == nil {
+		p.stepsLeft--
+		if f.size > 0 && f.repeat > uint64(p.c.end)/f.size {
+			return p.c.cut("device field")
+		}
+		return p.c.skip("device field", f.repeat*f.size)
+	}
+	for range f.repeat {
+		if p.stepsLeft--; p.stepsLeft < 0 {
+			return &sparse.FormatError{Struct: "device section", Off: p.c.pos, Msg: fmt.Sprintf("described by more than %d steps", maxSteps)}
+		}
+		if err := p.skipStruct(f.inner, nil); err != nil {
 			return err
 		}
 	}

@@ -280,7 +280,7 @@ func (p *parser) full(at int64) (done bool, err error) {
 		return false, &sparse.FormatError{Struct: "device section", Field: "version_id", Off: at, Value: version, Msg: fmt.Sprintf("%q has %d in the description of the devices", name, d.version)}
 	}
 	begin := p.c.pos
-	if err := p.skipStruct(&d.structure); err != nil {
+	if err := p.skipStruct(&d.structure, p.s.decode(name, instance)); err != nil {
 		return false, fmt.Errorf("device %q: %w", name, err)
 	}
 	p.s.Devices = append(p.s.Devices, Device{name, instance, version, p.c.pos - begin})

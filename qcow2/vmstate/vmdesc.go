@@ -40,6 +40,7 @@ type structure struct {
 
 // field is repeat times size bytes, or as often what inner says.
 type field struct {
+	name         string // of fields of a device itself
 	size, repeat uint64
 	inner        *structure
 }
@@ -220,6 +221,10 @@ func (r describer) field(depth int) (field, error) {
 	var inner *structure
 	err := r.object(func(k string) (err error) {
 		switch k {
+		case "name":
+			if f.name, err = r.text(); depth > 0 {
+				f.name = ""
+			}
 		case "type":
 			kind, err = r.text()
 		case "size":

@@ -1,0 +1,130 @@
+package vmstate
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Range is a piece of guest physical memory: Len bytes of a block from Off on,
+// at Addr.
+type Range struct {
+	Addr     uint64
+	Block    *Block
+	Off, Len int64
+}
+
+// What VGA hides from the processor, whatever RAM holds there.
+const vgaLow, vgaHigh = 0xa0000, 0xc0000
+
+const fourGiB = 4 << 30
+
+// machineFamily says how QEMU lays out the RAM of a family of machines: all of
+// it is low if it is below limit, else low bytes of it, and the rest from 4 GiB
+// on (hw/i386/pc_piix.c, pc_q35.c, microvm.c).
+type machineFamily struct {
+	prefix     string
+	limit, low int64
+}
+
+var families = []machineFamily{
+	{"pc-q35-", 0xb0000000, 0x80000000},
+	{"q35", 0xb0000000, 0x80000000},
+	{"pc-", 0xe0000000, 0xc0000000},
+	{"pc", 0xe0000000, 0xc0000000},
+	{"isapc", fourGiB, fourGiB},
+	{"microvm", 0xc0000000 + 1, 0xc0000000},
+}
+
+// Physical says where RAM is in the guest's physical memory, ascending: the RAM
+// of the machine without what VGA hides, and its firmware below 4 GiB. machine
+// is a machine type in place of the state's own, for states that name none, or
+// empty. Where it cannot be known the error says why.
+func (s *State) Physical(machine string) ([]Range, error) {
+	ram, err := s.mainRAM()
+	if err != nil {
+		return nil, err
+	}
+	low, err := s.lowRAM(machine, ram)
+	if err != nil {
+		return nil, err
+	}
+	var list []Range
+	add := func(addr uint64, b *Block, off, n int64) {
+		if n > 0 {
+			list = append(list, Range{addr, b, off, n})
+		}
+	}
+	add(0, ram, 0, min(low, vgaLow))
+	add(vgaHigh, ram, vgaHigh, low-vgaHigh)
+	if bios := s.Block("pc.bios"); bios != nil && !bios.Shared && bios.length <= 16<<20 && low <= fourGiB-bios.length {
+		add(uint64(fourGiB-bios.length), bios, 0, bios.length)
+	}
+	add(fourGiB, ram, low, ram.length-low)
+	return list, nil
+}
+
+// mainRAM is the block that is the machine's RAM: pc.ram, or the one that has
+// the name of a memory backend, which has no path in it.
+func (s *State) mainRAM() (*Block, error) {
+	var found []*Block
+	for _, b := range s.Blocks {
+		switch {
+		case b.Name == "pc.ram", b.Name == "microvm.ram":
+			found = append(found, b)
+		case strings.ContainsAny(b.Name, "/.") || strings.HasPrefix(b.Name, "system.flash"):
+		default:
+			found = append(found, b)
+		}
+	}
+	switch {
+	case len(found) == 0:
+		return nil, fmt.Errorf("which block is the machine's RAM cannot be told")
+	case len(found) > 1:
+		return nil, fmt.Errorf("where the blocks %q and %q are cannot be told: a machine with several has NUMA nodes or modules", found[0].Name, found[1].Name)
+	}
+	return found[0], nil
+}
+
+// lowRAM is how much of the RAM lies below 4 GiB. What the firmware reads of it
+// in the clock's CMOS (pc_cmos_init) counts more than what the machine type
+// says, because of max-ram-below-4g.
+func (s *State) lowRAM(machine string, ram *Block) (int64, error) {
+	if low, ok := s.cmosLow(ram); ok && machine == "" {
+		return low, nil
+	}
+	if machine == "" {
+		machine = s.Machine
+	}
+	if machine == "" {
+		return 0, fmt.Errorf("the state does not name its machine type, which tells where RAM is")
+	}
+	for _, f := range families {
+		if strings.HasPrefix(machine, f.prefix) {
+			if ram.length < f.limit {
+				return ram.length, nil
+			}
+			return min(f.low, ram.length), nil
+		}
+	}
+	return 0, fmt.Errorf("where the RAM of a machine of type %q is, is not known", machine)
+}
+
+// cmosLow is the RAM below 4 GiB according to the CMOS: bytes 0x34 and 0x35 are
+// what is above 16 MiB there, 0x5b to 0x5d what is above 4 GiB, both in units of
+// 64 KiB. They must add up to the RAM that there is.
+func (s *State) cmosLow(ram *Block) (int64, bool) {
+	for _, d := range s.decodable {
+		if d.name != rtcDevice {
+			continue
+		}
+		r := fieldReader{s: s, d: d}
+		b := r.bytes("cmos_data", 128)
+		if r.err != nil {
+			return 0, false
+		}
+		low := 16<<20 + (int64(b[0x34])|int64(b[0x35])<<8)<<16
+		high := (int64(b[0x5b]) | int64(b[0x5c])<<8 | int64(b[0x5d])<<16) << 16
+		return low, low > 16<<20 && low <= fourGiB && low+high == ram.length
+	}
+	return 0, false
+}
