@@ -137,6 +137,12 @@ func (g *guest) wakes(point int, delta string) {
 	if then := g.ask(m, point); then <= n {
 		g.t.Errorf("the counter does not go on: %d, then %d", n, then)
 	}
+	if out := g.run(g.cbt, "ram", "find", "--text", g.secret[point], delta); !strings.Contains(out, "0x") {
+		g.t.Errorf("the secret of point %d is not in its RAM: %s", point, out)
+	}
+	if out := g.run(g.cbt, "ram", "find", "--text", g.secret[2], delta); point == 1 && strings.Contains(out, "0x") {
+		g.t.Errorf("the secret of point 2 is in the RAM of point 1: %s", out)
+	}
 	g.t.Logf("point %d: counter %d at the snapshot, %d when it woke up", point, g.counters[point], n)
 }
 

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"cbt/internal/testqemu"
+	"cbt/internal/testvm"
 	"cbt/sparse"
 	"cbt/sparse/sparsetest"
 )
@@ -29,6 +30,8 @@ func TestCore(t *testing.T) {
 	if err := os.WriteFile(path, fill, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	kernel, initrd := testvm.Small(t, "mount -t devtmpfs dev /dev; echo; echo ready:; while :; do sleep 1; done\n")
+	const linux = "-smp 2 -append console=ttyS0"
 	for _, c := range []struct {
 		machine string
 		size    int // MiB
@@ -40,6 +43,7 @@ func TestCore(t *testing.T) {
 		{"pc", 4352, "", []uint64{0xbf000000, 4 << 30}, 1280 << 20},
 		{"q35", 2880, "-smp 3", []uint64{0x7f000000, 4 << 30}, 832 << 20},
 		{"pc,max-ram-below-4g=1G", 1280, "", []uint64{0x3f000000, 4 << 30}, 256 << 20},
+		{"pc", 128, linux, nil, 0},
 		{"q35,memory-backend=foo", 32, "-object memory-backend-ram,id=foo,size=32M", []uint64{0x1000000}, 0},
 	} {
 		t.Run(c.machine, func(t *testing.T) {
@@ -47,8 +51,15 @@ func TestCore(t *testing.T) {
 			for _, at := range c.at {
 				args = append(args, "-device", fmt.Sprintf("loader,addr=%d,force-raw=on,file=%s", at, path))
 			}
-			m := testqemu.Start(t, args...)
-			time.Sleep(time.Second)
+			if c.args == linux {
+				args = append(args, "-kernel", kernel, "-initrd", initrd)
+			}
+			m := testqemu.Start(t, append(args, testqemu.Serial()...)...)
+			if c.args == linux {
+				m.Hear("ready:", time.Minute)
+			} else {
+				time.Sleep(time.Second)
+			}
 			m.Do("stop", nil)
 			dump := map[string]any{"paging": false, "protocol": "file:dump"}
 			if c.above > 0 { // not all of it: the two ends of the hole

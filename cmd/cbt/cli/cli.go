@@ -82,6 +82,7 @@ var commands = []func(*app) *cobra.Command{
 	newCatCommand,
 	newVerifyCommand,
 	newCheckCommand,
+	newRAMCommand,
 	newLVMCommand,
 	newCompletionCommand,
 	newManCommand,

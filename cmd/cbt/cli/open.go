@@ -31,8 +31,13 @@ type openerOptions struct {
 
 // addFlags registers all of them, for commands that read images.
 func (o *openerOptions) addFlags(fs *pflag.FlagSet) {
-	fs.BoolVar(&o.Frozen, "frozen", false, "nobody writes to the active states and volumes named here: read them, and give them a point")
 	o.addFormatFlag(fs)
+	o.addReadFlags(fs)
+}
+
+// addReadFlags registers those besides --format.
+func (o *openerOptions) addReadFlags(fs *pflag.FlagSet) {
+	fs.BoolVar(&o.Frozen, "frozen", false, "nobody writes to the active states and volumes named here: read them, and give them a point")
 	fs.StringArrayVar(&o.Allow, "allow", nil, "also open backing and data files in or below `DIR` (repeatable; CBT_ALLOW has a list)")
 	fs.StringVar(&o.BackingFormat, "backing-format", "", "`FORMAT` of backing files whose image names none: qcow2 or raw")
 	fs.BoolVar(&o.Force, "force", false, "read images that are marked corrupt, and thin pools that need checking")

@@ -1,0 +1,177 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"cbt/internal/outfile"
+	"cbt/qcow2/vmstate"
+	"cbt/sparse"
+)
+
+// What --format says.
+const (
+	dumpELF    = "elf"
+	dumpRaw    = "raw"
+	dumpBlocks = "blocks"
+)
+
+type ramDumpOptions struct {
+	ramOptions
+	out  string
+	kind string // --format
+}
+
+func newRAMDumpCommand(a *app) *cobra.Command {
+	opt := &ramDumpOptions{}
+	c := &cobra.Command{
+		Use:   "dump REF -o FILE",
+		Short: "write RAM as a core file",
+		Long: `dump writes the RAM of a saved machine as an ELF core file by guest physical
+address, as QEMU's dump-guest-memory does, with the registers of its processors
+where the state describes them: gdb, crash and Volatility read it.
+
+--format raw writes physical memory from address 0 on, with holes where there is
+none; --format blocks writes each RAM block of QEMU to a file of its own in the
+directory FILE, which also works where nothing tells at which addresses they are.`,
+		Example: `  cbt ram dump disk.qcow2@monday -o monday.core
+  cbt ram dump --format raw vm.save -o physical.raw
+  cbt ram dump --format blocks tuesday.cbt -o blocks/`,
+		Annotations: exits(exitDone, exitFailed, exitUsage, exitWrongBase, exitBusy),
+		Args:        wantArgs("REF"),
+		RunE: func(c *cobra.Command, args []string) error {
+			return a.ramDump(c.Context(), args[0], opt)
+		},
+	}
+	flags := c.Flags()
+	flags.StringVarP(&opt.out, "output", "o", "", "write to `FILE`, which must not exist; - is stdout")
+	flags.StringVar(&opt.kind, "format", dumpELF, "`FORMAT` to write: elf, raw or blocks")
+	opt.addFlags(flags)
+	return c
+}
+
+func (a *app) ramDump(ctx context.Context, ref string, opt *ramDumpOptions) error {
+	switch {
+	case opt.kind != dumpELF && opt.kind != dumpRaw && opt.kind != dumpBlocks:
+		return usageErrorf("--format %s: must be elf, raw or blocks", printable(opt.kind))
+	case opt.out == "":
+		return usageErrorf("ram dump: -o FILE is missing")
+	case opt.out == stdinName && (opt.kind == dumpBlocks || a.StdoutTerminal):
+		return usageErrorf("-o -: name a file or a directory")
+	}
+	o, m, err := a.openRAM(ctx, ref, &opt.ramOptions)
+	if err != nil {
+		return err
+	}
+	defer a.closeOpener(o)
+	if opt.kind == dumpBlocks {
+		return a.dumpBlocks(ctx, m, opt.out)
+	}
+	ranges, err := m.physical(opt.machine)
+	if err != nil {
+		return err
+	}
+	text := "physical memory"
+	var v sparse.View
+	if opt.kind == dumpRaw {
+		v, err = m.Flat(ranges, m.ram)
+	} else {
+		var core *vmstate.Core
+		if core, err = m.Core(ranges, m.ram); err == nil {
+			v, text = core, fmt.Sprintf("ELF core, registers of %s", countOf(core.CPUs, "processor"))
+			if core.NoCPUs != nil {
+				text = fmt.Sprintf("ELF core without registers (%v)", core.NoCPUs)
+			}
+		}
+	}
+	if err != nil {
+		return refError(m.ref, err)
+	}
+	if err := a.writeView(ctx, opt.out, v, m.changed); err != nil {
+		return err
+	}
+	a.notef("%s: %s, %s", printable(opt.out), formatSize(v.Size()), text)
+	return nil
+}
+
+// writeView writes an image to a file that appears when it is whole, or to
+// stdout. last is called before.
+func (a *app) writeView(ctx context.Context, path string, v sparse.View, last func() error) error {
+	bar := a.startProgress("writing", v.Size())
+	defer bar.finish()
+	if path == stdinName {
+		if err := writeRange(ctx, a.Stdout, v, 0, v.Size(), bar); err != nil {
+			return err
+		}
+		if err := last(); err != nil {
+			return err
+		}
+		return a.syncStdout()
+	}
+	f, err := outfile.Create(path, false)
+	if errors.Is(err, fs.ErrExist) {
+		return usageErrorf("%s: exists already, and -o never replaces a file", path)
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Abort()
+	if err := f.Truncate(v.Size()); err != nil {
+		return err
+	}
+	target, err := sparse.OpenTarget(f.File)
+	if err != nil {
+		return err
+	}
+	if _, err := sparse.Copy(ctx, target, v, sparse.CopyOptions{Fresh: true, Progress: bar.set}); err != nil {
+		return err
+	}
+	if err := last(); err != nil {
+		return err
+	}
+	return f.Commit()
+}
+
+// dumpBlocks writes each block to a file in dir.
+func (a *app) dumpBlocks(ctx context.Context, m *machine, dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	for _, b := range m.Blocks {
+		if b.Shared {
+			a.warnf("%s: %s is not in the state (x-ignore-shared)", m.ref, printable(b.Name))
+			continue
+		}
+		v, err := m.ram(b)
+		if err != nil {
+			return err
+		}
+		if err := a.writeView(ctx, filepath.Join(dir, blockFile(b.Name)), v, m.changed); err != nil {
+			return err
+		}
+	}
+	a.notef("%s: %s", printable(dir), countOf(len(m.Blocks), "block"))
+	return nil
+}
+
+// blockFile is the name of a block as a file: what could mean another
+// directory, or trouble a terminal, is escaped.
+func blockFile(name string) string {
+	var b strings.Builder
+	for i := range len(name) {
+		switch c := name[i]; {
+		case c <= ' ', c >= 0x7f, strings.IndexByte(`/\%:*?"<>|`, c) >= 0, c == '.' && i == 0:
+			fmt.Fprintf(&b, "%%%02X", c)
+		default:
+			b.WriteByte(c)
+		}
+	}
+	return b.String() + ".ram"
+}

@@ -1,0 +1,303 @@
+package cli
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"unicode/utf16"
+
+	"github.com/spf13/cobra"
+
+	"cbt/qcow2/vmstate"
+	"cbt/sparse"
+)
+
+// maxPattern is the longest pattern in bytes.
+const maxPattern = 64 << 10
+
+type ramFindOptions struct {
+	ramOptions
+	text, hex string
+	utf16     bool
+	most      int64
+}
+
+func newRAMFindCommand(a *app) *cobra.Command {
+	opt := &ramFindOptions{}
+	c := &cobra.Command{
+		Use:   "find REF --text T | --hex H",
+		Short: "find a pattern in RAM",
+		Long: `find prints where in RAM a pattern is: the guest physical address, QEMU's RAM block
+and the offset in it. It goes on across the ends of pages, as they follow one
+another in physical memory. The address is - where nothing tells it, as for the
+memory of graphics cards.`,
+		Example: `  cbt ram find --text passphrase disk.qcow2@monday
+  cbt ram find --text passphrase --utf16 vm.save
+  cbt ram find --hex 4d5a9000 tuesday.cbt`,
+		Annotations: exits(exitDone, exitFailed, exitUsage, exitWrongBase, exitBusy),
+		Args:        wantArgs("REF"),
+		RunE: func(c *cobra.Command, args []string) error {
+			return a.ramFind(c.Context(), args[0], opt)
+		},
+	}
+	flags := c.Flags()
+	flags.StringVar(&opt.text, "text", "", "look for `TEXT`, in UTF-8")
+	flags.StringVar(&opt.hex, "hex", "", "look for bytes, given in `HEX`: 4d5a9000 or \"4d 5a 90 00\"")
+	flags.BoolVar(&opt.utf16, "utf16", false, "the text is in UTF-16, little endian, as Windows keeps it")
+	flags.Int64Var(&opt.most, "max-count", 0, "stop after `N` places (default: find all)")
+	opt.addFlags(flags)
+	return c
+}
+
+// pattern is what to look for.
+func (opt *ramFindOptions) pattern() ([]byte, error) {
+	switch {
+	case (opt.text == "") == (opt.hex == ""):
+		return nil, usageErrorf("ram find: either --text or --hex says what to look for")
+	case opt.utf16 && opt.hex != "":
+		return nil, usageErrorf("--utf16 is about --text")
+	case opt.most < 0:
+		return nil, usageErrorf("--max-count %d: must not be negative", opt.most)
+	}
+	p := []byte(opt.text)
+	if opt.utf16 {
+		p = nil
+		for _, u := range utf16.Encode([]rune(opt.text)) {
+			p = append(p, byte(u), byte(u>>8))
+		}
+	}
+	if opt.hex != "" {
+		var err error
+		if p, err = hex.DecodeString(strings.Join(strings.Fields(opt.hex), "")); err != nil || len(p) == 0 {
+			return nil, usageErrorf("--hex %s: is not pairs of hexadecimal digits", printable(opt.hex))
+		}
+	}
+	if len(p) > maxPattern {
+		return nil, usageErrorf("a pattern of %d bytes: %d are the limit", len(p), maxPattern)
+	}
+	if sparse.IsZero(p) {
+		return nil, usageErrorf("nothing but zeros is everywhere")
+	}
+	return p, nil
+}
+
+// place is where the pattern is.
+type foundPlace struct {
+	Address *uint64 `json:"address,omitempty"` // guest physical
+	Block   string  `json:"block"`
+	Offset  int64   `json:"offset"`
+}
+
+func (a *app) ramFind(ctx context.Context, ref string, opt *ramFindOptions) error {
+	pattern, err := opt.pattern()
+	if err != nil {
+		return err
+	}
+	o, m, err := a.openRAM(ctx, ref, &opt.ramOptions)
+	if err != nil {
+		return err
+	}
+	defer a.closeOpener(o)
+	pieces, total, err := m.pieces(opt.machine)
+	if err != nil {
+		a.warnf("no physical addresses: %v (--machine pc or q35 tells)", err)
+	}
+	out := &placePrinter{w: bufio.NewWriter(a.Stdout), json: a.json}
+	bar := a.startProgress("searching", total)
+	defer bar.finish()
+	for _, p := range pieces {
+		v, err := m.ram(p.Block)
+		if err != nil {
+			return err
+		}
+		err = search(ctx, v, p.Off, p.Len, pattern, bar, func(at int64) (bool, error) {
+			place := foundPlace{Block: p.Block.Name, Offset: at}
+			if p.known {
+				address := p.Addr + uint64(at-p.Off)
+				place.Address = &address
+			}
+			err := out.print(place)
+			return opt.most == 0 || int64(out.count) < opt.most, err
+		})
+		if err != nil {
+			return refError(m.ref, err)
+		}
+		if opt.most > 0 && int64(out.count) >= opt.most {
+			break
+		}
+	}
+	bar.finish()
+	if err := m.changed(); err != nil {
+		return err
+	}
+	if err := out.end(); err != nil {
+		return err
+	}
+	if out.count == 0 {
+		a.notef("%s: the pattern is not in its RAM", m.ref)
+	}
+	return nil
+}
+
+// piece is what of a block is one behind another in physical memory.
+type ramPiece struct {
+	vmstate.Range
+	known bool // its address is
+}
+
+// pieces are all blocks: those parts first that have addresses. VGA's hole does
+// not part the RAM: what lies below it can be seen in system management mode.
+func (m *machine) pieces(machine string) (list []ramPiece, total int64, err error) {
+	ranges, err := m.Physical(machine)
+	rest := map[*vmstate.Block]bool{}
+	for _, b := range m.Blocks {
+		rest[b] = !b.Shared
+		if !b.Shared {
+			total += b.Size()
+		}
+	}
+	for _, r := range ranges {
+		delete(rest, r.Block)
+		if n := len(list); n > 0 {
+			last := &list[n-1]
+			if gap := r.Off - last.Off - last.Len; last.Block == r.Block && gap >= 0 && r.Addr == last.Addr+uint64(last.Len+gap) {
+				last.Len += gap + r.Len
+				continue
+			}
+		}
+		list = append(list, ramPiece{r, true})
+	}
+	for _, b := range m.Blocks {
+		if rest[b] {
+			list = append(list, ramPiece{vmstate.Range{Block: b, Len: b.Size()}, false})
+		}
+	}
+	return list, total, err
+}
+
+// search calls found with the places of the pattern in [off, off+n) of v, until
+// it wants no more. Of long stretches of zeros it looks at the ends alone.
+func search(ctx context.Context, v sparse.View, off, n int64, pattern []byte, bar *progress, found func(at int64) (bool, error)) error {
+	s := searcher{pattern: pattern, found: found, start: off}
+	buf := make([]byte, catChunk)
+	for e, err := range v.Extents(off, n) {
+		if err != nil {
+			return err
+		}
+		for e.Len > 0 {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			part := min(e.Len, int64(len(buf)))
+			if edge := int64(len(pattern)); e.Kind.ReadsZero() && e.Len > 2*edge {
+				part = e.Len
+				if err := s.zeros(e.Off, e.Len, edge); err != nil {
+					return err
+				}
+			} else {
+				clear(buf[:part])
+				if !e.Kind.ReadsZero() {
+					if _, err := sparse.ReadFull(v, buf[:part], e.Off); err != nil {
+						return err
+					}
+				}
+				if err := s.feed(buf[:part]); err != nil {
+					return err
+				}
+			}
+			if s.enough {
+				return nil
+			}
+			bar.add(part)
+			e.Off, e.Len = e.Off+part, e.Len-part
+		}
+	}
+	return nil
+}
+
+// searcher finds a pattern in bytes that come in pieces.
+type searcher struct {
+	pattern []byte
+	found   func(at int64) (bool, error)
+	start   int64  // of kept
+	kept    []byte // the end of what came before, shorter than the pattern
+	enough  bool
+}
+
+func (s *searcher) feed(b []byte) error {
+	s.kept = append(s.kept, b...)
+	at := 0
+	for !s.enough {
+		i := bytes.Index(s.kept[at:], s.pattern)
+		if i < 0 {
+			break
+		}
+		more, err := s.found(s.start + int64(at+i))
+		if err != nil {
+			return err
+		}
+		s.enough = !more
+		at += i + 1
+	}
+	if cut := max(at, len(s.kept)-len(s.pattern)+1); cut > 0 {
+		s.start += int64(cut)
+		s.kept = append(s.kept[:0], s.kept[cut:]...)
+	}
+	return nil
+}
+
+// zeros feeds n zeros, of which only the first and last few can matter.
+func (s *searcher) zeros(off, n, edge int64) error {
+	if err := s.feed(make([]byte, edge)); err != nil {
+		return err
+	}
+	s.start, s.kept = off+n-edge, append(s.kept[:0], make([]byte, edge)...)
+	return nil
+}
+
+type placePrinter struct {
+	w     *bufio.Writer
+	json  bool
+	count int
+}
+
+func (p *placePrinter) print(place foundPlace) error {
+	p.count++
+	if p.json {
+		front := ",\n  "
+		if p.count == 1 {
+			front = "[\n  "
+		}
+		text, err := json.Marshal(place)
+		if err != nil {
+			return err
+		}
+		_, err = fmt.Fprintf(p.w, "%s%s", front, text)
+		return err
+	}
+	if p.count == 1 {
+		fmt.Fprintf(p.w, "%18s %18s  %s\n", "address", "offset", "block")
+	}
+	address := "-"
+	if place.Address != nil {
+		address = fmt.Sprintf("0x%x", *place.Address)
+	}
+	_, err := fmt.Fprintf(p.w, "%18s %18s  %s\n", address, fmt.Sprintf("0x%x", place.Offset), printable(place.Block))
+	return err
+}
+
+func (p *placePrinter) end() error {
+	if p.json {
+		if p.count == 0 {
+			fmt.Fprint(p.w, "[")
+		} else {
+			fmt.Fprint(p.w, "\n")
+		}
+		fmt.Fprint(p.w, "]\n")
+	}
+	return p.w.Flush()
+}
