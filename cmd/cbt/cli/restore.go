@@ -2,14 +2,9 @@ package cli
 
 import (
 	"context"
-	"fmt"
-	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
-
-	"cbt/cbt"
 )
 
 type restoreOptions struct {
@@ -107,140 +102,23 @@ func (a *app) restore(ctx context.Context, args []string, opt *restoreOptions) e
 	if err != nil {
 		return err
 	}
-	streams, err := deltas[0].match(targets)
+	r := &restoration{app: a, opt: opt, opener: o, delta: deltas[0]}
+	defer r.close()
+	if err := r.open(targets); err != nil {
+		return err
+	}
+	if opt.state == "" {
+		a.withoutMemory(r.delta)
+	}
+	if err := a.verifyAll(ctx, o, r.layers); err != nil {
+		return err
+	}
+	total, state, err := r.write(ctx)
 	if err != nil {
 		return err
-	}
-	var inPlace []*task
-	var fresh []*newTarget
-	defer func() {
-		for _, n := range fresh {
-			n.abort()
-		}
-	}()
-	var layers [][]cbt.Layer
-	for i := range targets {
-		chain, err := o.chain(deltas[0], streams[i], opt.chain)
-		if err != nil {
-			return err
-		}
-		layers = append(layers, chain)
-	}
-	if err := o.refuseSources(targets); err != nil {
-		return err
-	}
-	for i, t := range targets {
-		// What a link leads to is the target: its record lies beside it.
-		if real, err := filepath.EvalSymlinks(t.path); err == nil {
-			t.path = real
-		}
-		chain := layers[i]
-		merge, err := cbt.NewMerge(chain...)
-		if err != nil {
-			return err
-		}
-		block, err := checkRestoreTarget(t.path, opt)
-		if err != nil {
-			return err
-		}
-		if opt.inPlace && exists(t.path) || block {
-			target, err := openTarget(t.path, opt.stateDir, opt.format == formatRaw)
-			if err != nil {
-				return err
-			}
-			defer target.Close()
-			if err := tooSmall(target, merge.Size()); err != nil {
-				return err
-			}
-			inPlace = append(inPlace, &task{target: target, layers: chain, merge: merge})
-			continue
-		}
-		n, err := createTarget(t.path, opt, chain, merge)
-		if err != nil {
-			return err
-		}
-		fresh = append(fresh, n)
-	}
-	var state *stateTarget
-	if opt.state != "" {
-		if state, err = o.openStateTarget(deltas[0], targets, opt); err != nil {
-			return err
-		}
-		defer state.abort()
-		layers = append(layers, state.layers()...)
-	} else {
-		a.withoutMemory(deltas[0])
-	}
-	if err := a.verifyAll(ctx, o, layers); err != nil {
-		return err
-	}
-
-	var written int64
-	if state != nil {
-		if written, err = state.write(ctx, a); err != nil {
-			return err
-		}
-	}
-	total, err := a.writeTasks(ctx, inPlace, "restore", cbt.ApplyOptions{Compare: true})
-	if err != nil {
-		return err
-	}
-	for _, n := range fresh {
-		st, err := n.write(ctx, a)
-		total.Add(st)
-		if err != nil {
-			return fmt.Errorf("%s: %w", n.path, err)
-		}
-	}
-	for _, n := range fresh {
-		if err := n.commit(ctx); err != nil {
-			return fmt.Errorf("%s: %w", n.path, err)
-		}
-	}
-	if state != nil {
-		if err := state.file.Commit(); err != nil {
-			return refError(state.path, err)
-		}
 	}
 	a.notef("restored %s from %s in %s: %s written, %s zeroed, %s left as they were%s; %s read",
-		countOf(len(targets), "image"), countOf(len(layers[0]), "delta"), elapsed(start),
-		formatSize(total.Written), formatSize(total.Zeroed), formatSize(total.Same), opt.describeState(state, written), formatSize(o.BytesRead()))
-	return nil
-}
-
-// checkRestoreTarget says whether the path may be written to, and whether it
-// is a device.
-func checkRestoreTarget(path string, opt *restoreOptions) (block bool, err error) {
-	st, err := os.Stat(path)
-	switch {
-	case isNotExist(err):
-		if opt.format == "" {
-			err = refuseContainer(path, nil)
-		} else {
-			err = nil
-		}
-		return false, err
-	case err != nil:
-		return false, err
-	}
-	if err := kindError(path, st.Mode()); err != nil {
-		return false, err
-	}
-	block = st.Mode()&os.ModeDevice != 0
-	switch {
-	case !opt.inPlace && block:
-		return block, usageErrorf("%s: is a device: --in-place writes over what is there", path)
-	case !opt.overwrite && !opt.inPlace:
-		return block, usageErrorf("%s: exists already: --overwrite replaces it, --in-place writes where it differs", path)
-	case block && opt.format == formatQcow2:
-		return block, usageErrorf("%s: is a device: a qcow2 image is written to a file", path)
-	}
-	return block, nil
-}
-
-func tooSmall(t *imageTarget, size int64) error {
-	if t.stat.block && t.Size() < size {
-		return fmt.Errorf("%s: a device of %d bytes cannot hold the image of %d", t.path, t.Size(), size)
-	}
+		countOf(len(targets), "image"), countOf(len(r.layers[0]), "delta"), elapsed(start),
+		formatSize(total.Written), formatSize(total.Zeroed), formatSize(total.Same), r.state.describe(state), formatSize(o.BytesRead()))
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"cbt/cbt"
 	"cbt/internal/outfile"
@@ -61,23 +62,22 @@ func (o *opener) openStateTarget(d *deltaFile, targets []namedTarget, opt *resto
 	if t.domain, err = t.machine.domain(opt); err != nil {
 		return nil, err
 	}
-	for _, other := range targets {
-		if other.same(namedTarget{path: t.path}) {
-			return nil, usageErrorf("%s: is named as a target twice", t.path)
-		}
+	if err := o.refuseSources(append(slices.Clip(targets), namedTarget{path: t.path})); err != nil {
+		return nil, err
 	}
+	replace := opt.overwrite || opt.inPlace
 	if real, err := filepath.EvalSymlinks(t.path); err == nil {
 		t.path = real
 	}
 	switch st, err := os.Stat(t.path); {
 	case err == nil && !st.Mode().IsRegular():
 		return nil, usageErrorf("%s: is no regular file: a state is written to a file", t.path)
-	case err == nil && !opt.overwrite:
+	case err == nil && !replace:
 		return nil, usageErrorf("%s: exists already: --overwrite replaces it", t.path)
 	case err != nil && !isNotExist(err):
 		return nil, err
 	}
-	t.file, err = outfile.Create(t.path, opt.overwrite)
+	t.file, err = outfile.Create(t.path, replace)
 	if errors.Is(err, fs.ErrExist) {
 		err = usageErrorf("%s: exists already: --overwrite replaces it", t.path)
 	}
@@ -168,9 +168,23 @@ func (a *app) withoutMemory(d *deltaFile) {
 	}
 }
 
-func (opt *restoreOptions) describeState(t *stateTarget, written int64) string {
+// describe is the end of what restore says.
+func (t *stateTarget) describe(written int64) string {
 	if t == nil {
 		return ""
 	}
 	return fmt.Sprintf("; the machine's state in %s (%s)", printable(t.path), formatSize(written))
+}
+
+// removeOld removes the state that is to be replaced. Beside another disk, which
+// a crash could leave, it would be worse than none.
+func (t *stateTarget) removeOld() error {
+	err := os.Remove(t.path)
+	if isNotExist(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return outfile.SyncDir(filepath.Dir(t.path))
 }
