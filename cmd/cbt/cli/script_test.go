@@ -30,6 +30,7 @@ import (
 //	freeze FILE...   note content and times of files, which must be the same
 //	                 at every later "frozen"
 //	patch FILE OLD NEW  replace bytes by others of the same number; \xNN is one
+//	ordered FILE RE...  the file has lines that match each RE, in this order
 //	traced N DIR CMD...  run CMD under strace: exit code N, and no file opened
 //	                 outside DIR
 //
@@ -46,11 +47,12 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits":  scriptExits,
-			"freeze": scriptFreeze,
-			"frozen": scriptFrozen,
-			"patch":  scriptPatch,
-			"traced": scriptTraced,
+			"exits":   scriptExits,
+			"freeze":  scriptFreeze,
+			"frozen":  scriptFrozen,
+			"patch":   scriptPatch,
+			"traced":  scriptTraced,
+			"ordered": scriptOrdered,
 			"sample": func(ts *testscript.TestScript, _ bool, args []string) {
 				for _, name := range args {
 					ts.Check(unpackSample(filepath.Join(dir, name+".gz"), ts.MkAbs(name)))

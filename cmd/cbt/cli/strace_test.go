@@ -70,3 +70,22 @@ func scriptTraced(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("strace saw nothing")
 	}
 }
+
+// scriptOrdered demands lines of a file that match these expressions, one after
+// another.
+func scriptOrdered(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: ordered FILE RE...")
+	}
+	lines := strings.Split(ts.ReadFile(args[0]), "\n")
+	for _, want := range args[1:] {
+		re := regexp.MustCompile(want)
+		for len(lines) > 0 && !re.MatchString(lines[0]) {
+			lines = lines[1:]
+		}
+		if len(lines) == 0 {
+			ts.Fatalf("%s: no line matches %s behind those before", args[0], want)
+		}
+		lines = lines[1:]
+	}
+}
