@@ -188,6 +188,56 @@ func useState(t *testing.T, b []byte) {
 	if err := again.WriteStream(&twice, nil); err != nil || !bytes.Equal(twice.Bytes(), out.Bytes()) {
 		t.Fatalf("the canonical stream of a canonical stream is another one: %v", err)
 	}
+	useMapped(t, s, out.Bytes(), opt)
+	useCore(t, s)
+}
+
+// useMapped writes the state as mapped-ram, if that is possible, and reads that.
+func useMapped(t *testing.T, s *vmstate.State, stream []byte, opt vmstate.Options) {
+	file := &memory{}
+	if s.WriteMapped(file, nil) != nil {
+		return // no configuration, or x-ignore-shared
+	}
+	again, err := vmstate.Open(file, int64(len(file.b)), opt)
+	if err != nil {
+		t.Fatalf("the state as mapped-ram does not open: %v", err)
+	}
+	defer again.Close()
+	var out bytes.Buffer
+	if err := again.WriteStream(&out, nil); err != nil || !bytes.Equal(out.Bytes(), stream) {
+		t.Fatalf("the state as mapped-ram has another canonical stream: %v", err)
+	}
+}
+
+// useCore makes a core file, where it is known where RAM is.
+func useCore(t *testing.T, s *vmstate.State) {
+	for _, machine := range []string{"", "pc", "q35"} {
+		ranges, err := s.Physical(machine)
+		if err != nil {
+			continue
+		}
+		core, err := s.Core(ranges, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if (core.CPUs == 0) != (core.NoCPUs != nil) {
+			t.Fatalf("%d processors, %v", core.CPUs, core.NoCPUs)
+		}
+		at := int64(0)
+		for e, err := range core.Extents(0, core.Size()) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if e.Off != at {
+				t.Fatalf("extent %v behind %d", e, at)
+			}
+			at = e.End()
+			b := make([]byte, min(e.Len, 4096))
+			if _, err := sparse.ReadFull(core, b, e.End()-int64(len(b))); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
 }
 
 // The state of a machine in an internal snapshot is read out of the qcow2

@@ -179,6 +179,7 @@ func TestCoreOfSamples(t *testing.T) {
 		{"q35.state", "", ""},
 		{"isapc.state", "", ""},
 		{"bare.state", "does not name its machine type", ""},
+		{"shared.state", "", ""},
 		{"old.state", "does not name its machine type", ErrNoCPU.Error()},
 	} {
 		t.Run(c.name, func(t *testing.T) {

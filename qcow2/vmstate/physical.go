@@ -82,6 +82,9 @@ func (s *State) mainRAM() (*Block, error) {
 	case len(found) > 1:
 		return nil, fmt.Errorf("where the blocks %q and %q are cannot be told: a machine with several has NUMA nodes or modules", found[0].Name, found[1].Name)
 	}
+	if found[0].Shared {
+		return nil, found[0].shared()
+	}
 	return found[0], nil
 }
 
