@@ -70,6 +70,7 @@ func (opt *diffOptions) machines(ctx context.Context, o *opener, disks []disk) (
 	if opt.ram == ramNo {
 		return nil, nil, nil
 	}
+	o.together = true
 	if opt.newState != "" {
 		if img, err = o.openMachine(ctx, opt.newState, opt.newStateRef, true); err != nil {
 			return nil, nil, err
@@ -109,7 +110,8 @@ func (opt *diffOptions) machines(ctx context.Context, o *opener, disks []disk) (
 			return nil, nil, err
 		}
 	}
-	return old, img, nil
+	o.together = false
+	return old, img, o.index(ctx)
 }
 
 // addRAM adds the streams of RAM to the disks.

@@ -3,11 +3,14 @@ package cli
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"cbt/cbt"
+	"cbt/internal/ordered"
 	"cbt/qcow2"
 	"cbt/qcow2/vmstate"
 	"cbt/sparse"
@@ -20,7 +23,8 @@ type machine struct {
 	point          string // of the state as a whole; empty: not frozen
 	instant        time.Time
 	vol            *volume
-	size           int64 // bytes of the file
+	src            io.ReaderAt
+	size           int64 // bytes of src
 	inFile         bool  // the end of the file is all that tells its end
 	recheck        func() error
 
@@ -46,13 +50,8 @@ func (o *opener) machineOf(ctx context.Context, s *source) (*machine, error) {
 		if err != nil || r == nil {
 			return nil, refError(s.Ref, err)
 		}
-		m := &machine{ref: s.Ref, instant: s.Instant, recheck: s.recheck, point: s.Point}
-		if m.State, err = vmstate.Open(r, size, o.stateOptions()); err != nil {
-			return nil, fmt.Errorf("%s: machine state: %w", s.Ref, err)
-		}
-		s.machine = m
-		o.machines = append(o.machines, m)
-		return m, nil
+		s.machine = &machine{ref: s.Ref, instant: s.Instant, recheck: s.recheck, point: s.Point, src: r, size: size}
+		return s.machine, o.index(ctx, s.machine)
 	}
 	return nil, nil
 }
@@ -167,7 +166,7 @@ func (o *opener) openMachine(ctx context.Context, ref string, opt refOptions, ex
 		return m, err
 	}
 	if s.vol != nil || s.Format == formatRaw {
-		return o.machineIn(s)
+		return o.machineIn(ctx, s)
 	}
 	return nil, usageErrorf("%s: has no machine state: no RAM was saved with it", printable(ref))
 }
@@ -183,7 +182,10 @@ func (o *opener) openState(ctx context.Context, ref string, r reference, f *file
 	if r.byID || !r.byName && !opt.state {
 		return nil, usageErrorf("%s: is a saved machine state: %s@BLOCK is a block of its RAM (cbt info names them)", printable(ref), printable(r.path))
 	}
-	m, err := o.machineIn(s)
+	if r.byName {
+		o.together = false
+	}
+	m, err := o.machineIn(ctx, s)
 	if err != nil || !r.byName {
 		s.machine = m
 		return s, err
@@ -224,14 +226,62 @@ func (o *opener) startsLikeState(ref string, opt refOptions) (bool, error) {
 }
 
 // machineIn reads the state that a file, device or volume begins with.
-func (o *opener) machineIn(s *source) (*machine, error) {
-	m := &machine{ref: s.Ref, instant: s.Instant, recheck: s.recheck, point: s.Point, vol: s.vol, size: s.View.Size(), inFile: true}
-	var err error
-	if m.State, err = vmstate.Open(s.View, s.View.Size(), o.stateOptions()); err != nil {
-		return nil, refError(s.Ref, err)
+func (o *opener) machineIn(ctx context.Context, s *source) (*machine, error) {
+	m := &machine{ref: s.Ref, instant: s.Instant, recheck: s.recheck, point: s.Point, vol: s.vol, src: s.View, size: s.View.Size(), inFile: true}
+	return m, o.index(ctx, m)
+}
+
+// index reads states to know where each page is, several at a time; with
+// opener.together it only notes them for the next call without.
+func (o *opener) index(ctx context.Context, machines ...*machine) error {
+	o.waiting = append(o.waiting, machines...)
+	if o.together {
+		return nil
 	}
-	o.machines = append(o.machines, m)
-	return m, nil
+	list := o.waiting
+	o.waiting = nil
+	total := int64(0)
+	for _, m := range list {
+		total += m.size
+	}
+	bar := o.startProgress("reading RAM", total)
+	defer bar.finish()
+	o.machines = append(o.machines, list...)
+	return ordered.Map(ctx, 2,
+		func(_ context.Context, emit func(*machine) error) error {
+			for _, m := range list {
+				if err := emit(m); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+		func(_ context.Context, m *machine) (_ struct{}, err error) {
+			r := &stateReader{ctx: ctx, r: m.src, bar: bar}
+			m.State, err = vmstate.Open(r, m.size, o.stateOptions())
+			r.bar = &progress{} // what is read later belongs to other work
+			return struct{}{}, refError(m.ref, err)
+		},
+		func(struct{}) error { return nil })
+}
+
+// stateReader ends with ctx, and shows how far the reading of a state is.
+type stateReader struct {
+	ctx  context.Context
+	r    io.ReaderAt
+	bar  *progress
+	done atomic.Int64
+}
+
+func (r *stateReader) ReadAt(p []byte, off int64) (int, error) {
+	if r.ctx.Err() != nil {
+		return 0, context.Cause(r.ctx)
+	}
+	n, err := r.r.ReadAt(p, off)
+	if before, now := r.done.Load(), off+int64(n); now > before && r.done.CompareAndSwap(before, now) {
+		r.bar.add(now - before)
+	}
+	return n, err
 }
 
 func (o *opener) stateOptions() vmstate.Options {

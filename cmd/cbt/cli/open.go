@@ -68,6 +68,8 @@ type opener struct {
 	// device has not), or refuse it as a source.
 	rawPoint func(path string, own string) (string, error)
 
+	startProgress func(what string, total int64) *progress
+
 	lockDir  string // of the locks on thin pools in use
 	spoolDir string // of files without a name
 	host     *host
@@ -80,6 +82,8 @@ type opener struct {
 	images   map[imageKey]*image
 	deltas   map[*cbt.Delta]*deltaFile
 	machines []*machine
+	waiting  []*machine // whose states are not read yet
+	together bool       // read them with the next ones
 	files    []*file
 	reads    atomic.Int64
 }
@@ -103,7 +107,7 @@ func (a *app) newOpener(opt openerOptions) (*opener, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := &opener{openerOptions: opt, allow: allow, warn: a.warnf, images: make(map[imageKey]*image), lockDir: a.Getenv("CBT_LOCK_DIR"), spoolDir: a.spoolDir("")}
+	o := &opener{openerOptions: opt, allow: allow, warn: a.warnf, images: make(map[imageKey]*image), lockDir: a.Getenv("CBT_LOCK_DIR"), spoolDir: a.spoolDir(""), startProgress: a.startProgress}
 	o.rawPoint = pointOfRaw("")
 	o.chainFrom(chainOptions{})
 	return o, nil
@@ -142,7 +146,9 @@ func (o *opener) Close() error {
 		err = o.host.close()
 	}
 	for _, m := range o.machines {
-		err = errors.Join(err, m.Close())
+		if m.State != nil {
+			err = errors.Join(err, m.Close())
+		}
 	}
 	for _, d := range o.devices {
 		err = errors.Join(err, d.Close())

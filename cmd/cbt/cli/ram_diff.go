@@ -66,12 +66,17 @@ func (a *app) ramDiff(ctx context.Context, refA, refB string, opt *ramDiffOption
 	}
 	defer a.closeOpener(o)
 	o.chainFrom(opt.chain)
+	o.together = true
 	img, err := o.openMachine(ctx, refB, opt.newRef, true)
 	if err != nil {
 		return err
 	}
 	old, err := o.openMachine(ctx, refA, opt.oldRef, true)
 	if err != nil {
+		return err
+	}
+	o.together = false
+	if err := o.index(ctx); err != nil {
 		return err
 	}
 	if old.Machine != img.Machine {
