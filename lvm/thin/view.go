@@ -28,7 +28,9 @@ type View struct {
 	external sparse.View
 }
 
-var errNoData = errors.New("the data of the thin pool are not at hand, only its metadata")
+// ErrNoData says that blocks were to be read of a pool that was opened without
+// its data.
+var ErrNoData = errors.New("the data of the thin pool are not at hand, only its metadata")
 
 // View opens a device at a size in bytes, which only its logical volume knows;
 // mappings past it are ignored. Unmapped blocks read from external, if that is
@@ -198,7 +200,7 @@ func (v *View) readBlock(p []byte, at, in int64) error {
 	case i < 0:
 		return v.readUnmapped(p, at)
 	case v.data.R == nil:
-		return fmt.Errorf("thin device %d: %w", v.dev.ID, errNoData)
+		return fmt.Errorf("thin device %d: %w", v.dev.ID, ErrNoData)
 	}
 	from := int64(mapping(n.u64(i)).block())*v.blockSize() + in
 	if from > v.data.Size || int64(len(p)) > v.data.Size-from {

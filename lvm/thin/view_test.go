@@ -140,7 +140,7 @@ func TestReadingWithoutData(t *testing.T) {
 	if n, err := v.ReadAt(b, 65536); n != len(b) || err != nil {
 		t.Errorf("a hole: %d, %v", n, err)
 	}
-	if n, err := v.ReadAt(b, 65536+1); n != 65535 || !errors.Is(err, errNoData) {
+	if n, err := v.ReadAt(b, 65536+1); n != 65535 || !errors.Is(err, ErrNoData) {
 		t.Errorf("a mapped block: %d, %v", n, err)
 	}
 	// Data block 1 is mapped at 0; the pool's data end inside of it.

@@ -10,6 +10,7 @@ import (
 	"syscall"
 
 	"cbt/internal/ordered"
+	"cbt/lvm/thin"
 )
 
 // The exit codes of every command; 128+N says that signal N ended it.
@@ -59,6 +60,9 @@ func (a *app) report(ctx context.Context, err error) int {
 		return code // the reader has gone: there is nobody to tell
 	}
 	msg := oneLine(err.Error())
+	if errors.Is(err, thin.ErrNoData) {
+		msg += " (--thin-data names them)"
+	}
 	if code > exitSignal {
 		msg = "ended by a signal: " + msg
 	}
@@ -89,8 +93,8 @@ func (a *app) exitCode(ctx context.Context, err error) int {
 	switch {
 	case errors.As(err, &coded):
 		return coded.code
-	case !a.started:
-		return exitUsage // cobra's own checks of flags and arguments
+	case errors.Is(err, thin.ErrNoData), !a.started:
+		return exitUsage // --thin-data was missing; or cobra's own checks of flags and arguments
 	}
 	return exitFailed
 }
