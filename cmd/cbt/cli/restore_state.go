@@ -173,7 +173,18 @@ func (t *stateTarget) describe(written int64) string {
 	if t == nil {
 		return ""
 	}
-	return fmt.Sprintf("; the machine's state in %s (%s)", printable(t.path), formatSize(written))
+	how := "-incoming " + shellQuote("exec:cat "+t.path)
+	switch t.format {
+	case stateAsLibvirt:
+		how = "virsh restore"
+	case stateAsMapped:
+		how = "-incoming " + shellQuote("file:"+t.path) + " and mapped-ram"
+	}
+	machine := ""
+	if t.machine.Machine != "" {
+		machine = ", a " + printable(t.machine.Machine)
+	}
+	return fmt.Sprintf("; the machine's state%s, in %s (%s), for %s", machine, printable(t.path), formatSize(written), how)
 }
 
 // removeOld removes the state that is to be replaced. Beside another disk, which
