@@ -81,6 +81,7 @@ var commands = []func(*app) *cobra.Command{
 	newRestoreCommand,
 	newCatCommand,
 	newVerifyCommand,
+	newLogCommand,
 	newCheckCommand,
 	newRAMCommand,
 	newLVMCommand,

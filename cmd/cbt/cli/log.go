@@ -1,0 +1,231 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"cbt/internal/ordered"
+)
+
+type logOptions struct {
+	maxAge time.Duration
+}
+
+func newLogCommand(a *app) *cobra.Command {
+	opt := &logOptions{}
+	c := &cobra.Command{
+		Use:   "log DIR",
+		Short: "show the chains in a directory",
+		Long: `log draws the deltas of a directory as a tree: each below the one that it builds
+on, with the time of its point, its size and what it holds. Points alone decide
+what builds on what, not names. It reads no more than the ends of each file.
+
+--max-age is for monitoring: the exit code is 3 if the newest point is older.`,
+		Example: `  cbt log backups/
+  cbt log --max-age 26h backups/`,
+		Annotations: exits(exitDone, exitFailed, exitUsage, exitFindings),
+		Args:        wantArgs("DIR"),
+		RunE: func(c *cobra.Command, args []string) error {
+			return a.log(c.Context(), args[0], opt)
+		},
+	}
+	c.Flags().DurationVar(&opt.maxAge, "max-age", 0, "fail if the newest point is older than this `DURATION` (26h)")
+	return c
+}
+
+// logged is one delta as log shows it.
+type logged struct {
+	File        string      `json:"file"` // in the directory
+	ID          string      `json:"id,omitempty"`
+	Size        int64       `json:"size"`
+	Payload     int64       `json:"payload"`
+	Instant     *time.Time  `json:"instant,omitempty"`
+	Consistency string      `json:"consistency,omitempty"`
+	Full        bool        `json:"full"`              // all streams are
+	Parents     []string    `json:"parents,omitempty"` // files, each of which leads to where this one begins
+	Missing     []string    `json:"missing,omitempty"` // streams that no full delta leads to
+	Streams     []logStream `json:"streams,omitempty"`
+	Error       string      `json:"error,omitempty"`
+
+	below *logged // the parent that it is drawn below; nil: none
+}
+
+type logStream struct {
+	Name string `json:"name"`
+	Size int64  `json:"size"`
+	Full bool   `json:"full"`
+	From string `json:"from,omitempty"`
+	To   string `json:"to,omitempty"`
+}
+
+func (a *app) log(ctx context.Context, dir string, opt *logOptions) error {
+	if opt.maxAge < 0 {
+		return usageErrorf("--max-age %v: must not be negative", opt.maxAge)
+	}
+	names, err := deltaNames(dir)
+	if err != nil {
+		return err
+	}
+	list, err := readLogged(ctx, dir, names)
+	if err != nil {
+		return err
+	}
+	linkLogged(list)
+	if a.json {
+		err = writeJSON(a.Stdout, list)
+	} else {
+		err = printLogged(a.Stdout, list)
+	}
+	if err != nil {
+		return err
+	}
+	damaged := 0
+	for _, l := range list {
+		if l.Error != "" {
+			damaged++
+		}
+	}
+	switch {
+	case damaged > 0:
+		return findings("%d of %s cannot be read as deltas", damaged, countOf(len(list), "file"))
+	case len(list) == 0 && opt.maxAge == 0:
+		a.notef("%s: has no .cbt files", printable(dir))
+	}
+	return tooOld(dir, list, opt.maxAge)
+}
+
+// tooOld says that the newest point is older than it may be.
+func tooOld(dir string, list []*logged, most time.Duration) error {
+	if most == 0 {
+		return nil
+	}
+	var newest time.Time
+	for _, l := range list {
+		if l.Instant != nil && l.Error == "" && len(l.Missing) == 0 && l.Instant.After(newest) {
+			newest = *l.Instant
+		}
+	}
+	switch age := time.Since(newest); {
+	case newest.IsZero():
+		return findings("%s: no delta tells when its point was", printable(dir))
+	case age > most:
+		return findings("%s: the newest point is of %s, %s ago", printable(dir), newest.Format(timeLayout), age.Round(time.Minute))
+	}
+	return nil
+}
+
+// readLogged reads the ends of all deltas.
+func readLogged(ctx context.Context, dir string, names []string) (list []*logged, err error) {
+	list = []*logged{}
+	err = ordered.Map(ctx, 2*runtime.GOMAXPROCS(0),
+		func(_ context.Context, emit func(string) error) error {
+			for _, name := range names {
+				if err := emit(name); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+		func(_ context.Context, name string) (*logged, error) { return readOneLogged(dir, name) },
+		func(l *logged) error {
+			list = append(list, l)
+			return nil
+		})
+	return list, err
+}
+
+func readOneLogged(dir, path string) (*logged, error) {
+	o := &opener{}
+	defer o.Close()
+	l := &logged{File: strings.TrimLeft(strings.TrimPrefix(path, dir), "/")}
+	d, err := o.openDeltaFile(path)
+	if err != nil {
+		var unread interface{ Timeout() bool } // of the operating system
+		if errors.As(err, &unread) {
+			return nil, err
+		}
+		l.Error = oneLine(err.Error())
+		return l, nil
+	}
+	id := d.ID()
+	l.ID, l.Size, l.Payload = fmt.Sprintf("%x", id[:]), d.Size(), d.Payload()
+	l.Instant, l.Consistency, l.Full = d.Header.Instant, string(d.Header.Consistency), true
+	for _, s := range d.Header.Streams {
+		line := logStream{Name: s.Name, Size: s.Size, Full: s.Full, To: s.To}
+		if s.From != nil {
+			line.From, l.Full = s.From.Point, false
+		}
+		l.Streams = append(l.Streams, line)
+	}
+	return l, nil
+}
+
+// linkLogged finds the parents of each delta, those that lead to where one of
+// its streams begins, and which of them leads there from a full one in the
+// fewest steps.
+func linkLogged(list []*logged) {
+	type end struct{ stream, point string }
+	type node struct {
+		l *logged
+		i int // of its streams
+	}
+	var queue []node
+	leads, begins := map[end][]*logged{}, map[end][]node{}
+	reached := map[node]bool{}
+	slices.SortFunc(list, byTime)
+	for _, l := range list {
+		for i, s := range l.Streams {
+			if s.Full {
+				queue, reached[node{l, i}] = append(queue, node{l, i}), true
+			} else {
+				begins[end{s.Name, s.From}] = append(begins[end{s.Name, s.From}], node{l, i})
+			}
+			if s.To != "" {
+				leads[end{s.Name, s.To}] = append(leads[end{s.Name, s.To}], l)
+			}
+		}
+	}
+	for ; len(queue) > 0; queue = queue[1:] {
+		at := queue[0]
+		s := at.l.Streams[at.i]
+		if s.To == "" {
+			continue
+		}
+		for _, n := range begins[end{s.Name, s.To}] {
+			if !reached[n] {
+				reached[n] = true
+				if n.l.below == nil && n.l != at.l {
+					n.l.below = at.l
+				}
+				queue = append(queue, n)
+			}
+		}
+	}
+	for _, l := range list {
+		seen := map[*logged]bool{l: true}
+		for i, s := range l.Streams {
+			if !reached[node{l, i}] {
+				l.Missing = append(l.Missing, s.Name)
+			}
+			if s.Full || s.From == "" {
+				continue
+			}
+			for _, p := range leads[end{s.Name, s.From}] {
+				if !seen[p] {
+					seen[p] = true
+					l.Parents = append(l.Parents, p.File)
+					if l.below == nil && !reached[node{l, i}] {
+						l.below = p
+					}
+				}
+			}
+		}
+	}
+}

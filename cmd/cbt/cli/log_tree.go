@@ -1,0 +1,132 @@
+package cli
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+)
+
+// printLogged draws the tree. A delta stands below the parent that is fewest
+// steps from a full one; others are named behind it.
+func printLogged(w io.Writer, list []*logged) error {
+	t := &treePrinter{w: bufio.NewWriter(w), below: map[*logged][]*logged{}, reached: map[*logged]bool{}}
+	for _, l := range list {
+		if l.below != nil {
+			t.below[l.below] = append(t.below[l.below], l)
+		}
+	}
+	for _, l := range list {
+		if l.below == nil {
+			t.print(l, "", "")
+		}
+	}
+	for _, l := range list { // in a circle, which no full delta leads to
+		t.print(l, "", "")
+	}
+	return t.w.Flush()
+}
+
+func byTime(a, b *logged) int {
+	switch {
+	case a.Instant != nil && b.Instant != nil && !a.Instant.Equal(*b.Instant):
+		return a.Instant.Compare(*b.Instant)
+	case (a.Instant == nil) != (b.Instant == nil):
+		if a.Instant == nil {
+			return -1
+		}
+		return 1
+	}
+	return strings.Compare(a.File, b.File)
+}
+
+type treePrinter struct {
+	w       *bufio.Writer
+	below   map[*logged][]*logged
+	reached map[*logged]bool
+}
+
+// print prints a delta and what is below it. A chain without branches does not
+// go to the right, or those of years would leave the screen.
+func (t *treePrinter) print(l *logged, front, rest string) {
+	for {
+		if t.reached[l] {
+			return
+		}
+		t.reached[l] = true
+		fmt.Fprintf(t.w, "%s%s\n", front, l.line())
+		children := t.below[l]
+		slices.SortFunc(children, byTime)
+		if len(children) != 1 {
+			for i, c := range children {
+				if i < len(children)-1 {
+					t.print(c, rest+"├─ ", rest+"│  ")
+				} else {
+					t.print(c, rest+"└─ ", rest+"   ")
+				}
+			}
+			return
+		}
+		l, front = children[0], rest+"│ "
+		if t.last(l) {
+			front = rest + "└ "
+		}
+	}
+}
+
+// last says that nothing follows in this column.
+func (t *treePrinter) last(l *logged) bool { return len(t.below[l]) == 0 }
+
+func (l *logged) line() string {
+	if l.Error != "" {
+		return fmt.Sprintf("%s  CANNOT BE READ: %s", printable(l.File), l.Error)
+	}
+	when := strings.Repeat(" ", len(timeLayout))
+	if l.Instant != nil {
+		when = l.Instant.UTC().Format(timeLayout)
+	}
+	kind := "increment"
+	if l.Full {
+		kind = "full"
+	}
+	var disks, ram int64
+	count := 0
+	tip := false
+	for _, s := range l.Streams {
+		if strings.HasPrefix(s.Name, "disk/") {
+			count++
+			disks += s.Size
+			tip = tip || s.To == ""
+		} else if strings.HasPrefix(s.Name, "ram/") {
+			ram += s.Size
+		}
+	}
+	var parts []string
+	if count > 0 {
+		parts = append(parts, fmt.Sprintf("%s of %s", countOf(count, "disk"), formatSize(disks)))
+	}
+	if ram > 0 {
+		parts = append(parts, "RAM of "+formatSize(ram))
+	}
+	text := fmt.Sprintf("%s  %s  %s, %s in %s", when, printable(l.File), kind, strings.Join(parts, " and "), formatSize(l.Size))
+	if tip {
+		text += ", a tip"
+	}
+	var others []string
+	for _, p := range l.Parents {
+		if l.below == nil || p != l.below.File {
+			others = append(others, p)
+		}
+	}
+	if len(others) > 0 {
+		text += fmt.Sprintf(", also on %s", printable(strings.Join(others, ", ")))
+	}
+	switch {
+	case len(l.Missing) > 0 && len(l.Parents) == 0:
+		text += "  PARENT MISSING"
+	case len(l.Missing) > 0:
+		text += "  NO FULL DELTA"
+	}
+	return text
+}
