@@ -3,7 +3,7 @@ package arch
 // layers, from the ground up: a package imports packages of the layers below its own, none beside it and
 // none above. "x/..." is x and all below x. A new package needs a place here.
 var layers = [][]string{
-	{"internal/arch", "internal/dm", "internal/fault", "internal/lru", "internal/ordered", "internal/outfile", "internal/tally", "internal/testtool", "internal/testvm/wire"},
+	{"internal/arch", "internal/dm", "internal/fault", "internal/lru", "internal/ordered", "internal/outfile", "internal/tally", "internal/testdeb", "internal/testtool", "internal/testvm/wire"},
 	{"internal/sample", "internal/testimg", "internal/testqemu", "internal/testthin", "internal/testvm", "internal/testvm/agent"},
 	{"sparse"},
 	{"sparse/sparsetest", "internal/binfmt"},
@@ -19,7 +19,7 @@ var layers = [][]string{
 var programs = []string{"fuzz/...", "bench/..."}
 
 // testOnly is imported by tests and programs alone.
-var testOnly = []string{"testing", "cbt/internal/sample", "cbt/internal/testimg", "cbt/internal/testqemu", "cbt/internal/testthin", "cbt/internal/testtool", "cbt/internal/testvm", "cbt/sparse/sparsetest"}
+var testOnly = []string{"testing", "cbt/internal/sample", "cbt/internal/testdeb", "cbt/internal/testimg", "cbt/internal/testqemu", "cbt/internal/testthin", "cbt/internal/testtool", "cbt/internal/testvm", "cbt/sparse/sparsetest"}
 
 // only names, for packages of others and a few of Go's own, all of ours that may import them outside of tests.
 var only = map[string][]string{
@@ -39,7 +39,7 @@ var only = map[string][]string{
 	"golang.org/x/sys/unix":               {"internal/dm", "internal/hostlvm", "sparse", "internal/imagelock", "internal/outfile", "cmd/cbt/cli"},
 	"golang.org/x/sys/windows":            {"sparse", "internal/imagelock", "internal/outfile", "cmd/cbt/cli"},
 	"golang.org/x/term":                   {"cmd/cbt/cli"},
-	"os/exec":                             {"internal/tally", "internal/testqemu", "internal/testtool", "internal/testvm/..."},
+	"os/exec":                             {"internal/tally", "internal/testdeb", "internal/testqemu", "internal/testtool", "internal/testvm/..."},
 	"net":                                 {"internal/testqemu"},
 	"net/http":                            {},
 	"unsafe":                              {"internal/dm"},

@@ -37,7 +37,7 @@ type Machine struct {
 // these arguments, until the test ends.
 func Start(t testing.TB, args ...string) *Machine {
 	t.Helper()
-	return StartProgram(t, testtool.Need(t, "qemu-system-x86_64"), args...)
+	return StartProgram(t, testtool.Need(t, program), args...)
 }
 
 // StartProgram is Start with another QEMU.
@@ -45,7 +45,7 @@ func StartProgram(t testing.TB, qemu string, args ...string) *Machine {
 	t.Helper()
 	m := &Machine{t: t, Dir: t.TempDir()}
 	args = append([]string{"-accel", "tcg", "-nodefaults", "-vga", "none", "-display", "none", "-qmp", "stdio"}, args...)
-	m.cmd = exec.Command(qemu, args...)
+	m.cmd = command(qemu, args...)
 	m.cmd.Dir, m.cmd.Stderr = m.Dir, os.Stderr
 	var err error
 	if m.in, err = m.cmd.StdinPipe(); err != nil {

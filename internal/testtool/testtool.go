@@ -37,12 +37,19 @@ func Need(t testing.TB, name string) string {
 	t.Helper()
 	path, ok := Find(name)
 	if !ok {
-		if os.Getenv(RequireEnv) == "1" {
-			t.Fatalf("%s is not installed, and %s=1", name, RequireEnv)
-		}
-		t.Skipf("%s is not installed", name)
+		Missing(t, name+" is not installed")
 	}
 	return path
+}
+
+// Missing skips the test for what it lacks, or fails it where RequireEnv is set
+// to "1".
+func Missing(t testing.TB, what string) {
+	t.Helper()
+	if os.Getenv(RequireEnv) == "1" {
+		t.Fatalf("%s, and %s=1", what, RequireEnv)
+	}
+	t.Skipf("%s", what)
 }
 
 // Run runs a tool, which it Needs, in the C locale and returns its standard

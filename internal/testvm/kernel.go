@@ -1,14 +1,11 @@
 package testvm
 
 import (
-	"bufio"
 	"errors"
-	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
-	"slices"
 	"strings"
+
+	"cbt/internal/testdeb"
 )
 
 // KernelEnv names the environment variable that may hold a directory with an
@@ -27,48 +24,16 @@ func kernel() (string, error) {
 	if dir := os.Getenv(KernelEnv); dir != "" {
 		return dir, nil
 	}
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		cache = filepath.Join(os.TempDir(), fmt.Sprintf("cache-%d", os.Getuid()))
-	}
-	cache = filepath.Join(cache, "cbt-testvm")
-	if err := os.MkdirAll(cache, 0o755); err != nil {
-		return "", err
-	}
-	unlock, err := lock(filepath.Join(cache, "lock"))
-	if err != nil {
-		return "", err
-	}
-	defer unlock()
-	if have, _ := filepath.Glob(filepath.Join(cache, "linux-image-*", "boot", "vmlinuz-*")); len(have) > 0 {
-		return filepath.Dir(filepath.Dir(slices.Max(have))), nil
-	}
-	return download(cache)
-}
-
-// download unpacks the kernel package into a directory of dir, which it names.
-func download(dir string) (string, error) {
-	name, err := newest()
-	if err != nil {
-		return "", err
-	}
-	tmp, err := os.MkdirTemp(dir, "new-")
-	if err != nil {
-		return "", err
-	}
-	defer os.RemoveAll(tmp)
-	if err := command(tmp, "apt-get", "download", "-q", name); err != nil {
-		return "", err
-	}
-	debs, _ := filepath.Glob(filepath.Join(tmp, "*.deb"))
-	if len(debs) != 1 {
-		return "", fmt.Errorf("apt-get download %s left %q", name, debs)
-	}
-	if err := command(tmp, "dpkg", "-x", debs[0], "k"); err != nil {
-		return "", err
-	}
-	to := filepath.Join(dir, name)
-	return to, os.Rename(filepath.Join(tmp, "k"), to)
+	return testdeb.Cached("cbt-testvm", "linux-image-*", func(tmp string) (string, error) {
+		name, err := newest()
+		if err != nil {
+			return "", err
+		}
+		if _, err := testdeb.Output(tmp, "apt-get", "download", "-q", name); err != nil {
+			return "", err
+		}
+		return name, testdeb.Unpack(tmp, name)
+	})
 }
 
 // newest is the package that kernelPackage stands for.
@@ -76,7 +41,7 @@ func newest() (string, error) {
 	name, err := dependency()
 	if name == "" && os.Getuid() == 0 {
 		// A fresh container has no package lists.
-		if err := command("", "apt-get", "update", "-qq"); err != nil {
+		if _, err := testdeb.Output("", "apt-get", "update", "-qq"); err != nil {
 			return "", err
 		}
 		name, err = dependency()
@@ -88,24 +53,14 @@ func newest() (string, error) {
 }
 
 func dependency() (string, error) {
-	out, err := exec.Command("apt-cache", "depends", kernelPackage).Output()
+	out, err := testdeb.Output("", "apt-cache", "depends", kernelPackage)
 	if err != nil {
-		return "", fmt.Errorf("apt-cache depends %s: %w", kernelPackage, err)
+		return "", err
 	}
-	for s := bufio.NewScanner(strings.NewReader(string(out))); s.Scan(); {
-		if name, ok := strings.CutPrefix(strings.TrimSpace(s.Text()), "Depends: "); ok && strings.HasPrefix(name, "linux-image-") {
+	for line := range strings.Lines(out) {
+		if name, ok := strings.CutPrefix(strings.TrimSpace(line), "Depends: "); ok && strings.HasPrefix(name, "linux-image-") {
 			return name, nil
 		}
 	}
 	return "", nil
-}
-
-// command runs a program in a directory; its error has what the program said.
-func command(dir, name string, args ...string) error {
-	cmd := exec.Command(name, args...)
-	cmd.Dir = dir
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("%s %s: %w: %s", name, strings.Join(args, " "), err, strings.TrimSpace(string(out)))
-	}
-	return nil
 }

@@ -73,10 +73,7 @@ func Need(t testing.TB, more ...string) {
 		testtool.Need(t, name)
 	}
 	if _, err := kernel(); err != nil {
-		if os.Getenv(testtool.RequireEnv) == "1" {
-			t.Fatalf("no kernel for the test machine, and %s=1: %v", testtool.RequireEnv, err)
-		}
-		t.Skipf("no kernel for the test machine: %v", err)
+		testtool.Missing(t, fmt.Sprintf("no kernel for the test machine: %v", err))
 	}
 }
 

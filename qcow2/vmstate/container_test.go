@@ -209,4 +209,8 @@ func TestMappedRAMHostile(t *testing.T) {
 			t.Errorf("%#x at %d: %v", c.value, c.at-at, err)
 		}
 	}
+	endless := bytes.Replace(good, state.sectionEnd(state.ramHeader(vmEnd)), nil, 1)
+	if _, err := Open(bytes.NewReader(endless), int64(len(endless)), Options{}); err == nil || !strings.Contains(err.Error(), "without an end of RAM") {
+		t.Errorf("mapped-ram without an end of RAM: %v", err)
+	}
 }

@@ -98,21 +98,7 @@ func TestCore(t *testing.T) {
 
 func openFile(t *testing.T, path string) *State {
 	t.Helper()
-	f, err := os.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { f.Close() })
-	info, err := f.Stat()
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := Open(f, info.Size(), Options{Temp: temp(t)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { s.Close() })
-	return s
+	return openAt(t, path, 0)
 }
 
 // sameCore compares notes and memory with a dump of QEMU's, and returns how much

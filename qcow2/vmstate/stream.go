@@ -339,6 +339,10 @@ func (p *parser) complete() error {
 	if !p.ramSeen {
 		return &sparse.FormatError{Struct: "machine state", Off: p.begin, Msg: "it has no RAM"}
 	}
+	if p.mapped && !p.ramEnd {
+		// QEMU writes the bitmaps there, and never when it makes a background snapshot.
+		return &sparse.FormatError{Struct: "machine state", Off: p.begin, Msg: "mapped-ram without an end of RAM: nothing says which pages are stored"}
+	}
 	p.s.rest.afterRAM = p.restAfterPart
 	p.s.rest.footers = p.footers > 0
 	return p.finishBlocks()

@@ -1,6 +1,6 @@
 //go:build unix
 
-package testvm
+package testdeb
 
 import (
 	"os"
