@@ -27,6 +27,9 @@ func (r *round) off() {
 			r.quiet("dd if=/dev/null of=" + v.dev() + " count=0 conv=notrunc,fsync 2>/dev/null")
 		}
 	}
+	for _, p := range r.pvs { // or a disk that no such volume is on would lose what QEMU has not written yet
+		r.quiet("dd if=/dev/null of=" + p.dev + " count=0 conv=notrunc,fsync 2>/dev/null")
+	}
 	r.vm.Kill()
 }
 

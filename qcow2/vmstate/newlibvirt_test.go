@@ -67,7 +67,7 @@ func TestNewLibvirt(t *testing.T) {
 	samePhysical(t, openFile(t, path("dumped")).Block("pc.ram"), want)
 
 	raw := openFile(t, path("saved0"))
-	canonical := sections(t, raw)
+	canonical := stream(t, raw)
 	again, err := NewLibvirt(raw.Libvirt.XML, true)
 	if err != nil {
 		t.Fatal(err)
@@ -84,7 +84,7 @@ func TestNewLibvirt(t *testing.T) {
 				s.Libvirt.WasRunning || s.Libvirt.Cookie == "" || s.Complete() != nil {
 				t.Errorf("%s %v %+v", s.Container, s.Complete(), s.Libvirt)
 			}
-			if !bytes.Equal(sections(t, s), canonical) {
+			if !bytes.Equal(stream(t, s), canonical) {
 				t.Error("another canonical stream")
 			}
 			if format == "raw" || format == "sparse" {

@@ -18,6 +18,7 @@ type rest struct {
 	pieces   []piece // all sections but those of RAM, in the order of the stream
 	ram      int     // pieces in front of the START of RAM
 	afterRAM int     // pieces in front of its last section
+	tail     []byte  // behind all pieces: the description, if it is not what the source has
 
 	ramID, ramInstance uint32
 	footers            bool

@@ -1,8 +1,11 @@
 package vmstate
 
 import (
+	"encoding/binary"
 	"fmt"
+	"slices"
 
+	"cbt/internal/binfmt"
 	"cbt/sparse"
 )
 
@@ -328,10 +331,25 @@ func (p *parser) finish(eof int64) error {
 	if p.desc != nil && !p.s.Described {
 		return &sparse.FormatError{Struct: "description of the devices", Off: p.desc.off, Msg: fmt.Sprintf("the sections end at 0x%x, not in front of it", eof)}
 	}
-	if err := p.s.rest.add(eof, p.c.pos); err != nil {
+	if err := p.keepEnd(eof); err != nil {
 		return err
 	}
 	return p.complete()
+}
+
+// keepEnd keeps what begins with the end of the sections: the description
+// without the configuration, which differs between ways of keeping the pages.
+func (p *parser) keepEnd(eof int64) error {
+	if !p.s.Described || p.desc.configTo == 0 {
+		return p.s.rest.add(eof, p.c.pos)
+	}
+	text, err := binfmt.Read(p.c.r, p.c.end, "description of the devices", uint64(p.desc.off+descHeader), uint64(p.desc.end-p.desc.off-descHeader), maxDescription)
+	if err != nil {
+		return err
+	}
+	text = slices.Delete(text, int(p.desc.configFrom), int(p.desc.configTo))
+	p.s.rest.tail = append(binary.BigEndian.AppendUint32([]byte{vmDescription}, uint32(len(text))), text...)
+	return p.s.rest.add(eof, p.desc.off)
 }
 
 // complete checks what only the end can tell.

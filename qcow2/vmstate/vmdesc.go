@@ -3,6 +3,7 @@ package vmstate
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strconv"
 )
@@ -20,6 +21,10 @@ type description struct {
 	pageSize uint64
 	devices  map[deviceKey][]*device // a name and instance may come twice: isa-ide does
 	fields   int                     // read so far
+
+	// Where in the text the configuration is described again, as QEMU from 10.0
+	// on does, with the comma before or behind it.
+	configFrom, configTo int64
 }
 
 type deviceKey struct {
@@ -66,8 +71,19 @@ func parseDescription(text []byte) (*description, error) {
 	d := &description{devices: map[deviceKey][]*device{}}
 	r := describer{json.NewDecoder(bytes.NewReader(text)), d}
 	r.UseNumber()
+	before := int64(1) // end of the value before
 	err := r.object(func(key string) (err error) {
+		defer func() { before = r.InputOffset() }()
 		switch key {
+		case "configuration":
+			if d.configTo != 0 {
+				return errors.New("the configuration twice")
+			}
+			if err = r.skip(); before == 1 && r.More() {
+				d.configFrom, d.configTo = 1, r.afterComma(text)
+			} else {
+				d.configFrom, d.configTo = before, r.InputOffset()
+			}
 		case "page_size":
 			d.pageSize, err = r.number(63)
 		case "devices":
@@ -81,6 +97,12 @@ func parseDescription(text []byte) (*description, error) {
 		return nil, fmt.Errorf("JSON text of %d bytes, before %d: %w", len(text), r.InputOffset(), err)
 	}
 	return d, nil
+}
+
+// afterComma is the end of the comma that is next, and of the spaces behind it.
+func (r describer) afterComma(text []byte) int64 {
+	rest := bytes.TrimLeft(text[r.InputOffset():], ", \t\r\n")
+	return int64(len(text) - len(rest))
 }
 
 type describer struct {

@@ -52,6 +52,9 @@ func (s *State) canonical(ram []byte) (*joined, int64) {
 	j.pieces(s.rest.pieces[s.rest.ram:s.rest.afterRAM])
 	j.text(s.sectionEnd(s.ramHeader(vmEnd)))
 	j.pieces(s.rest.pieces[s.rest.afterRAM:])
+	if s.rest.tail != nil {
+		j.text(s.rest.tail)
+	}
 	return j, at
 }
 
