@@ -28,7 +28,7 @@ func TestDescribedConfiguration(t *testing.T) {
 			t.Errorf("%s: another canonical stream", name)
 		}
 	}
-	twice := with(`{`+config+`, `+config+`, `+string(text[1:]))
+	twice := with(`{` + config + `, ` + config + `, ` + string(text[1:]))
 	if _, err := Open(bytes.NewReader(twice), int64(len(twice)), Options{}); err == nil {
 		t.Error("the configuration may come twice")
 	}

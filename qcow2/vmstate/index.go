@@ -1,5 +1,10 @@
 package vmstate
 
+import (
+	"math/bits"
+	"slices"
+)
+
 // A place says where a guest page is stored: 0 nowhere, because it is zero;
 // else an offset in the source, or with inTemp set in the temporary file, that
 // is never 0.
@@ -9,39 +14,54 @@ const inTemp place = 1 << 63
 
 func (p place) offset() int64 { return int64(p &^ inTemp) }
 
-// Places are kept where there are any: 64 of them are a leaf of 512 bytes, 64
-// leaves a branch of as many, so that a hostile stream has to store pages to
-// make an index grow: by 1 KiB for a page, at worst.
+// Places are kept where there are any: a leaf is 64 pages, a branch 64 leaves.
+// A hostile stream has to store pages to make an index grow, by some 100 bytes
+// for a page in the mean.
 const (
-	leafPages   = 64
-	branchPages = 64 * leafPages
+	leafPages    = 64
+	branchLeaves = 64
+	branchPages  = branchLeaves * leafPages
 )
 
-type leaf [leafPages]place
-
-type branch [branchPages / leafPages]*leaf
+// branch says of each leaf which of its pages are stored, and where those are,
+// in their order. Of a block whose pages have fixed places it has no places.
+type branch struct {
+	stored [branchLeaves]uint64
+	places *[branchLeaves][]place
+}
 
 // index holds the places of the pages of a block.
 type index struct {
 	pages    int64
 	branches []*branch
 	stored   int64 // pages that are not zero
+
+	// Of mapped-ram: page n, if it is stored, is at fixed + n*pageSize.
+	fixed, pageSize int64
 }
 
 func newIndex(pages int64) index {
 	return index{pages: pages, branches: make([]*branch, (pages+branchPages-1)/branchPages)}
 }
 
-func (x *index) get(page int64) place {
+// leaf is the word of the page's leaf, 0 if there is none.
+func (x *index) leaf(page int64) uint64 {
 	b := x.branches[page/branchPages]
 	if b == nil {
 		return 0
 	}
-	l := b[page%branchPages/leafPages]
-	if l == nil {
+	return b.stored[page%branchPages/leafPages]
+}
+
+func (x *index) get(page int64) place {
+	word, mask := x.leaf(page), uint64(1)<<(page%leafPages)
+	if word&mask == 0 {
 		return 0
 	}
-	return l[page%leafPages]
+	if x.pageSize != 0 {
+		return place(x.fixed + page*x.pageSize)
+	}
+	return x.branches[page/branchPages].places[page%branchPages/leafPages][bits.OnesCount64(word&(mask-1))]
 }
 
 func (x *index) set(page int64, p place) {
@@ -50,50 +70,65 @@ func (x *index) set(page int64, p place) {
 		if p == 0 {
 			return
 		}
-		b = new(branch)
+		b = &branch{places: new([branchLeaves][]place)}
 		x.branches[page/branchPages] = b
 	}
-	l := b[page%branchPages/leafPages]
-	if l == nil {
-		if p == 0 {
-			return
-		}
-		l = new(leaf)
-		b[page%branchPages/leafPages] = l
-	}
-	if old := l[page%leafPages]; old == 0 && p != 0 {
-		x.stored++
-	} else if old != 0 && p == 0 {
+	i, mask := page%branchPages/leafPages, uint64(1)<<(page%leafPages)
+	word, list := &b.stored[i], &b.places[i]
+	rank := bits.OnesCount64(*word & (mask - 1))
+	switch there := *word&mask != 0; {
+	case there && p == 0:
+		*list = slices.Delete(*list, rank, rank+1)
+		*word &^= mask
 		x.stored--
+	case there:
+		(*list)[rank] = p
+	case p != 0:
+		if n := len(*list); n == cap(*list) {
+			*list = append(make([]place, 0, max(1, 2*n)), *list...)
+		}
+		*list = slices.Insert(*list, rank, p)
+		*word |= mask
+		x.stored++
 	}
-	l[page%leafPages] = p
+}
+
+// setFixed notes which of 64 pages from page on are stored at their fixed
+// places.
+func (x *index) setFixed(page int64, word uint64) {
+	if word == 0 {
+		return
+	}
+	b := x.branches[page/branchPages]
+	if b == nil {
+		b = &branch{}
+		x.branches[page/branchPages] = b
+	}
+	b.stored[page%branchPages/leafPages] = word
+	x.stored += int64(bits.OnesCount64(word))
 }
 
 // run returns the end of the run of pages from page on, at most end, that are
 // all stored or all not, and which.
 func (x *index) run(page, end int64) (int64, bool) {
-	stored := x.get(page) != 0
+	stored := x.leaf(page)&(1<<(page%leafPages)) != 0
 	for page < end {
-		b := x.branches[page/branchPages]
-		switch {
-		case b == nil && stored:
-			return page, true
-		case b == nil:
+		if x.branches[page/branchPages] == nil {
+			if stored {
+				break
+			}
 			page = (page/branchPages + 1) * branchPages
 			continue
 		}
-		l := b[page%branchPages/leafPages]
-		switch {
-		case l == nil && stored:
-			return page, true
-		case l == nil:
-			page = (page/leafPages + 1) * leafPages
-			continue
+		word := x.leaf(page)
+		if stored {
+			word = ^word
 		}
-		if (l[page%leafPages] != 0) != stored {
-			return page, stored
+		if word >>= page % leafPages; word != 0 {
+			page += int64(bits.TrailingZeros64(word))
+			break
 		}
-		page++
+		page = (page/leafPages + 1) * leafPages
 	}
 	return min(page, end), stored
 }

@@ -16,7 +16,7 @@ const (
 	libvirtMagic      = "LibvirtQemud" // then Save or Part
 	libvirtHeaderSize = 92
 	libvirtVersion    = 2
-	maxLibvirtData    = 16 << 20
+	maxLibvirtData    = 4 << 20 // of some 50 KiB that libvirt writes
 )
 
 // libvirtFormats are the values of virQEMUSaveFormat.

@@ -48,6 +48,7 @@ func (p *parser) mappedBlock(b *Block) error {
 		return fault("pages_offset", pages, fmt.Sprintf("its %d bytes are not inside the file behind the bitmap", b.length))
 	}
 	b.told = true
+	b.index.fixed, b.index.pageSize = int64(pages), p.s.PageSize
 	p.c.pos = int64(bitmap)
 	for at := int64(0); at < b.index.pages; {
 		n := min((b.index.pages-at+63)/64*8, windowSize)
@@ -56,13 +57,11 @@ func (p *parser) mappedBlock(b *Block) error {
 			return err
 		}
 		for ; len(words) > 0; words, at = words[8:], at+64 {
-			for w := binary.LittleEndian.Uint64(words); w != 0; w &= w - 1 {
-				page := at + int64(bits.TrailingZeros64(w))
-				if page >= b.index.pages {
-					return fault("bitmap_offset", bitmap, "the bitmap has bits past the last page")
-				}
-				b.index.set(page, place(int64(pages)+page*p.s.PageSize))
+			w := binary.LittleEndian.Uint64(words)
+			if at+int64(bits.Len64(w)) > b.index.pages {
+				return fault("bitmap_offset", bitmap, "the bitmap has bits past the last page")
 			}
+			b.index.setFixed(at, w)
 		}
 	}
 	p.c.pos = int64(pages) + b.length

@@ -114,6 +114,9 @@ func (p *parser) target(at int64, off, flags uint64) (page int64, err error) {
 	case off >= uint64(p.current.length):
 		return 0, &sparse.FormatError{Struct: what, Field: "offset", Off: at, Value: off, Msg: fmt.Sprintf("past the end of block %q of %d bytes", p.current.Name, p.current.length)}
 	}
+	if p.current.index.pageSize != 0 {
+		return 0, &sparse.FormatError{Struct: what, Field: "block", Off: at, Value: p.current.Name, Msg: "a record of a block that is mapped"}
+	}
 	p.current.told = true
 	return int64(off) / p.s.PageSize, nil
 }
@@ -124,10 +127,22 @@ func (p *parser) zeroRecord(page int64) error {
 		p.current.index.set(page, 0)
 		return err
 	}
-	for i := range p.page {
-		p.page[i] = fill
+	// Pages of one byte are kept once each.
+	if err := p.openTemp(); err != nil {
+		return err
 	}
-	return p.keep(page)
+	pl := place(int64(fill)*p.s.PageSize) | inTemp
+	if !p.filled[fill] {
+		p.filled[fill] = true
+		for i := range p.page {
+			p.page[i] = fill
+		}
+		if err := p.writeTemp(pl); err != nil {
+			return err
+		}
+	}
+	p.current.index.set(page, pl)
+	return nil
 }
 
 func (p *parser) pageRecord(page int64) error {
@@ -202,22 +217,38 @@ func (p *parser) keep(page int64) error {
 		p.current.index.set(page, 0)
 		return nil
 	}
-	if p.s.temp == nil {
-		f, err := newTemp(p.opt, "unpacked pages")
-		if err != nil {
-			return err
-		}
-		p.s.temp, p.tempEnd = f, p.s.PageSize // 0 means nowhere
+	if err := p.openTemp(); err != nil {
+		return err
 	}
 	pl := p.current.index.get(page)
-	if pl&inTemp == 0 {
+	if pl&inTemp == 0 || pl.offset() < fillPages*p.s.PageSize {
 		pl = place(p.tempEnd) | inTemp
 		p.tempEnd += p.s.PageSize
 	}
+	if err := p.writeTemp(pl); err != nil {
+		return err
+	}
+	p.current.index.set(page, pl)
+	return nil
+}
+
+// fillPages are in front of the others in the temporary file: page n, from 1
+// on, has nothing but bytes n.
+const fillPages = 256
+
+func (p *parser) openTemp() error {
+	if p.s.temp != nil {
+		return nil
+	}
+	f, err := newTemp(p.opt, "unpacked pages")
+	p.s.temp, p.tempEnd = f, fillPages*p.s.PageSize
+	return err
+}
+
+func (p *parser) writeTemp(pl place) error {
 	if _, err := p.s.temp.WriteAt(p.page, pl.offset()); err != nil {
 		return fmt.Errorf("temporary file for unpacked pages: %w", err)
 	}
-	p.current.index.set(page, pl)
 	return nil
 }
 

@@ -47,6 +47,7 @@ type parser struct {
 	ramSeen       bool
 	ramEnd        bool // END of it was seen
 	tempEnd       int64
+	filled        [fillPages]bool // pages of one byte that are in the temporary file
 	page          []byte
 	inflate       inflater
 	sections      map[uint32]string // iterable ones

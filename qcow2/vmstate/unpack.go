@@ -3,6 +3,7 @@ package vmstate
 import (
 	"bytes"
 	"compress/bzip2"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -72,6 +73,9 @@ func (s *State) unpackFrom(unpacker func(io.Reader) (io.Reader, error), start in
 		}
 		if !known {
 			known = true
+			if at < 4 || binary.BigEndian.Uint32(buf) != streamMagic {
+				return &sparse.FormatError{Struct: "compressed stream", Off: start, Msg: "it unpacks to no migration stream"}
+			}
 			if total, err := measure(s.unpack, at, opt); err == nil {
 				limit = min(limit, total*unpackFactor+unpackSlack)
 			}
