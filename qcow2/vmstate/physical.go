@@ -37,8 +37,7 @@ var families = []machineFamily{
 
 // Physical says where RAM is in the guest's physical memory, ascending: the RAM
 // of the machine without what VGA hides, and its firmware below 4 GiB. machine
-// is a machine type in place of the state's own, for states that name none, or
-// empty. Where it cannot be known the error says why.
+// is the machine type of states that name none, or empty. Where it cannot be known the error says why.
 func (s *State) Physical(machine string) ([]Range, error) {
 	ram, err := s.mainRAM()
 	if err != nil {
@@ -92,10 +91,10 @@ func (s *State) mainRAM() (*Block, error) {
 // in the clock's CMOS (pc_cmos_init) counts more than what the machine type
 // says, because of max-ram-below-4g.
 func (s *State) lowRAM(machine string, ram *Block) (int64, error) {
-	if low, ok := s.cmosLow(ram); ok && machine == "" {
+	if low, ok := s.cmosLow(ram); ok {
 		return low, nil
 	}
-	if machine == "" {
+	if s.Machine != "" {
 		machine = s.Machine
 	}
 	if machine == "" {

@@ -190,6 +190,9 @@ func (d *deltaFile) find(name string) (int, error) {
 		if disks := d.disks(); len(disks) == 1 {
 			return disks[0], nil
 		}
+		if len(d.disks()) == 0 && d.Stream(stateStream) >= 0 {
+			return 0, usageErrorf("%s: has RAM and no disk: cbt restore %s --state FILE writes the machine's state", d.name, shellQuote(d.name))
+		}
 		return 0, usageErrorf("%s: has %d streams: choose one with %s@NAME: %s", d.name, len(streams), d.name, d.streamNames())
 	}
 	if i := d.Stream("disk/" + name); i >= 0 {

@@ -3,6 +3,8 @@ package cli
 import (
 	"context"
 	"fmt"
+
+	"cbt/cbt"
 )
 
 // What --ram says.
@@ -88,8 +90,11 @@ func (opt *diffOptions) machines(ctx context.Context, o *opener, disks []disk) (
 		if err != nil {
 			return nil, nil, fmt.Errorf("%w (--ram no leaves RAM out)", err)
 		}
-		if m == nil || opt.newState != "" {
+		if m == nil {
 			continue
+		}
+		if opt.newState != "" {
+			return nil, nil, usageErrorf("--new-state: %s has RAM of its own, of the same instant", d.img.Ref)
 		}
 		if img != nil {
 			return nil, nil, usageErrorf("%s and %s both have RAM: --new-state says which one is meant", with.img.Ref, d.img.Ref)
@@ -128,8 +133,12 @@ func (a *app) addRAM(ctx context.Context, o *opener, disks []disk, opt *diffOpti
 	if err := img.whole(opt.source.Force); err != nil {
 		return nil, err
 	}
-	if old != nil {
-		if why := old.differs(img); why != "" {
+	if !opt.full {
+		why := "OLD has none"
+		if old != nil {
+			why = old.differs(img)
+		}
+		if why != "" {
 			a.notef("RAM is stored in full: %s", why)
 			old = nil
 		}
@@ -139,7 +148,11 @@ func (a *app) addRAM(ctx context.Context, o *opener, disks []disk, opt *diffOpti
 	}
 	for _, b := range img.Blocks {
 		if b.Shared {
-			return nil, usageErrorf("%s: its RAM block %s is not in the state but in the file that backs it (x-ignore-shared): --ram no leaves RAM out", img.ref, printable(b.Name))
+			return nil, fmt.Errorf("%s: its RAM block %s is not in the state but in the file that backs it (x-ignore-shared); of a snapshot, --ram no takes the disks alone", img.ref, printable(b.Name))
+		}
+		h := cbt.Header{Version: cbt.Version, Consistency: cbt.Full, Streams: []cbt.Stream{{Name: ramStream(b), Full: true}}}
+		if h.Validate() != nil {
+			return nil, fmt.Errorf("%s: its RAM block %s has a name that a delta cannot hold", img.ref, printable(b.Name))
 		}
 		d := disk{name: ramStream(b), img: img.source(b), ram: true}
 		if old != nil {

@@ -12,6 +12,8 @@ const (
 	formatQcow2 = "qcow2"
 	formatDelta = "cbt"
 	formatState = "state" // of a machine
+
+	formatUnfinished = "unfinished machine state"
 )
 
 // signatures of what a disk does not start with unless somebody put it there.
@@ -24,7 +26,7 @@ var signatures = []struct {
 	{0, "\x04\x22\x4d\x18\x60\x40\x82\x00\x00\x00\x00\x50\x2a\x4d\x18", formatDelta},
 	{0, "QEVM", formatState},
 	{0, "LibvirtQemudSave", formatState},
-	{0, "LibvirtQemudPart", "unfinished machine state"},
+	{0, "LibvirtQemudPart", formatUnfinished},
 	{0, "QED\x00", "QED image"},
 	{0, "KDMV", "VMDK image"},
 	{0, "COWD", "VMDK image"},
@@ -50,6 +52,7 @@ var trailers = map[string]string{"conectix": "VHD image", "koly": "Apple disk im
 // containers are the names of files that are surely not raw.
 var containers = map[string]string{
 	".qcow2": formatQcow2, ".qcow": formatQcow2, ".cbt": formatDelta,
+	".save": formatState, ".state": formatState,
 	".vmdk": "VMDK image", ".vhdx": "VHDX image", ".vhd": "VHD image", ".vdi": "VDI image",
 }
 
@@ -111,10 +114,12 @@ func decideFormat(f *file, flag, forced string) (string, error) {
 	named := containers[strings.ToLower(filepath.Ext(f.path))]
 	switch {
 	case found == formatRaw && named != "":
-		return "", usageErrorf("%s: is named like a %s but does not start like one: %s raw reads it as it is", f.path, named, flag)
+		return "", usageErrorf("%s: is named like a %s but does not start like one: %s raw reads it as it is", f.path, formatName(named), flag)
 	case found == formatRaw:
 	case guestWritten(f):
 		return "", usageErrorf("%s: starts like a %s, which may be a guest's doing: say what it is with %s %s", f.path, formatName(found), flag, formatChoice(found))
+	case found == formatUnfinished:
+		return "", usageErrorf("%s: is an %s: libvirt did not finish it (%s raw takes its bytes)", f.path, found, flag)
 	case found != formatQcow2 && found != formatDelta && found != formatState:
 		return "", usageErrorf("%s: is a %s, which cbt does not read: convert it, or take its bytes as they are with %s raw", f.path, found, flag)
 	}

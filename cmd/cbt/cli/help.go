@@ -45,11 +45,11 @@ func wantArgs(names ...string) cobra.PositionalArgs {
 		many := strings.Contains(list, "...")
 		switch {
 		case len(args) < len(names):
-			return usageErrorf("%s: %s is missing: usage is `cbt %s %s`", c.Name(), names[len(args)], c.Name(), list)
+			return usageErrorf("%s: %s is missing: usage is `%s %s`", c.Name(), names[len(args)], c.CommandPath(), list)
 		case len(args) > len(names) && !many && len(names) == 0:
 			return usageErrorf("%s: takes no arguments, got %s", c.Name(), printable(args[0]))
 		case len(args) > len(names) && !many:
-			return usageErrorf("%s: one argument too many: %s: usage is `cbt %s %s`", c.Name(), printable(args[len(names)]), c.Name(), list)
+			return usageErrorf("%s: one argument too many: %s: usage is `%s %s`", c.Name(), printable(args[len(names)]), c.CommandPath(), list)
 		}
 		return nil
 	}

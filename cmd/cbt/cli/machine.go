@@ -25,6 +25,7 @@ type machine struct {
 	vol            *volume
 	src            io.ReaderAt
 	size           int64 // bytes of src
+	offset         int64 // of the state in src
 	inFile         bool  // the end of the file is all that tells its end
 	recheck        func() error
 
@@ -168,6 +169,9 @@ func (o *opener) openMachine(ctx context.Context, ref string, opt refOptions, ex
 	if s.vol != nil || s.Format == formatRaw {
 		return o.machineIn(ctx, s)
 	}
+	if s.Format == formatState {
+		return nil, usageErrorf("%s: is one block of RAM: name the state alone", printable(ref))
+	}
 	return nil, usageErrorf("%s: has no machine state: no RAM was saved with it", printable(ref))
 }
 
@@ -222,12 +226,19 @@ func (o *opener) startsLikeState(ref string, opt refOptions) (bool, error) {
 	}
 	defer f.Close()
 	format, err := sniff(f)
-	return format == formatState, err
+	return format == formatState || format == formatRaw && o.StateOffset.n > 0, err
 }
 
 // machineIn reads the state that a file, device or volume begins with.
 func (o *opener) machineIn(ctx context.Context, s *source) (*machine, error) {
 	m := &machine{ref: s.Ref, instant: s.Instant, recheck: s.recheck, point: s.Point, vol: s.vol, src: s.View, size: s.View.Size(), inFile: true}
+	// Of two states, one may begin where its file does.
+	if o.StateOffset.n > 0 {
+		head := make([]byte, 4)
+		if _, err := s.View.ReadAt(head, 0); err != nil || string(head) != "QEVM" && string(head) != "Libv" {
+			m.offset = o.StateOffset.n
+		}
+	}
 	return m, o.index(ctx, m)
 }
 
@@ -258,7 +269,9 @@ func (o *opener) index(ctx context.Context, machines ...*machine) error {
 		},
 		func(_ context.Context, m *machine) (_ struct{}, err error) {
 			r := &stateReader{ctx: ctx, r: m.src, bar: bar}
-			m.State, err = vmstate.Open(r, m.size, o.stateOptions())
+			opt := o.stateOptions()
+			opt.Offset = m.offset
+			m.State, err = vmstate.Open(r, m.size, opt)
 			r.bar = &progress{} // what is read later belongs to other work
 			return struct{}{}, refError(m.ref, err)
 		},

@@ -26,6 +26,7 @@ type openerOptions struct {
 	BackingFormat string
 	Force         bool
 	Frozen        bool
+	StateOffset   sizeValue
 	volumeOptions
 }
 
@@ -41,6 +42,7 @@ func (o *openerOptions) addReadFlags(fs *pflag.FlagSet) {
 	fs.StringArrayVar(&o.Allow, "allow", nil, "also open backing and data files in or below `DIR` (repeatable; CBT_ALLOW has a list)")
 	fs.StringVar(&o.BackingFormat, "backing-format", "", "`FORMAT` of backing files whose image names none: qcow2 or raw")
 	fs.BoolVar(&o.Force, "force", false, "read images that are marked corrupt, and thin pools that need checking")
+	fs.Var(&o.StateOffset, "state-offset", "machine states that are not at the beginning of their files are at this byte (with --format state)")
 	o.volumeOptions.addFlags(fs)
 }
 
@@ -229,7 +231,11 @@ func (o *opener) locate(ref string, opt refOptions) (r reference, f *file, forma
 	if f, err = openFile(r.path, &o.reads, nil); err != nil {
 		return r, nil, "", err
 	}
-	format, err = decideFormat(f, flag, forced)
+	if forced == formatState && o.StateOffset.n > 0 {
+		format = formatState // it is looked at there
+	} else {
+		format, err = decideFormat(f, flag, forced)
+	}
 	if err == nil && format == formatRaw && (r.byName || r.byID) {
 		err = usageErrorf("%s: is raw and has no snapshots", r.path)
 	}

@@ -44,7 +44,7 @@ func (o *ramOptions) addFlags(fs *pflag.FlagSet) {
 	o.source.addReadFlags(fs)
 	o.ref.addFlags(fs, "", "REF")
 	o.chain.addFlags(fs)
-	fs.StringVar(&o.machine, "machine", "", "QEMU's machine `TYPE` (pc, q35), which tells where RAM is, instead of the state's own")
+	fs.StringVar(&o.machine, "machine", "", "QEMU's machine `TYPE` (pc, q35), which tells where RAM is, for states that name none")
 }
 
 // openRAM opens the machine that ref names.

@@ -144,6 +144,12 @@ func (a *app) dumpBlocks(ctx context.Context, m *machine, dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
+	if there, err := os.ReadDir(dir); err != nil {
+		return err
+	} else if len(there) > 0 {
+		return usageErrorf("%s: is not empty", printable(dir))
+	}
+	written := 0
 	for _, b := range m.Blocks {
 		if b.Shared {
 			a.warnf("%s: %s is not in the state (x-ignore-shared)", m.ref, printable(b.Name))
@@ -156,8 +162,9 @@ func (a *app) dumpBlocks(ctx context.Context, m *machine, dir string) error {
 		if err := a.writeView(ctx, filepath.Join(dir, blockFile(b.Name)), v, m.changed); err != nil {
 			return err
 		}
+		written++
 	}
-	a.notef("%s: %s", printable(dir), countOf(len(m.Blocks), "block"))
+	a.notef("%s: %s", printable(dir), countOf(written, "block"))
 	return nil
 }
 

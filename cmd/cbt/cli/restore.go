@@ -110,6 +110,9 @@ func (a *app) restore(ctx context.Context, args []string, opt *restoreOptions) e
 	if opt.state == "" {
 		a.withoutMemory(r.delta)
 	}
+	if left := len(r.delta.disks()) - len(targets); left > 0 && opt.state != "" {
+		a.notef("%s: %s of it are not restored: the machine's state belongs to all of them", r.delta.name, countOf(left, "disk"))
+	}
 	if err := a.verifyAll(ctx, o, r.layers); err != nil {
 		return err
 	}

@@ -9,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
+	"sync/atomic"
 
 	"cbt/cbt"
 	"cbt/internal/outfile"
@@ -65,6 +67,9 @@ func (o *opener) openStateTarget(d *deltaFile, targets []namedTarget, opt *resto
 	if err := o.refuseSources(append(slices.Clip(targets), namedTarget{path: t.path})); err != nil {
 		return nil, err
 	}
+	if err := refuseStateName(t.path); err != nil {
+		return nil, err
+	}
 	replace := opt.overwrite || opt.inPlace
 	if real, err := filepath.EvalSymlinks(t.path); err == nil {
 		t.path = real
@@ -77,11 +82,43 @@ func (o *opener) openStateTarget(d *deltaFile, targets []namedTarget, opt *resto
 	case err != nil && !isNotExist(err):
 		return nil, err
 	}
+	if err := refuseOtherContent(t.path); err != nil {
+		return nil, err
+	}
 	t.file, err = outfile.Create(t.path, replace)
 	if errors.Is(err, fs.ErrExist) {
 		err = usageErrorf("%s: exists already: --overwrite replaces it", t.path)
 	}
 	return t, err
+}
+
+// refuseStateName refuses names of what a state is not.
+func refuseStateName(path string) error {
+	if strings.HasSuffix(path, recordSuffix) {
+		return usageErrorf("--state %s: is named like the record of a target", path)
+	}
+	if format := containers[strings.ToLower(filepath.Ext(path))]; format != "" && format != formatState {
+		return usageErrorf("--state %s: is named like a %s", path, format)
+	}
+	return nil
+}
+
+// refuseOtherContent refuses to replace what is no state: it may be a delta of
+// a chain, or a disk.
+func refuseOtherContent(path string) error {
+	f, err := openFile(path, new(atomic.Int64), nil)
+	if isNotExist(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	found, err := sniff(f)
+	if err == nil && found != formatState && f.stat.size > 0 {
+		err = usageErrorf("--state %s: holds no machine state: a state replaces nothing else", path)
+	}
+	return err
 }
 
 // domain is what a save image has in front: that of the state, or of the XML

@@ -86,7 +86,7 @@ func (d *deltaFile) match(targets []namedTarget) ([]int, error) {
 	used := map[int]bool{}
 	for _, t := range targets {
 		i, err := d.find(t.name)
-		if t.name == "" && err != nil {
+		if t.name == "" && err != nil && len(d.disks()) > 0 {
 			err = usageErrorf("%s: has %d streams: say NAME=TARGET for those to write: %s", d.name, len(d.Header.Streams), d.streamNames())
 		}
 		if err != nil {
