@@ -14,20 +14,30 @@ const inTemp place = 1 << 63
 
 func (p place) offset() int64 { return int64(p &^ inTemp) }
 
-// Places are kept where there are any: a leaf is 64 pages, a branch 64 leaves.
-// A hostile stream has to store pages to make an index grow, by some 100 bytes
-// for a page in the mean.
+// Places are kept where there are any: a leaf is 64 pages, a branch 32 leaves.
+// A hostile stream has to store pages to make an index grow, by 300 bytes for a
+// page at most.
 const (
 	leafPages    = 64
-	branchLeaves = 64
+	branchLeaves = 32
 	branchPages  = branchLeaves * leafPages
 )
 
-// branch says of each leaf which of its pages are stored, and where those are,
-// in their order. Of a block whose pages have fixed places it has no places.
+// branch says which of its pages are stored, and where those are, in their
+// order. Of a block whose pages have fixed places it has no places.
 type branch struct {
 	stored [branchLeaves]uint64
-	places *[branchLeaves][]place
+	places []place
+}
+
+// rank is how many pages are stored before one.
+func (b *branch) rank(page int64) int {
+	i := page % branchPages / leafPages
+	n := bits.OnesCount64(b.stored[i] & (1<<(page%leafPages) - 1))
+	for _, word := range b.stored[:i] {
+		n += bits.OnesCount64(word)
+	}
+	return n
 }
 
 // index holds the places of the pages of a block.
@@ -54,14 +64,14 @@ func (x *index) leaf(page int64) uint64 {
 }
 
 func (x *index) get(page int64) place {
-	word, mask := x.leaf(page), uint64(1)<<(page%leafPages)
-	if word&mask == 0 {
+	if x.leaf(page)&(1<<(page%leafPages)) == 0 {
 		return 0
 	}
 	if x.pageSize != 0 {
 		return place(x.fixed + page*x.pageSize)
 	}
-	return x.branches[page/branchPages].places[page%branchPages/leafPages][bits.OnesCount64(word&(mask-1))]
+	b := x.branches[page/branchPages]
+	return b.places[b.rank(page)]
 }
 
 func (x *index) set(page int64, p place) {
@@ -70,24 +80,23 @@ func (x *index) set(page int64, p place) {
 		if p == 0 {
 			return
 		}
-		b = &branch{places: new([branchLeaves][]place)}
+		b = &branch{}
 		x.branches[page/branchPages] = b
 	}
-	i, mask := page%branchPages/leafPages, uint64(1)<<(page%leafPages)
-	word, list := &b.stored[i], &b.places[i]
-	rank := bits.OnesCount64(*word & (mask - 1))
+	word, mask := &b.stored[page%branchPages/leafPages], uint64(1)<<(page%leafPages)
+	rank := b.rank(page)
 	switch there := *word&mask != 0; {
 	case there && p == 0:
-		*list = slices.Delete(*list, rank, rank+1)
+		b.places = slices.Delete(b.places, rank, rank+1)
 		*word &^= mask
 		x.stored--
 	case there:
-		(*list)[rank] = p
+		b.places[rank] = p
 	case p != 0:
-		if n := len(*list); n == cap(*list) {
-			*list = append(make([]place, 0, max(1, 2*n)), *list...)
+		if n := len(b.places); n == cap(b.places) {
+			b.places = append(make([]place, 0, max(1, 2*n)), b.places...)
 		}
-		*list = slices.Insert(*list, rank, p)
+		b.places = slices.Insert(b.places, rank, p)
 		*word |= mask
 		x.stored++
 	}
