@@ -251,7 +251,7 @@ func TestHugeAndEmpty(t *testing.T) {
 	if err != nil || !slices.Equal(extents, []sparse.Extent{{Off: 0, Len: DefaultMaxRAM, Kind: sparse.Hole}}) {
 		t.Errorf("%v, %v", extents, err)
 	}
-	if used := after.TotalAlloc - before.TotalAlloc; used > 12<<20 {
+	if used := after.TotalAlloc - before.TotalAlloc; used > 20<<20 { // 8 bytes for each 8 MiB that it says it has
 		t.Errorf("%d bytes allocated", used)
 	}
 }
