@@ -79,9 +79,13 @@ func (o *opener) deltaName(d *cbt.Delta) string {
 	return "delta"
 }
 
-// deltasIn opens all deltas of a directory. What cannot be read as one is
-// passed over with a warning: it matters only if a chain needs it.
+// deltasIn opens all deltas of a directory, once for all streams whose chains
+// are there. What cannot be read as one is passed over with a warning: it
+// matters only if a chain needs it.
 func (o *opener) deltasIn(dir string) ([]*deltaFile, error) {
+	if all, ok := o.dirs[dir]; ok {
+		return all, nil
+	}
 	names, err := deltaNames(dir)
 	if err != nil {
 		return nil, err
@@ -98,6 +102,10 @@ func (o *opener) deltasIn(dir string) ([]*deltaFile, error) {
 		}
 		all = append(all, d)
 	}
+	if o.dirs == nil {
+		o.dirs = make(map[string][]*deltaFile)
+	}
+	o.dirs[dir] = all
 	return all, nil
 }
 
