@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -98,7 +97,7 @@ func run(bin, dir string, runs int) (met bool, err error) {
 			maps = append(maps, m.Elapsed)
 		}
 	}
-	fmt.Printf("qemu-img map: %v (median of %d)\n", median(maps).Round(time.Millisecond), runs)
+	fmt.Printf("qemu-img map: %v (median of %d)\n", tool.Median(maps).Round(time.Millisecond), runs)
 	met = true
 	for i, q := range questions {
 		met = q.report(answers[i]) && met
@@ -120,7 +119,7 @@ func (a *answer) add(turn int, r, m tool.Result) (err error) {
 
 // report prints one line and says whether every limit is kept.
 func (q question) report(a answer) bool {
-	time, ratio := median(a.diff), median(a.ratios)
+	time, ratio := tool.Median(a.diff), tool.Median(a.ratios)
 	var missed []string
 	if q.ratio != 0 && ratio < q.ratio {
 		missed = append(missed, fmt.Sprintf("ratio below %g", q.ratio))
@@ -141,9 +140,4 @@ func (q question) report(a answer) bool {
 	fmt.Printf("%-26s %9.1f ms  1/%-6.0f of map  %10d bytes read  %5.1f MiB memory  %s\n",
 		q.name+":", float64(time.Microseconds())/1000, ratio, a.read, float64(a.rss)/(1<<20), verdict)
 	return len(missed) == 0
-}
-
-func median[T int64 | float64 | time.Duration](v []T) T {
-	v = slices.Sorted(slices.Values(v))
-	return v[len(v)/2]
 }

@@ -10,7 +10,6 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -43,11 +42,14 @@ func main() {
 }
 
 func run(bin, dir string, runs int) (met bool, err error) {
-	dir, remove, err := tool.Work(dir, "cbt-bench-ram-")
-	if err != nil {
+	if dir == "" {
+		if dir, err = os.MkdirTemp("", "cbt-bench-ram-"); err != nil {
+			return false, err
+		}
+		defer os.RemoveAll(dir)
+	} else if err := os.MkdirAll(dir, 0o755); err != nil {
 		return false, err
 	}
-	defer remove()
 	if bin, err = tool.Binary(bin, dir); err != nil {
 		return false, err
 	}
@@ -86,17 +88,12 @@ func run(bin, dir string, runs int) (met bool, err error) {
 			}
 		}
 		verdict := "met"
-		if median(ratios) > q.most {
+		if tool.Median(ratios) > q.most {
 			met, verdict = false, fmt.Sprintf("MISSED: more than %g times", q.most)
 		}
-		fmt.Printf("%-20s %6d ms  %4.2f times cat (%d ms)  %s\n", q.name+":", median(ours).Milliseconds(), median(ratios), median(cats).Milliseconds(), verdict)
+		fmt.Printf("%-20s %6d ms  %4.2f times cat (%d ms)  %s\n", q.name+":", tool.Median(ours).Milliseconds(), tool.Median(ratios), tool.Median(cats).Milliseconds(), verdict)
 	}
 	return met, nil
-}
-
-func median[T float64 | time.Duration](v []T) T {
-	v = slices.Sorted(slices.Values(v))
-	return v[len(v)/2]
 }
 
 // makeStates has QEMU save two machines whose RAM was filled at random.

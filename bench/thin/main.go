@@ -158,7 +158,7 @@ func run(dir string, runs int, blocks int64) (met bool, err error) {
 				deltas = append(deltas, d.Elapsed)
 			}
 		}
-		fmt.Printf("  thin_delta: %v (median of %d)\n", median(deltas).Round(time.Millisecond), runs)
+		fmt.Printf("  thin_delta: %v (median of %d)\n", tool.Median(deltas).Round(time.Millisecond), runs)
 		for i, w := range ways {
 			met = w.report(answers[i]) && met
 		}
@@ -176,7 +176,7 @@ func (a *answer) add(turn int, r, delta tool.Result) {
 
 // report prints one line and says whether the limits are kept.
 func (w way) report(a answer) bool {
-	ratio, verdict := median(a.ratios), "met"
+	ratio, verdict := tool.Median(a.ratios), "met"
 	if ratio < w.ratio {
 		verdict = fmt.Sprintf("MISSED: ratio below %g", w.ratio)
 	}
@@ -184,11 +184,6 @@ func (w way) report(a answer) bool {
 		verdict = fmt.Sprintf("MISSED: memory not under %d MiB", memoryLimit>>20)
 	}
 	fmt.Printf("  %-20s %8.1f ms  1/%-5.1f of thin_delta  %5.1f MiB memory  %s\n", w.name+":",
-		float64(median(a.took).Microseconds())/1000, ratio, float64(a.rss)/(1<<20), verdict)
+		float64(tool.Median(a.took).Microseconds())/1000, ratio, float64(a.rss)/(1<<20), verdict)
 	return ratio >= w.ratio && a.rss < memoryLimit
-}
-
-func median[T float64 | time.Duration](v []T) T {
-	v = slices.Sorted(slices.Values(v))
-	return v[len(v)/2]
 }
