@@ -74,12 +74,12 @@ func (opt *diffOptions) machines(ctx context.Context, o *opener, disks []disk) (
 	}
 	o.together = true
 	if opt.newState != "" {
-		if img, err = o.openMachine(ctx, opt.newState, opt.newStateRef, true); err != nil {
+		if img, err = o.openMachine(ctx, opt.newState, opt.newStateRef); err != nil {
 			return nil, nil, err
 		}
 	}
 	if opt.oldState != "" {
-		if old, err = o.openMachine(ctx, opt.oldState, opt.oldStateRef, true); err != nil {
+		if old, err = o.openMachine(ctx, opt.oldState, opt.oldStateRef); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -97,7 +97,7 @@ func (opt *diffOptions) machines(ctx context.Context, o *opener, disks []disk) (
 			return nil, nil, usageErrorf("--new-state: %s has RAM of its own, of the same instant", d.img.Ref)
 		}
 		if img != nil {
-			return nil, nil, usageErrorf("%s and %s both have RAM: --new-state says which one is meant", with.img.Ref, d.img.Ref)
+			return nil, nil, usageErrorf("%s and %s both have RAM, and a delta has that of one machine: --ram no leaves it out", with.img.Ref, d.img.Ref)
 		}
 		img, with = m, d
 	}

@@ -76,7 +76,7 @@ func describeMachine(s *vmstate.State) *machineJSON {
 
 // infoState describes a saved machine state that is no part of an image.
 func (a *app) infoState(ctx context.Context, o *opener, ref string, opt refOptions) error {
-	m, err := o.openMachine(ctx, ref, opt, true)
+	m, err := o.openMachine(ctx, ref, opt)
 	if err != nil {
 		return err
 	}

@@ -4,11 +4,10 @@ import (
 	"bufio"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 )
 
-// printLogged draws the tree. A delta stands below the parent that is fewest
+// printLogged draws the tree of a list that linkLogged has put in order. A delta stands below the parent that is fewest
 // steps from a full one; others are named behind it.
 func printLogged(w io.Writer, list []*logged) error {
 	t := &treePrinter{w: bufio.NewWriter(w), below: map[*logged][]*logged{}, reached: map[*logged]bool{}}
@@ -57,7 +56,6 @@ func (t *treePrinter) print(l *logged, front, rest string) {
 		t.reached[l] = true
 		fmt.Fprintf(t.w, "%s%s\n", front, l.line())
 		children := t.below[l]
-		slices.SortFunc(children, byTime)
 		if len(children) != 1 {
 			for i, c := range children {
 				if i < len(children)-1 {
@@ -69,14 +67,11 @@ func (t *treePrinter) print(l *logged, front, rest string) {
 			return
 		}
 		l, front = children[0], rest+"│ "
-		if t.last(l) {
+		if len(t.below[l]) == 0 { // nothing follows in this column
 			front = rest + "└ "
 		}
 	}
 }
-
-// last says that nothing follows in this column.
-func (t *treePrinter) last(l *logged) bool { return len(t.below[l]) == 0 }
 
 func (l *logged) line() string {
 	if l.Error != "" {

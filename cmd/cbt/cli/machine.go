@@ -147,10 +147,10 @@ func (m *machine) source(b *vmstate.Block) *source {
 	return s
 }
 
-// openMachine opens the state that ref names. explicit says that the user
-// called it one: what else it could be does not matter.
-func (o *opener) openMachine(ctx context.Context, ref string, opt refOptions, explicit bool) (*machine, error) {
-	if explicit && opt.Format == "" && o.Format == "" {
+// openMachine opens the state that ref names. As the user called it one, what
+// else it could be does not matter.
+func (o *opener) openMachine(ctx context.Context, ref string, opt refOptions) (*machine, error) {
+	if opt.Format == "" && o.Format == "" {
 		if isState, err := o.startsLikeState(ref, opt); err != nil {
 			return nil, err
 		} else if isState {

@@ -54,7 +54,7 @@ func (a *app) openRAM(ctx context.Context, ref string, opt *ramOptions) (o *open
 		return nil, nil, err
 	}
 	o.chainFrom(opt.chain)
-	if m, err = o.openMachine(ctx, ref, opt.ref, true); err != nil {
+	if m, err = o.openMachine(ctx, ref, opt.ref); err != nil {
 		a.closeOpener(o)
 		return nil, nil, err
 	}

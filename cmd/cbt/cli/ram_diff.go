@@ -67,11 +67,11 @@ func (a *app) ramDiff(ctx context.Context, refA, refB string, opt *ramDiffOption
 	defer a.closeOpener(o)
 	o.chainFrom(opt.chain)
 	o.together = true
-	img, err := o.openMachine(ctx, refB, opt.newRef, true)
+	img, err := o.openMachine(ctx, refB, opt.newRef)
 	if err != nil {
 		return err
 	}
-	old, err := o.openMachine(ctx, refA, opt.oldRef, true)
+	old, err := o.openMachine(ctx, refA, opt.oldRef)
 	if err != nil {
 		return err
 	}
