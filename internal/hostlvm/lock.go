@@ -20,18 +20,20 @@ type lockRecord struct {
 	Root    uint64    `json:"root"` // metadata block of the snapshot; 0: it was being taken
 }
 
-const maxLockRecord = 4096
+const (
+	lockRecordLen = 127 // bytes; the longest has under 90
+	maxLockRecord = 4096
+)
 
-// record writes down that this process holds the snapshot at root.
+// record writes down that this process holds the snapshot at root. Records are
+// of one length, so that one write replaces another: a run killed beside it has
+// left the one or the other.
 func (l *poolLock) record(root uint64) error {
 	b, err := json.Marshal(lockRecord{os.Getpid(), time.Now().UTC().Truncate(time.Second), root})
 	if err != nil {
 		return err
 	}
-	if err := l.f.Truncate(0); err != nil {
-		return err
-	}
-	_, err = l.f.WriteAt(append(b, '\n'), 0)
+	_, err = fmt.Fprintf(io.NewOffsetWriter(l.f, 0), "%-*s\n", lockRecordLen, b)
 	return err
 }
 
