@@ -10,6 +10,9 @@ import (
 	"path/filepath"
 )
 
+// ErrLocked says that somebody else holds a lock.
+var ErrLocked = errors.New("locked by another process")
+
 // File is a file that does not have its name yet. It is created 0600. Where
 // the system can, it has no name at all, so that nothing is left of it when
 // the process is killed; elsewhere it is called ".NAME.part" until then, and
@@ -117,20 +120,6 @@ func (f *File) Abort() {
 		os.Remove(f.temp)
 	}
 	f.File.Close()
-}
-
-// LockDir keeps other processes that call it out of a directory, until unlock:
-// for several files that belong together.
-func LockDir(dir string) (unlock func(), err error) {
-	d, err := os.Open(dir)
-	if err != nil {
-		return nil, err
-	}
-	if err := waitLock(d); err != nil {
-		d.Close()
-		return nil, fmt.Errorf("%s: %w", dir, err)
-	}
-	return func() { d.Close() }, nil
 }
 
 // WriteFile puts data under path, durably and all at once, over what is there.

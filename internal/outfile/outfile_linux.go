@@ -48,19 +48,6 @@ func lock(f *os.File) error {
 	return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 }
 
-// waitLock waits for the lock, where the file system has such.
-func waitLock(f *os.File) error {
-	for {
-		switch err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err {
-		case unix.EINTR:
-		case unix.ENOLCK, unix.EOPNOTSUPP, unix.EBADF:
-			return nil
-		default:
-			return err
-		}
-	}
-}
-
 // SyncDir makes the names in a directory durable.
 func SyncDir(dir string) error {
 	d, err := os.Open(dir)

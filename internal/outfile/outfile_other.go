@@ -3,8 +3,10 @@
 package outfile
 
 import (
+	"context"
 	"errors"
 	"os"
+	"time"
 )
 
 const noFollow = 0
@@ -17,7 +19,10 @@ func renameNew(temp, path string) error { return linkNew(temp, path) }
 
 func lock(*os.File) error { return nil }
 
-func waitLock(*os.File) error { return nil }
-
 // SyncDir does nothing: only Linux is promised that names are durable.
 func SyncDir(string) error { return nil }
+
+// LockDir locks nothing: only Linux is promised that runs keep apart.
+func LockDir(_ context.Context, dir string, _ bool, _ time.Duration) (*os.File, error) {
+	return nil, &os.PathError{Op: "lock", Path: dir, Err: errors.ErrUnsupported}
+}

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 )
 
 func names(t *testing.T, dir string) []string {
@@ -135,5 +136,37 @@ func TestNamedIsNotShared(t *testing.T) {
 func TestMissingDirectory(t *testing.T) {
 	if _, err := Create(filepath.Join(t.TempDir(), "no", "x"), false); !errors.Is(err, fs.ErrNotExist) {
 		t.Fatal(err)
+	}
+}
+
+func TestLockDir(t *testing.T) {
+	dir := t.TempDir()
+	lock := func(alone bool) (*os.File, error) { return LockDir(t.Context(), dir, alone, 0) }
+	one, err := lock(false)
+	if errors.Is(err, errors.ErrUnsupported) {
+		t.Skip(err)
+	}
+	two, err2 := lock(false)
+	if err != nil || err2 != nil {
+		t.Fatal(err, err2)
+	}
+	if _, err := lock(true); !errors.Is(err, ErrLocked) {
+		t.Errorf("alone beside two: %v", err)
+	}
+	one.Close()
+	go func() {
+		time.Sleep(200 * time.Millisecond)
+		two.Close()
+	}()
+	alone, err := LockDir(t.Context(), dir, true, time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := lock(false); !errors.Is(err, ErrLocked) {
+		t.Errorf("beside one that is alone: %v", err)
+	}
+	alone.Close()
+	if left, err := os.ReadDir(dir); len(left) > 0 || err != nil {
+		t.Error(left, err)
 	}
 }

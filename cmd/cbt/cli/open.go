@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -88,6 +89,7 @@ type opener struct {
 	waiting  []*machine // whose states are not read yet
 	together bool       // read them with the next ones
 	files    []*file
+	locked   map[string]*os.File // directories of deltas, by their real path
 	reads    atomic.Int64
 }
 
@@ -159,6 +161,10 @@ func (o *opener) Close() error {
 	for _, f := range o.files {
 		err = errors.Join(err, f.Close())
 	}
+	for _, f := range o.locked {
+		err = errors.Join(err, f.Close())
+	}
+	o.locked = nil
 	o.machines, o.devices, o.files, o.images, o.host, o.pvs = nil, nil, nil, nil, nil, nil
 	return err
 }

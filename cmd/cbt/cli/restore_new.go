@@ -78,12 +78,15 @@ func (n *newTarget) commit(ctx context.Context) error {
 		return err
 	}
 	// Of two that restore to one new file the second must not put its record
-	// in place of the first one's.
-	unlock, err := outfile.LockDir(filepath.Dir(n.path))
-	if err != nil {
+	// in place of the first one's. That takes a moment; who holds the lock for
+	// longer reads deltas there.
+	lock, err := outfile.LockDir(ctx, filepath.Dir(n.path), true, moment)
+	switch {
+	case err == nil:
+		defer lock.Close()
+	case !errors.Is(err, outfile.ErrLocked) && !errors.Is(err, errors.ErrUnsupported):
 		return err
 	}
-	defer unlock()
 	if _, err := os.Lstat(n.path); err == nil && !n.overwrite {
 		return usageErrorf("exists already: somebody else made it meanwhile")
 	}

@@ -1,0 +1,58 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"cbt/internal/outfile"
+)
+
+// moment is longer than restore keeps a directory locked.
+const moment = time.Second
+
+// shareDir keeps prune out of a directory of deltas until the opener is
+// closed: for commands that build on what is there, or read it for long. The
+// directory itself is locked: nothing is written to it.
+func (o *opener) shareDir(ctx context.Context, dir string, wait time.Duration) error {
+	return o.lockDeltas(ctx, dir, false, wait)
+}
+
+// ownDir keeps everybody who calls shareDir out of a directory of deltas, and
+// prune in others: for prune itself.
+func (o *opener) ownDir(ctx context.Context, dir string, wait time.Duration) error {
+	return o.lockDeltas(ctx, dir, true, wait)
+}
+
+func (o *opener) lockDeltas(ctx context.Context, dir string, alone bool, wait time.Duration) error {
+	real, err := filepath.EvalSymlinks(dir)
+	if err != nil {
+		return err
+	}
+	if real, err = filepath.Abs(real); err != nil {
+		return err
+	}
+	if o.locked[real] != nil {
+		return nil
+	}
+	lock, err := outfile.LockDir(ctx, real, alone, max(wait, 2*moment))
+	switch {
+	case errors.Is(err, outfile.ErrLocked) && alone:
+		return busy("%s: is in use: a backup is being written there, or it is mounted or served (--wait waits for them)", dir)
+	case errors.Is(err, outfile.ErrLocked):
+		return busy("%s: is being pruned (--wait waits for that)", dir)
+	case errors.Is(err, errors.ErrUnsupported):
+		o.warn("%s: cannot be locked: do not prune it meanwhile", dir)
+		return nil
+	case err != nil:
+		return fmt.Errorf("%s: %w", dir, err)
+	}
+	if o.locked == nil {
+		o.locked = make(map[string]*os.File)
+	}
+	o.locked[real] = lock
+	return nil
+}
