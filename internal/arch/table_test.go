@@ -7,7 +7,7 @@ var layers = [][]string{
 	{"internal/sample", "internal/testimg", "internal/testqemu", "internal/testthin", "internal/testvm", "internal/testvm/agent"},
 	{"sparse"},
 	{"sparse/sparsetest", "internal/binfmt"},
-	{"internal/imagelock", "internal/partition"},
+	{"internal/imagelock", "internal/overlay", "internal/partition"},
 	{"cbt", "qcow2/...", "lvm/thin/...", "lvm/cow/..."},
 	{"lvm"},
 	{"internal/hostlvm"},
@@ -46,7 +46,7 @@ var only = map[string][]string{
 }
 
 // pathless packages are given an io.ReaderAt and a size, never a path: they do not import os.
-var pathless = []string{"qcow2/...", "lvm/...", "internal/binfmt", "internal/partition"}
+var pathless = []string{"qcow2/...", "lvm/...", "internal/binfmt", "internal/overlay", "internal/partition"}
 
 // Limits of the tree.
 const (
