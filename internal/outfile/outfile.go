@@ -57,7 +57,7 @@ func (f *File) createPart() (err error) {
 	if f.File, err = os.OpenFile(f.temp, os.O_RDWR|os.O_CREATE|noFollow, 0o600); err != nil {
 		return err
 	}
-	if err := lock(f.File); err != nil {
+	if err := Lock(f.File); err != nil {
 		f.File.Close()
 		return fmt.Errorf("%s: another process is writing it: %w", f.temp, err)
 	}

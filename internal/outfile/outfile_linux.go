@@ -44,8 +44,14 @@ func renameNew(temp, path string) error {
 	return nil
 }
 
-func lock(f *os.File) error {
-	return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+// Lock keeps other processes that call it out of a file until it is closed; if
+// one is in already the error is ErrLocked.
+func Lock(f *os.File) error {
+	err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return ErrLocked
+	}
+	return err
 }
 
 // SyncDir makes the names in a directory durable.

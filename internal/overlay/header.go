@@ -74,3 +74,7 @@ func (h *header) check(file io.ReaderAt) error {
 	}
 	return nil
 }
+
+// IsOverlay says whether a file that begins with head is an overlay, of this
+// version.
+func IsOverlay(head []byte) bool { return bytes.HasPrefix(head, []byte(magic)) }

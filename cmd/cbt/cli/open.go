@@ -90,6 +90,7 @@ type opener struct {
 	together bool       // read them with the next ones
 	files    []*file
 	locked   map[string]*os.File // directories of deltas, by their real path
+	scratch  []scratch           // what is written to sources goes there
 	reads    atomic.Int64
 }
 
@@ -161,6 +162,7 @@ func (o *opener) Close() error {
 	for _, f := range o.files {
 		err = errors.Join(err, f.Close())
 	}
+	err = errors.Join(err, o.closeOverlays())
 	for _, f := range o.locked {
 		err = errors.Join(err, f.Close())
 	}
