@@ -82,7 +82,7 @@ func (o *opener) deltaName(d *cbt.Delta) string {
 // deltasIn opens all deltas of a directory, once for all streams whose chains
 // are there. What cannot be read as one is passed over with a warning: it
 // matters only if a chain needs it.
-func (o *opener) deltasIn(dir string) ([]*deltaFile, error) {
+func (o *opener) deltasIn(dir string) (*deltaDir, error) {
 	if all, ok := o.dirs[dir]; ok {
 		return all, nil
 	}
@@ -90,7 +90,7 @@ func (o *opener) deltasIn(dir string) ([]*deltaFile, error) {
 	if err != nil {
 		return nil, err
 	}
-	var all []*deltaFile
+	all := &deltaDir{}
 	for _, name := range names {
 		d, err := o.openDeltaFile(name)
 		if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
@@ -100,13 +100,28 @@ func (o *opener) deltasIn(dir string) ([]*deltaFile, error) {
 			o.warn("passed over: %v", err)
 			continue
 		}
-		all = append(all, d)
+		all.files = append(all.files, d)
 	}
+	all.catalogue = catalogue(all.files)
 	if o.dirs == nil {
-		o.dirs = make(map[string][]*deltaFile)
+		o.dirs = make(map[string]*deltaDir)
 	}
 	o.dirs[dir] = all
 	return all, nil
+}
+
+// deltaDir is a directory of deltas, all of them open.
+type deltaDir struct {
+	files     []*deltaFile // ascending names
+	catalogue *cbt.Catalogue
+}
+
+func catalogue(files []*deltaFile) *cbt.Catalogue {
+	deltas := make([]*cbt.Delta, len(files))
+	for i, f := range files {
+		deltas[i] = f.Delta
+	}
+	return cbt.NewCatalogue(deltas)
 }
 
 // deltaNames lists the paths of what is named .cbt in dir.
@@ -133,17 +148,15 @@ func (o *opener) chain(d *deltaFile, stream int, opt chainOptions) ([]cbt.Layer,
 	if opt.dir != "" {
 		dir = opt.dir
 	}
-	var candidates []*cbt.Delta
+	all := catalogue(nil)
 	if dir != "" {
 		others, err := o.deltasIn(dir)
 		if err != nil {
 			return nil, err
 		}
-		for _, c := range others {
-			candidates = append(candidates, c.Delta)
-		}
+		all = others.catalogue
 	}
-	layers, err := cbt.Chain(d.Delta, stream, candidates)
+	layers, err := all.Chain(d.Delta, stream)
 	if missing := (*cbt.MissingError)(nil); errors.As(err, &missing) {
 		where := "in " + printable(dir) + " (--chain DIR looks elsewhere)"
 		if dir == "" {

@@ -84,7 +84,7 @@ type opener struct {
 
 	images   map[imageKey]*image
 	deltas   map[*cbt.Delta]*deltaFile
-	dirs     map[string][]*deltaFile // all deltas of directories that were looked through
+	dirs     map[string]*deltaDir // directories that were looked through for deltas
 	machines []*machine
 	waiting  []*machine // whose states are not read yet
 	together bool       // read them with the next ones

@@ -183,7 +183,7 @@ func (a *app) verifyDir(ctx context.Context, dir string, list *[]verified) error
 	}
 	defer o.Close()
 	deltas := map[string]*deltaFile{}
-	var candidates []*cbt.Delta
+	var files []*deltaFile
 	for _, v := range (*list)[first:] {
 		if !v.OK {
 			continue
@@ -193,8 +193,9 @@ func (a *app) verifyDir(ctx context.Context, dir string, list *[]verified) error
 			return err
 		}
 		deltas[v.Delta] = d
-		candidates = append(candidates, d.Delta)
+		files = append(files, d)
 	}
+	all := catalogue(files)
 	for i := first; i < len(*list); i++ {
 		v := &(*list)[i]
 		d := deltas[v.Delta]
@@ -202,7 +203,7 @@ func (a *app) verifyDir(ctx context.Context, dir string, list *[]verified) error
 			continue
 		}
 		for s := range d.Header.Streams {
-			layers, err := cbt.Chain(d.Delta, s, candidates)
+			layers, err := all.Chain(d.Delta, s)
 			if err == nil {
 				err = checkLink(ctx, layers)
 			}
