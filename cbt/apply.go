@@ -157,8 +157,11 @@ func (w *work) write(ctx context.Context, target sparse.Target, opt ApplyOptions
 		if payload == nil {
 			buf := scanPool.Get().(*chunkBuffers)
 			defer scanPool.Put(buf)
-			var err error
-			if payload, err = w.layer.Delta.decode(w.k, w.table, buf.payload[:w.table.payload], buf.frame); err != nil {
+			frame, err := w.layer.Delta.frameOf(w.k, w.table)
+			if err != nil {
+				return st, err
+			}
+			if payload, err = w.layer.Delta.decode(&frame, buf.payload[:w.table.payload], buf.frame); err != nil {
 				return st, err
 			}
 		}

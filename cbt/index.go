@@ -58,6 +58,19 @@ func (c chunkRef) follows(prev chunkRef, streams []Stream) bool {
 		c.dataLen >= 0 && c.dataLen <= maxDataFrame
 }
 
+// single is the extent of a chunk whose table, though not read, can have no
+// other: it has room for one extent without old CRCs, which covers all that
+// the chunk does. Whoever needs the payload reads the table after all.
+func (c chunkRef) single(size int64) (extent, bool) {
+	e := extent{off: c.start, n: c.end - c.start, zero: c.dataLen == 0}
+	most := int64(maxPayload)
+	if e.zero {
+		most = maxExtentLen
+	}
+	fits := e.off%BlockSize == 0 && (e.n%BlockSize == 0 || e.end() == size) && e.n <= most
+	return e, fits && c.tableLen == frameOverhead+tableHeadSize+extentSize
+}
+
 // appendLeaf appends the leaf whose entries, already encoded, begin with
 // chunk first.
 func appendLeaf(b []byte, first uint64, entries []byte, seq uint64) []byte {

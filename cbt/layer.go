@@ -8,7 +8,8 @@ import (
 )
 
 // part is an extent of a delta and where its bytes lie: chunk k, at byte at
-// of its payload, and from old CRC number check on.
+// of its payload, and from old CRC number check on. table is nil if it was not
+// read, because the index alone gives the only extent.
 type part struct {
 	extent
 	k     uint64
@@ -46,11 +47,19 @@ func (d *Delta) parts(stream int, lo, hi int64) iter.Seq2[part, error] {
 			if ref.stream != stream || ref.start >= hi {
 				return
 			}
+			p := part{k: k}
+			if e, ok := ref.single(d.Header.Streams[stream].Size); ok {
+				p.extent = e
+				if !yield(p.clip(lo, hi), nil) {
+					return
+				}
+				continue
+			}
 			var t *table
 			if t, err = d.table(k); err != nil {
 				break
 			}
-			p := part{k: k, table: t}
+			p.table = t
 			first := 0
 			if ref.start < lo {
 				first = sort.Search(len(t.extents), func(i int) bool { return t.extents[i].end() > lo })
@@ -101,4 +110,63 @@ func (d *Delta) extents(stream int, lo, hi int64) sparse.Seq {
 			}
 		}
 	}
+}
+
+// chunkIn is chunk k of a delta or, if err is not nil, a range of the image
+// whose chunks are not known.
+type chunkIn struct {
+	chunkRef
+	k   uint64
+	err error
+}
+
+// chunksIn yields the chunks that reach into [lo, hi) of a stream, ascending.
+// A leaf that cannot be read does not end it.
+func (d *Delta) chunksIn(stream int, lo, hi int64) iter.Seq[chunkIn] {
+	return func(yield func(chunkIn) bool) {
+		for i := range d.leavesIn(stream, lo, hi) {
+			refs, err := d.leaf(i)
+			if err != nil {
+				c := chunkIn{err: err}
+				c.start, c.end = d.leafBounds(i, stream, lo, hi)
+				if c.start < c.end && !yield(c) {
+					return
+				}
+				continue
+			}
+			for n := firstRef(refs, stream, lo); n < len(refs) && refs[n].stream == stream && refs[n].start < hi; n++ {
+				if !yield(chunkIn{refs[n], uint64(i)*leafEntries + uint64(n), nil}) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// leavesIn yields the leaves that may have chunks in [lo, hi) of a stream.
+func (d *Delta) leavesIn(stream int, lo, hi int64) iter.Seq[int] {
+	return func(yield func(int) bool) {
+		if lo >= hi {
+			return
+		}
+		for i := d.firstLeaf(stream, lo); i < len(d.root.leaves); i++ {
+			if l := d.root.leaves[i]; l.stream > stream || l.stream == stream && l.start >= hi || !yield(i) {
+				return
+			}
+		}
+	}
+}
+
+// leafBounds is the part of [lo, hi) of a stream in which leaf i may have
+// chunks.
+func (d *Delta) leafBounds(i, stream int, lo, hi int64) (int64, int64) {
+	if l := d.root.leaves[i]; l.stream == stream {
+		lo = max(lo, l.start)
+	}
+	if i+1 < len(d.root.leaves) {
+		if next := d.root.leaves[i+1]; next.stream == stream {
+			hi = min(hi, next.start)
+		}
+	}
+	return lo, hi
 }

@@ -26,7 +26,7 @@ func NewMerge(layers ...Layer) (*Merge, error) {
 			return nil, err
 		}
 	}
-	return &Merge{layers}, nil
+	return &Merge{NewCache().layers(layers)}, nil
 }
 
 // From is what the merge is to be written over; nil if it covers every byte.
@@ -125,7 +125,13 @@ func byChunk(l Layer, parts iter.Seq2[part, error], emit func(*work) error) erro
 			w = nil
 		}
 		if w == nil {
-			w = &work{layer: l, k: p.k, table: p.table}
+			t := p.table
+			if t == nil {
+				if t, err = l.Delta.table(p.k); err != nil {
+					return err
+				}
+			}
+			w = &work{layer: l, k: p.k, table: t}
 		}
 		w.parts = append(w.parts, p)
 	}

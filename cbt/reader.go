@@ -6,7 +6,6 @@ import (
 	"io"
 	"sort"
 
-	"cbt/internal/lru"
 	"cbt/sparse"
 )
 
@@ -24,33 +23,7 @@ type Delta struct {
 	trailer trailer
 	size    int64
 	root    root
-	cache   *cache
-}
-
-// cache holds decoded parts of one or several deltas.
-type cache struct {
-	leaves   *lru.Cache[partKey, []chunkRef]
-	tables   *lru.Cache[partKey, *table]
-	payloads *lru.Cache[partKey, []byte]
-}
-
-type partKey struct {
-	d *Delta
-	n uint64
-}
-
-const (
-	leafCache    = 4 << 20 // bytes
-	tableCache   = 8 << 20
-	payloadCache = 24 << 20
-)
-
-func newCache() *cache {
-	return &cache{
-		lru.New[partKey, []chunkRef](leafCache),
-		lru.New[partKey, *table](tableCache),
-		lru.New[partKey, []byte](payloadCache),
-	}
+	cache   *decoded
 }
 
 // Open reads the ends of a delta of size bytes.
@@ -70,7 +43,7 @@ func Open(r io.ReaderAt, size int64) (*Delta, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Delta{r: r, size: size, cache: newCache()}
+	d := &Delta{r: r, size: size, cache: newDecoded()}
 	frame, err := d.readAt(off, n)
 	if err != nil {
 		return nil, err
@@ -175,6 +148,11 @@ func (d *Delta) leaf(i int) ([]chunkRef, error) {
 		if refs[0].start != l.start || refs[0].stream != l.stream || le.Uint32(b[len(b)-frameTailSize:]) != l.crc {
 			return nil, &sparse.FormatError{Struct: "delta index leaf", Off: l.off, Msg: "is not the one that the root names"}
 		}
+		if last := refs[len(refs)-1]; i+1 < len(d.root.leaves) {
+			if next := d.root.leaves[i+1]; last.stream > next.stream || last.stream == next.stream && last.end > next.start {
+				return nil, &sparse.FormatError{Struct: "delta index leaf", Off: l.off, Msg: "overlaps the next one"}
+			}
+		}
 		return refs, nil
 	})
 }
@@ -188,24 +166,36 @@ func (d *Delta) ref(k uint64) (chunkRef, error) {
 	return refs[k%leafEntries], nil
 }
 
-// seek returns the first chunk of a stream that ends behind off, or any later
-// one's number if there is none. All errors of the index show here.
-func (d *Delta) seek(stream int, off int64) (uint64, error) {
+// firstLeaf is the leaf that has the first chunk of a stream that ends behind
+// off, if there is one, unless the leaf after it begins with that chunk.
+func (d *Delta) firstLeaf(stream int, off int64) int {
 	leaves := d.root.leaves
 	after := sort.Search(len(leaves), func(i int) bool {
 		return leaves[i].stream > stream || leaves[i].stream == stream && leaves[i].start > off
 	})
-	if after == 0 {
+	return max(0, after-1)
+}
+
+// seek returns the first chunk of a stream that ends behind off, or any later
+// one's number if there is none. All errors of the index show here.
+func (d *Delta) seek(stream int, off int64) (uint64, error) {
+	if len(d.root.leaves) == 0 {
 		return 0, nil
 	}
-	refs, err := d.leaf(after - 1)
+	first := d.firstLeaf(stream, off)
+	refs, err := d.leaf(first)
 	if err != nil {
 		return 0, err
 	}
-	n := sort.Search(len(refs), func(i int) bool {
+	return uint64(first)*leafEntries + uint64(firstRef(refs, stream, off)), nil
+}
+
+// firstRef is the first of refs that is of a stream and ends behind off, or
+// any later one's number.
+func firstRef(refs []chunkRef, stream int, off int64) int {
+	return sort.Search(len(refs), func(i int) bool {
 		return refs[i].stream > stream || refs[i].stream == stream && refs[i].end > off
 	})
-	return uint64(after-1)*leafEntries + uint64(n), nil
 }
 
 // table returns the table of chunk k.
@@ -214,48 +204,88 @@ func (d *Delta) table(k uint64) (*table, error) {
 	if err != nil {
 		return nil, err
 	}
-	return d.cache.tables.Get(partKey{d, k}, int64(ref.tableLen)*2, func() (*table, error) {
-		b, err := d.readAt(ref.off, int64(ref.tableLen))
-		if err != nil {
-			return nil, err
-		}
-		body, err := openFrame(b, tableFrame, k+1, ref.off)
-		if err != nil {
-			return nil, err
-		}
-		t, err := decodeTable(body, d.Header.Streams, ref.off)
-		if err != nil {
-			return nil, err
-		}
-		if t.stream != ref.stream || t.start() != ref.start || t.end() != ref.end || t.dataLen != ref.dataLen || le.Uint32(b[len(b)-frameTailSize:]) != ref.crc {
-			return nil, &sparse.FormatError{Struct: "delta table", Off: ref.off, Msg: "is not the one that the index names"}
-		}
-		return t, nil
-	})
+	return d.cache.tables.Get(partKey{d, k}, int64(ref.tableLen)*2, func() (*table, error) { return d.readTable(k, ref) })
 }
 
-// payload returns the bytes of chunk k, whose table is t, through the cache.
-func (d *Delta) payload(k uint64, t *table) ([]byte, error) {
-	return d.cache.payloads.Get(partKey{d, k}, int64(t.payload), func() ([]byte, error) {
-		return d.decode(k, t, make([]byte, t.payload), nil)
-	})
-}
-
-// decode reads and decodes the payload of chunk k into p, using buf for the
-// compressed bytes if it is large enough.
-func (d *Delta) decode(k uint64, t *table, p, buf []byte) ([]byte, error) {
-	ref, err := d.ref(k)
+// readTable is table past the cache.
+func (d *Delta) readTable(k uint64, ref chunkRef) (*table, error) {
+	b, err := d.readAt(ref.off, int64(ref.tableLen))
 	if err != nil {
 		return nil, err
 	}
-	off := ref.off + int64(ref.tableLen)
-	if cap(buf) < ref.dataLen {
-		buf = make([]byte, ref.dataLen)
-	}
-	buf = buf[:ref.dataLen]
-	if _, err := sparse.ReadFull(d.r, buf, off); err != nil {
+	body, err := openFrame(b, tableFrame, k+1, ref.off)
+	if err != nil {
 		return nil, err
 	}
-	p = p[:t.payload]
-	return p, decodeDataFrame(p, buf, t.crc, off)
+	t, err := decodeTable(body, d.Header.Streams, ref.off)
+	if err != nil {
+		return nil, err
+	}
+	if t.stream != ref.stream || t.start() != ref.start || t.end() != ref.end || t.dataLen != ref.dataLen || le.Uint32(b[len(b)-frameTailSize:]) != ref.crc {
+		return nil, &sparse.FormatError{Struct: "delta table", Off: ref.off, Msg: "is not the one that the index names"}
+	}
+	return t, nil
+}
+
+// payload returns the bytes of chunk k through the cache. Its payload has n
+// bytes, and frame says where they lie; nil means that the table must.
+func (d *Delta) payload(k uint64, n int, frame *dataFrame) ([]byte, error) {
+	return d.cache.payloads.Get(partKey{d, k}, int64(n), func() ([]byte, error) {
+		if frame == nil {
+			t, err := d.table(k)
+			if err != nil {
+				return nil, err
+			}
+			f, err := d.frameOf(k, t)
+			if err != nil {
+				return nil, err
+			}
+			n, frame = t.payload, &f
+		}
+		buf := scanPool.Get().(*chunkBuffers)
+		defer scanPool.Put(buf)
+		return d.decode(frame, make([]byte, n), buf.frame)
+	})
+}
+
+// payloadOf is the payload of the chunk that has p, which is data.
+func (d *Delta) payloadOf(p part) ([]byte, error) {
+	if p.table == nil {
+		ref, err := d.ref(p.k)
+		if err != nil {
+			return nil, err
+		}
+		return d.payload(p.k, int(ref.end-ref.start), nil)
+	}
+	f, err := d.frameOf(p.k, p.table)
+	if err != nil {
+		return nil, err
+	}
+	return d.payload(p.k, p.table.payload, &f)
+}
+
+// dataFrame is where the payload of a chunk lies in the file, and its CRC.
+type dataFrame struct {
+	off int64
+	len int
+	crc uint32
+}
+
+// frameOf is the data frame of chunk k, whose table is t.
+func (d *Delta) frameOf(k uint64, t *table) (dataFrame, error) {
+	ref, err := d.ref(k)
+	return dataFrame{ref.off + int64(ref.tableLen), ref.dataLen, t.crc}, err
+}
+
+// decode reads and decodes a payload into all of p, using buf for the
+// compressed bytes if it is large enough.
+func (d *Delta) decode(f *dataFrame, p, buf []byte) ([]byte, error) {
+	if cap(buf) < f.len {
+		buf = make([]byte, f.len)
+	}
+	buf = buf[:f.len]
+	if _, err := sparse.ReadFull(d.r, buf, f.off); err != nil {
+		return nil, err
+	}
+	return p, decodeDataFrame(p, buf, f.crc, f.off)
 }

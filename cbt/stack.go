@@ -1,8 +1,10 @@
 package cbt
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"iter"
 
 	"cbt/sparse"
 )
@@ -16,30 +18,35 @@ type Layer struct {
 func (l Layer) stream() *Stream { return &l.Delta.Header.Streams[l.Stream] }
 
 // Stack is the image at the end of a chain: a full stream, then the streams
-// whose bases follow one another. It reads the deltas at random and keeps at
-// most 36 MiB of decoded parts for the whole chain.
+// whose bases follow one another. Which delta has a byte is looked up in maps
+// of the chain, which are made where the image is first read; so a long chain
+// reads like a short one. Where it is read on and on, the next chunks are
+// decoded ahead. It is safe for concurrent use.
 type Stack struct {
 	layers []Layer // oldest first
+	base   int64   // bytes of the oldest that nothing newer has cut off
+	cache  *Cache
+	root   span
+	ahead  readAhead
 }
 
-// NewStack checks that the layers, oldest first, are a chain: the first one
-// full, each one's base the point and size of the one before.
-func NewStack(layers ...Layer) (*Stack, error) {
+// NewStack is Stack of a new Cache.
+func NewStack(layers ...Layer) (*Stack, error) { return NewCache().Stack(layers...) }
+
+// Stack checks that the layers, oldest first, are a chain: the first one full,
+// each one's base the point and size of the one before. It reads nothing.
+func (c *Cache) Stack(layers ...Layer) (*Stack, error) {
 	if len(layers) == 0 || !layers[0].stream().Full {
 		return nil, fmt.Errorf("a chain begins with a full delta")
 	}
-	shared := newCache()
-	s := &Stack{}
-	for i, l := range layers {
-		if i > 0 {
-			if err := links(layers[i-1].stream(), l.stream()); err != nil {
-				return nil, err
-			}
+	s := &Stack{layers: c.layers(layers), base: layers[0].stream().Size, cache: c}
+	for i := 1; i < len(layers); i++ {
+		if err := links(layers[i-1].stream(), layers[i].stream()); err != nil {
+			return nil, err
 		}
-		d := *l.Delta
-		d.cache = shared
-		s.layers = append(s.layers, Layer{&d, l.Stream})
+		s.base = min(s.base, layers[i].stream().Size)
 	}
+	s.root.hi = s.Size()
 	return s, nil
 }
 
@@ -82,22 +89,99 @@ func (s *Stack) ReadAt(p []byte, off int64) (int, error) {
 	if len(p) == 0 {
 		return 0, eof
 	}
-	if err := s.read(len(s.layers)-1, p, off); err != nil {
-		return 0, err
+	for x, err := range s.pieces(off, int64(len(p))) {
+		if err == nil {
+			err = s.read(p[x.lo-off:x.hi-off], x)
+		}
+		if err != nil {
+			return 0, err
+		}
 	}
+	s.readAhead(off, int64(len(p)))
 	return len(p), eof
 }
 
-// read fills p with the bytes at off as they were after layer i. Each layer
-// cuts what lies under it to its own size, so a cut shows zeros for ever.
-func (s *Stack) read(i int, p []byte, off int64) error {
-	if i < 0 || len(p) == 0 {
+// source is where a piece of the image comes from.
+type source struct {
+	stretch
+	region *region // nil: from the full delta
+}
+
+// pieces yields what makes up [off, off+n), which lies in the image.
+func (s *Stack) pieces(off, n int64) iter.Seq2[source, error] {
+	return func(yield func(source, error) bool) {
+		end := off + n
+		if len(s.layers) == 1 {
+			yield(source{stretch{off, end, below, 0}, nil}, nil)
+			return
+		}
+		again := int64(-1)
+		for off < end {
+			r, err := s.region(off)
+			if err != nil {
+				yield(source{}, err)
+				return
+			}
+			for i := r.find(off); off < min(end, r.hi); i++ {
+				x := r.runs[i]
+				if x.src == faulty && again < off && !isDamage(r.faults[x.at]) {
+					// It was not to be read when the map was made.
+					s.forget(r)
+					again = off
+					break
+				}
+				to := min(end, r.end(i))
+				at := x.at
+				if x.src < chunkLimit {
+					at += uint32(off - x.off)
+				}
+				if !yield(source{stretch{off, to, x.src, at}, r}, nil) {
+					return
+				}
+				off = to
+			}
+		}
+	}
+}
+
+// read fills p with the bytes of a piece.
+func (s *Stack) read(p []byte, x source) error {
+	switch x.src {
+	case below:
+		return s.readBase(p, x.lo)
+	case zeros:
 		clear(p)
 		return nil
+	case faulty:
+		return x.region.faults[x.at]
 	}
-	l := s.layers[i]
-	if inside := l.stream().Size - off; inside < int64(len(p)) {
-		inside = max(inside, 0)
+	data, err := s.chunk(x)
+	if err == nil {
+		copy(p, data[x.at:])
+	}
+	return err
+}
+
+// isDamage says that err will be the same whenever it is asked for.
+func isDamage(err error) bool {
+	var format *sparse.FormatError
+	return errors.As(err, &format)
+}
+
+// chunk is the payload of the chunk that a piece of data comes from.
+func (s *Stack) chunk(x source) ([]byte, error) {
+	c := &x.region.chunks[x.src]
+	var frame *dataFrame
+	if c.dataLen > 0 {
+		frame = &dataFrame{c.off, int(c.dataLen), c.crc}
+	}
+	return s.layers[c.layer].Delta.payload(c.k, int(c.payload), frame)
+}
+
+// readBase fills p with the bytes at off of the full delta.
+func (s *Stack) readBase(p []byte, off int64) error {
+	l := s.layers[0]
+	if inside := max(0, s.base-off); inside < int64(len(p)) {
 		clear(p[inside:])
 		p = p[:inside]
 	}
@@ -106,13 +190,13 @@ func (s *Stack) read(i int, p []byte, off int64) error {
 		if err != nil {
 			return err
 		}
-		if err := s.below(i, p[pos-off:x.off-off], pos); err != nil {
-			return err
+		if x.off > pos {
+			break
 		}
 		if dst := p[x.off-off : x.end()-off]; x.zero {
 			clear(dst)
 		} else {
-			data, err := l.Delta.payload(x.k, x.table)
+			data, err := l.Delta.payloadOf(x)
 			if err != nil {
 				return err
 			}
@@ -120,15 +204,10 @@ func (s *Stack) read(i int, p []byte, off int64) error {
 		}
 		pos = x.end()
 	}
-	return s.below(i, p[pos-off:], pos)
-}
-
-// below fills p with what layer i says nothing about.
-func (s *Stack) below(i int, p []byte, off int64) error {
-	if st := s.layers[i].stream(); len(p) > 0 && off+int64(len(p)) > st.growth() {
-		return uncovered(st, max(off, st.growth()), -1)
+	if pos < end {
+		return uncovered(l.stream(), pos, -1)
 	}
-	return s.read(i-1, p, off)
+	return nil
 }
 
 // Extents implements sparse.View.
@@ -136,20 +215,41 @@ func (s *Stack) Extents(off, n int64) sparse.Seq {
 	if err := sparse.CheckRange(off, n, s.Size()); err != nil {
 		return sparse.Fail(err)
 	}
-	return sparse.Coalesce(sparse.Fill(s.extents(len(s.layers)-1, off, off+n), off, n, sparse.Hole))
+	return sparse.Coalesce(func(yield func(sparse.Extent, error) bool) {
+		for x, err := range s.pieces(off, n) {
+			e := sparse.Extent{Off: x.lo, Len: x.hi - x.lo, Kind: sparse.Data}
+			switch {
+			case err != nil:
+			case x.src == faulty:
+				err = x.region.faults[x.at]
+			case x.src == zeros:
+				e.Kind = sparse.Zero
+			case x.src == below:
+				for e, err := range s.baseExtents(x.lo, x.hi) {
+					if !yield(e, err) || err != nil {
+						return
+					}
+				}
+				continue
+			}
+			if err != nil {
+				e = sparse.Extent{}
+			}
+			if !yield(e, err) || err != nil {
+				return
+			}
+		}
+	})
 }
 
-func (s *Stack) extents(i int, lo, hi int64) sparse.Seq {
-	l := s.layers[i]
-	hi = min(hi, l.stream().Size)
-	if lo >= hi {
-		return sparse.Of()
+// baseExtents is what the full delta holds in [lo, hi).
+func (s *Stack) baseExtents(lo, hi int64) sparse.Seq {
+	l := s.layers[0]
+	end := min(hi, s.base)
+	if lo >= end {
+		return sparse.Of(sparse.Extent{Off: lo, Len: hi - lo, Kind: sparse.Hole})
 	}
-	top := covering(l.Delta.extents(l.Stream, lo, hi), l.stream(), lo, hi)
-	if i == 0 {
-		return top
-	}
-	return sparse.Overlay(top, s.extents(i-1, lo, hi))
+	return sparse.Fill(covering(l.Delta.extents(l.Stream, lo, end), l.stream(), lo, end), lo, hi-lo, sparse.Hole)
 }
 
 // covering is e with an error where it leaves a byte free that it must cover.

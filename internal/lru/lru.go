@@ -45,9 +45,7 @@ func (c *Cache[K, V]) Get(key K, cost int64, load func() (V, error)) (V, error) 
 		el = c.recent.PushFront(&entry[K, V]{key: key, cost: cost})
 		c.byKey[key] = el
 		c.cost += cost
-		for c.cost > c.limit && c.recent.Len() > 1 {
-			c.remove(c.recent.Back())
-		}
+		c.shrink()
 	}
 	c.mu.Unlock()
 
@@ -64,6 +62,36 @@ func (c *Cache[K, V]) Get(key K, cost int64, load func() (V, error)) (V, error) 
 		c.mu.Unlock()
 	}
 	return e.val, e.err
+}
+
+// Recost says what the value of key really occupies, if it is there still. A
+// load may say so of its own key, when it knows.
+func (c *Cache[K, V]) Recost(key K, cost int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	el, ok := c.byKey[key]
+	if !ok {
+		return
+	}
+	e := el.Value.(*entry[K, V])
+	c.cost += cost - e.cost
+	e.cost = cost
+	c.shrink()
+}
+
+// Remove forgets the value of key.
+func (c *Cache[K, V]) Remove(key K) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if el, ok := c.byKey[key]; ok {
+		c.remove(el)
+	}
+}
+
+func (c *Cache[K, V]) shrink() {
+	for c.cost > c.limit && c.recent.Len() > 1 {
+		c.remove(c.recent.Back())
+	}
 }
 
 func (c *Cache[K, V]) remove(el *list.Element) {

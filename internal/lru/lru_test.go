@@ -68,3 +68,29 @@ func TestLoadsOnceForMany(t *testing.T) {
 		t.Errorf("%d loads, want 50", n)
 	}
 }
+
+func TestCostKnownLater(t *testing.T) {
+	c := New[int, int](30)
+	get := func(k int, cost int64) (loaded bool) {
+		c.Get(k, 0, func() (int, error) { loaded = true; c.Recost(k, cost); return k, nil })
+		return loaded
+	}
+	get(1, 10)
+	get(2, 10)
+	if get(1, 10) || get(2, 10) {
+		t.Error("loaded twice")
+	}
+	get(3, 25) // pushes out both
+	if c.cost != 25 || len(c.byKey) != 1 {
+		t.Errorf("cost %d, %d keys", c.cost, len(c.byKey))
+	}
+	c.Recost(2, 7) // which is not there
+	c.Remove(2)
+	if c.cost != 25 || get(3, 25) {
+		t.Errorf("cost %d", c.cost)
+	}
+	c.Remove(3)
+	if c.cost != 0 || !get(3, 5) || c.cost != 5 {
+		t.Errorf("cost %d", c.cost)
+	}
+}

@@ -1,0 +1,123 @@
+package cbt
+
+import (
+	"slices"
+	"sync"
+
+	"cbt/internal/ordered"
+)
+
+const (
+	readersAhead = 2       // goroutines, of all stacks that share a cache
+	aheadChunks  = 3       // decoded by one of them, the one where the reader is among them
+	aheadBytes   = 2 << 20 // looked at behind where somebody reads
+	nearby       = 1 << 20 // bytes between reads that still follow one another
+	cursors      = 8       // readers told apart
+	aheadAfter   = 3       // reads that follow one another
+)
+
+// readAhead notices readers that go through the image from front to back.
+// They may be many, and the reads of one may overtake each other.
+type readAhead struct {
+	mu      sync.Mutex
+	clock   uint64
+	cursors [cursors]cursor
+}
+
+// cursor is where one of them will go on.
+type cursor struct {
+	next  int64
+	ready int64 // what lies before it was decoded
+	reads int
+	used  uint64
+}
+
+// follow takes note of a read and returns what to read ahead, if anything.
+func (a *readAhead) follow(off, n int64) (from, to int64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.clock++
+	at := &a.cursors[0]
+	for i := range a.cursors {
+		c := &a.cursors[i]
+		if c.reads > 0 && off >= c.next-nearby && off <= c.next+nearby {
+			at = c
+			break
+		}
+		if c.used < at.used {
+			at = c
+		}
+	}
+	if at.reads == 0 || off < at.next-nearby || off > at.next+nearby {
+		*at = cursor{}
+	}
+	at.used = a.clock
+	at.reads++
+	at.next = max(at.next, off+n)
+	if at.reads <= aheadAfter || at.ready-at.next > aheadBytes/2 {
+		return 0, 0
+	}
+	from = max(at.next, at.ready)
+	at.ready = at.next + aheadBytes
+	return from, at.ready
+}
+
+// readAhead decodes what will be read next, if the read of [off, off+n)
+// follows others. It does not wait for that: the goroutine that it may start
+// ends after aheadChunks chunks.
+func (s *Stack) readAhead(off, n int64) {
+	from, to := s.ahead.follow(off, n)
+	if to = min(to, s.Size()); from >= to {
+		return
+	}
+	select {
+	case s.cache.ahead <- struct{}{}:
+	default: // others keep the processors busy
+		return
+	}
+	go func() {
+		defer func() { <-s.cache.ahead }()
+		var err error
+		defer ordered.Caught(&err) // who reads there will meet it
+		s.decodeAhead(from, to)
+	}()
+}
+
+// decodeAhead decodes the first chunks of [from, to) into the cache. Errors
+// will show again when somebody reads there.
+func (s *Stack) decodeAhead(from, to int64) {
+	type chunk struct {
+		layer int32
+		k     uint64
+	}
+	var done []chunk
+	// more says whether to go on behind a chunk.
+	more := func(c chunk, decode func() ([]byte, error)) bool {
+		if slices.Contains(done, c) {
+			return true
+		}
+		_, err := decode()
+		done = append(done, c)
+		return err == nil && len(done) < aheadChunks
+	}
+	for x, err := range s.pieces(from, to-from) {
+		if err != nil {
+			return
+		}
+		if x.src < chunkLimit {
+			c := x.region.chunks[x.src]
+			if !more(chunk{c.layer, c.k}, func() ([]byte, error) { return s.chunk(x) }) {
+				return
+			}
+		}
+		if x.src != below {
+			continue
+		}
+		l := s.layers[0]
+		for p, err := range l.Delta.parts(l.Stream, x.lo, min(x.hi, s.base)) {
+			if err != nil || !p.zero && !more(chunk{0, p.k}, func() ([]byte, error) { return l.Delta.payloadOf(p) }) {
+				return
+			}
+		}
+	}
+}

@@ -1,0 +1,77 @@
+package cbt
+
+import (
+	"sync"
+
+	"cbt/internal/lru"
+)
+
+// decoded holds decoded parts of one or several deltas.
+type decoded struct {
+	leaves   *lru.Cache[partKey, []chunkRef]
+	tables   *lru.Cache[partKey, *table]
+	payloads *lru.Cache[partKey, []byte]
+}
+
+type partKey struct {
+	d *Delta
+	n uint64
+}
+
+const ( // bytes
+	leafCache    = 4 << 20
+	tableCache   = 4 << 20
+	payloadCache = 24 << 20
+	regionCache  = 16 << 20
+)
+
+func newDecoded() *decoded {
+	return &decoded{
+		lru.New[partKey, []chunkRef](leafCache),
+		lru.New[partKey, *table](tableCache),
+		lru.New[partKey, []byte](payloadCache),
+	}
+}
+
+// Cache is what stacks share that were made with it: at most 48 MiB of decoded
+// parts, and of maps that say which byte comes from where. Of a delta that is
+// in several stacks nothing is held twice. It is safe for concurrent use.
+type Cache struct {
+	decoded *decoded
+	regions *lru.Cache[*span, *region]
+	limits  limits
+	build   sync.Mutex    // of regions: one at a time bounds the memory
+	ahead   chan struct{} // as many elements as goroutines read ahead
+
+	mu     sync.Mutex
+	deltas map[*Delta]*Delta // with this cache in place of their own
+}
+
+// NewCache returns an empty cache.
+func NewCache() *Cache {
+	return &Cache{
+		decoded: newDecoded(),
+		regions: lru.New[*span, *region](regionCache),
+		limits:  defaultLimits,
+		ahead:   make(chan struct{}, readersAhead),
+		deltas:  map[*Delta]*Delta{},
+	}
+}
+
+// layers gives the layers c for their cache.
+func (c *Cache) layers(list []Layer) []Layer {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	own := make([]Layer, len(list))
+	for i, l := range list {
+		d := c.deltas[l.Delta]
+		if d == nil {
+			with := *l.Delta
+			with.cache = c.decoded
+			d = &with
+			c.deltas[l.Delta] = d
+		}
+		own[i] = Layer{d, l.Stream}
+	}
+	return own
+}

@@ -1,0 +1,330 @@
+package cbt
+
+import (
+	"cmp"
+	"errors"
+	"slices"
+	"sort"
+	"sync/atomic"
+
+	"cbt/sparse"
+)
+
+// span is a part of an image for which one map is made. It is cut in two when
+// that proves too much.
+type span struct {
+	lo, hi int64
+	halves atomic.Pointer[[2]span]
+}
+
+// limits bound the maps.
+type limits struct {
+	pieces int   // of one map
+	tables int   // that are read for one, if halves would do with fewer
+	leaves int   // likewise
+	span   int64 // bytes of the image below which nothing is cut
+}
+
+// A span that is not cut has no more than 4,096 blocks, so that whatever the
+// deltas hold, a map takes less than 10 MiB, and twice that while it is made.
+var defaultLimits = limits{pieces: 1 << 18, tables: 256, leaves: 64, span: 4096 * BlockSize}
+
+// region is the map of a span: what the newest delta with something to say
+// says about each byte.
+type region struct {
+	lo, hi int64
+	runs   []run // the first at lo, each up to the next
+	chunks []chunkAt
+	faults []error
+}
+
+// run is a run of bytes from off on.
+type run struct {
+	off int64
+	src uint32 // a chunk, or one of those below
+	at  uint32 // a byte of the chunk's payload, or a fault
+}
+
+const (
+	zeros  uint32 = 1<<32 - 1 - iota
+	faulty        // at says why
+	below         // as in the full delta
+	chunkLimit
+)
+
+// chunkAt is where a chunk is that a region needs.
+type chunkAt struct {
+	k       uint64
+	off     int64 // of the data frame, in the file
+	layer   int32
+	dataLen uint32 // 0: the table, which was not read, has the CRC
+	payload uint32 // bytes
+	crc     uint32
+}
+
+// memory of a region in bytes, roughly: a fault is an error and its text.
+const (
+	runSize   = 16
+	chunkSize = 32
+	faultSize = 256
+)
+
+func (r *region) cost() int64 {
+	return int64(len(r.runs)*runSize + len(r.chunks)*chunkSize + len(r.faults)*faultSize)
+}
+
+// find is the run that has the byte at off.
+func (r *region) find(off int64) int {
+	return sort.Search(len(r.runs), func(i int) bool { return r.runs[i].off > off }) - 1
+}
+
+// end is where run i ends.
+func (r *region) end(i int) int64 {
+	if i+1 < len(r.runs) {
+		return r.runs[i+1].off
+	}
+	return r.hi
+}
+
+var errTooLarge = errors.New("too much for one region")
+
+// region returns the map that has the byte at off, which is made when it is
+// first asked for.
+func (s *Stack) region(off int64) (*region, error) {
+	at := &s.root
+	for {
+		if halves := at.halves.Load(); halves != nil {
+			at = &halves[0]
+			if off >= halves[1].lo {
+				at = &halves[1]
+			}
+			continue
+		}
+		r, err := s.cache.regions.Get(at, 0, func() (*region, error) {
+			s.cache.build.Lock()
+			defer s.cache.build.Unlock()
+			if s.tooCoarse(at) {
+				return nil, errTooLarge
+			}
+			r, err := s.mapOf(at)
+			if err == nil {
+				s.cache.regions.Recost(at, r.cost())
+			}
+			return r, err
+		})
+		if err != errTooLarge {
+			return r, err
+		}
+		mid := at.mid()
+		at.halves.CompareAndSwap(nil, &[2]span{{lo: at.lo, hi: mid}, {lo: mid, hi: at.hi}})
+	}
+}
+
+// mid is where a span is cut, for which it must have two blocks.
+func (s *span) mid() int64 { return s.lo + (s.hi-s.lo)/2&^(BlockSize-1) }
+
+func (s *span) small(l limits) bool { return s.hi-s.lo <= max(l.span, 2*BlockSize) }
+
+// tooCoarse says that a span has so many chunks, few of which reach into both
+// its halves, that one half after the other is better. Reading the index says
+// so without reading a table.
+func (s *Stack) tooCoarse(at *span) bool {
+	if at.small(s.cache.limits) {
+		return false
+	}
+	mid := at.mid()
+	leaves, both := 0, 0
+	for _, l := range s.layers[1:] {
+		d := l.Delta
+		for i := range d.leavesIn(l.Stream, at.lo, at.hi) {
+			leaves++
+			if start, end := d.leafBounds(i, l.Stream, at.lo, at.hi); start < mid && end > mid {
+				both++
+			}
+		}
+	}
+	if leaves > s.cache.limits.leaves && both*4 <= leaves {
+		return true
+	}
+	tables, both := 0, 0
+	for _, l := range s.layers[1:] {
+		for c := range l.Delta.chunksIn(l.Stream, at.lo, at.hi) {
+			if _, ok := c.single(l.stream().Size); ok && c.err == nil {
+				continue
+			}
+			tables++
+			if c.start < mid && c.end > mid {
+				both++
+			}
+		}
+	}
+	return tables > s.cache.limits.tables && both*4 <= tables
+}
+
+// mapper makes a region, from the newest layer down.
+type mapper struct {
+	region
+	covered sparse.Set
+	pieces  []stretch
+	limit   int64 // of what is below: the smallest size so far
+}
+
+// stretch is [lo, hi) of the image.
+type stretch struct {
+	lo, hi  int64
+	src, at uint32
+}
+
+// mapOf makes the map of a span. What cannot be read of the deltas is part of
+// it, as faults: the rest of the image does not depend on it. The only error
+// is errTooLarge.
+func (s *Stack) mapOf(at *span) (*region, error) {
+	m := &mapper{region: region{lo: at.lo, hi: at.hi}, limit: s.Size()}
+	for i := len(s.layers) - 1; i > 0; i-- {
+		l := s.layers[i]
+		m.limit = min(m.limit, l.stream().Size)
+		hi := min(m.hi, m.limit)
+		if !m.open(m.lo, hi) {
+			break
+		}
+		for c := range l.Delta.chunksIn(l.Stream, m.lo, hi) {
+			m.chunk(l, i, c, hi)
+			if len(m.pieces)+2*len(m.chunks)+16*len(m.faults) > s.cache.limits.pieces && !at.small(s.cache.limits) {
+				return nil, errTooLarge
+			}
+		}
+		m.grown(l, hi)
+	}
+	m.join()
+	return &m.region, nil
+}
+
+// open says that no newer layer covers all of [lo, hi).
+func (m *mapper) open(lo, hi int64) bool {
+	for range m.covered.Without(lo, hi) {
+		return true
+	}
+	return false
+}
+
+// chunk takes in what can be seen of a chunk of layer i.
+func (m *mapper) chunk(l Layer, i int, c chunkIn, hi int64) {
+	lo := max(m.lo, c.start)
+	hi = min(hi, c.end)
+	if !m.open(lo, hi) {
+		return
+	}
+	if c.err != nil {
+		m.fault(lo, hi, c.err)
+		return
+	}
+	at := chunkAt{k: c.k, layer: int32(i)}
+	if e, ok := c.single(l.stream().Size); ok {
+		at.payload = uint32(e.n)
+		m.extent(e, at, 0, lo, hi)
+		return
+	}
+	t, err := l.Delta.readTable(c.k, c.chunkRef)
+	if err != nil {
+		m.fault(lo, hi, err)
+		return
+	}
+	at.off, at.dataLen, at.crc, at.payload = c.off+int64(c.tableLen), uint32(c.dataLen), t.crc, uint32(t.payload)
+	pos := int64(0)
+	for _, e := range t.extents {
+		m.extent(e, at, pos, lo, hi)
+		if !e.zero {
+			pos += e.n
+		}
+	}
+}
+
+// extent takes in what can be seen of e in [lo, hi). The bytes of data begin
+// at pos of the payload.
+func (m *mapper) extent(e extent, at chunkAt, pos, lo, hi int64) {
+	lo, hi = max(lo, e.off), min(hi, e.end())
+	for from, to := range m.covered.Without(lo, hi) {
+		p := stretch{lo: from, hi: to, src: zeros}
+		if !e.zero {
+			if n := len(m.chunks); n == 0 || m.chunks[n-1].layer != at.layer || m.chunks[n-1].k != at.k {
+				m.chunks = append(m.chunks, at)
+			}
+			p.src, p.at = uint32(len(m.chunks)-1), uint32(pos+from-e.off)
+		}
+		m.pieces = append(m.pieces, p)
+	}
+	m.covered.Add(lo, hi)
+}
+
+// fault says that what can be seen of [lo, hi) is not known.
+func (m *mapper) fault(lo, hi int64, err error) {
+	for from, to := range m.covered.Without(lo, hi) {
+		m.pieces = append(m.pieces, stretch{lo: from, hi: to, src: faulty, at: uint32(len(m.faults))})
+	}
+	m.covered.Add(lo, hi)
+	m.faults = append(m.faults, err)
+}
+
+// grown makes faults of what l had to cover below hi and did not.
+func (m *mapper) grown(l Layer, hi int64) {
+	var free []stretch
+	for lo, hi := range m.covered.Without(max(m.lo, l.stream().growth()), hi) {
+		free = append(free, stretch{lo: lo, hi: hi})
+	}
+	for _, p := range free {
+		m.fault(p.lo, p.hi, uncovered(l.stream(), p.lo, -1))
+	}
+}
+
+// join makes runs of the pieces.
+func (m *mapper) join() {
+	slices.SortFunc(m.pieces, func(a, b stretch) int { return cmp.Compare(a.lo, b.lo) })
+	n, pos := 1, m.lo
+	for _, p := range m.pieces {
+		if p.lo > pos {
+			n++
+		}
+		n, pos = n+1, p.hi
+	}
+	m.runs = make([]run, 0, n)
+	pos = m.lo
+	for _, p := range m.pieces {
+		if p.lo > pos {
+			m.append(stretch{lo: pos, hi: p.lo, src: below})
+		}
+		m.append(p)
+		pos = p.hi
+	}
+	if pos < m.hi {
+		m.append(stretch{lo: pos, hi: m.hi, src: below})
+	}
+	m.pieces, m.covered = nil, sparse.Set{}
+}
+
+func (m *mapper) append(p stretch) {
+	if n := len(m.runs); n > 0 {
+		last := m.runs[n-1]
+		if last.src == p.src {
+			at := last.at
+			if p.src < chunkLimit {
+				at += uint32(p.lo - last.off)
+			}
+			if at == p.at {
+				return
+			}
+		}
+	}
+	m.runs = append(m.runs, run{p.lo, p.src, p.at})
+}
+
+// forget drops a region, so that it is made again.
+func (s *Stack) forget(r *region) {
+	at := &s.root
+	for halves := at.halves.Load(); halves != nil; halves = at.halves.Load() {
+		at = &halves[0]
+		if r.lo >= halves[1].lo {
+			at = &halves[1]
+		}
+	}
+	s.cache.regions.Remove(at)
+}
