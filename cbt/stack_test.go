@@ -378,10 +378,10 @@ func TestOverlappingLeaves(t *testing.T) {
 	}
 	var format *sparse.FormatError
 	s := stackWith(t, defaultLimits, []Layer{{d, 0}})
-	if _, err := s.ReadAt(make([]byte, 8*BlockSize), (leafEntries-4)*BlockSize); !errors.As(err, &format) {
+	if _, err := s.ReadAt(make([]byte, 8*BlockSize), (leafEntries-4)*BlockSize); !errors.As(err, &format) || format.Struct != "delta index leaf" {
 		t.Errorf("read: %v", err)
 	}
-	if _, err := sparse.Collect(s.Extents(0, size)); !errors.As(err, &format) {
+	if _, err := sparse.Collect(s.Extents(0, size)); !errors.As(err, &format) || format.Struct != "delta index leaf" {
 		t.Errorf("extents: %v", err)
 	}
 }
