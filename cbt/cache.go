@@ -21,8 +21,8 @@ type partKey struct {
 const ( // bytes
 	leafCache    = 4 << 20
 	tableCache   = 4 << 20
-	payloadCache = 24 << 20
-	regionCache  = 16 << 20
+	payloadCache = 16 << 20
+	regionCache  = 12 << 20
 )
 
 func newDecoded() *decoded {
@@ -33,7 +33,7 @@ func newDecoded() *decoded {
 	}
 }
 
-// Cache is what stacks share that were made with it: at most 48 MiB of decoded
+// Cache is what stacks share that were made with it: at most 36 MiB of decoded
 // parts, and of maps that say which byte comes from where. Of a delta that is
 // in several stacks nothing is held twice. It is safe for concurrent use.
 type Cache struct {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"sort"
+	"sync"
 
 	"cbt/sparse"
 )
@@ -242,11 +243,16 @@ func (d *Delta) payload(k uint64, n int, frame *dataFrame) ([]byte, error) {
 			}
 			n, frame = t.payload, &f
 		}
-		buf := scanPool.Get().(*chunkBuffers)
-		defer scanPool.Put(buf)
-		return d.decode(frame, make([]byte, n), buf.frame)
+		buf := framePool.Get().(*[]byte)
+		defer framePool.Put(buf)
+		return d.decode(frame, make([]byte, n), *buf)
 	})
 }
+
+var framePool = sync.Pool{New: func() any {
+	b := make([]byte, maxDataFrame)
+	return &b
+}}
 
 // payloadOf is the payload of the chunk that has p, which is data.
 func (d *Delta) payloadOf(p part) ([]byte, error) {

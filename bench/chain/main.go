@@ -1,7 +1,7 @@
 // Chain measures what reading a chain of many increments costs, against a chain of two that leads to the same state.
 // The long one and the short one are read in turns, each by a process of its own with empty caches (the files are in
 // the page cache); the ratio is the median over the turns. By default there are 365 increments over an image of
-// 64 GiB, which need about 2 GB of disk; -size 10 -every 1 -increments 10 makes a dense image.
+// 64 GiB, which need about 1.5 GB of disk; -size 10 -every 1 -increments 10 is a dense one.
 package main
 
 import (
@@ -32,10 +32,11 @@ func main() {
 	writes := flag.Int("writes", 300, "writes of 4 to 64 KiB in each increment")
 	size := flag.Int64("size", 64, "GiB of the image")
 	every := flag.Int64("every", 64, "one cluster of 64 KiB in so many is in the full delta")
+	noise := flag.Int64("noise", 3, "eight bytes in so many times eight do not compress")
 	reads := flag.Int("reads", 2000, "reads of 4 KiB")
 	read := flag.String("read", "", "only read the newest state in this directory, as the measured process does; -dir says where was written")
 	flag.Parse()
-	if flag.NArg() != 0 || *turns < 1 || *increments < 1 || *every < 1 || *size < 1 {
+	if flag.NArg() != 0 || *turns < 1 || *increments < 1 || *every < 1 || *size < 1 || *noise < 1 {
 		fmt.Fprintln(os.Stderr, "chain: unexpected arguments")
 		os.Exit(2)
 	}
@@ -43,7 +44,7 @@ func main() {
 	if *read != "" {
 		err = measure(*read, *dir, *reads)
 	} else {
-		met, err = run(*dir, *turns, *increments, *writes, *reads, &image{size: *size << 30, every: *every, noise: 1 + *every})
+		met, err = run(*dir, *turns, *increments, *writes, *reads, &image{size: *size << 30, every: *every, noise: *noise})
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "chain:", err)
@@ -182,7 +183,7 @@ func run(dir string, turns, increments, writes, reads int, m *image) (met bool, 
 		return false, err
 	}
 	defer remove()
-	long := filepath.Join(dir, fmt.Sprintf("chain-%d-%d-%d-%d", m.size>>30, m.every, increments, writes))
+	long := filepath.Join(dir, fmt.Sprintf("chain-%d-%d-%d-%d-%d", m.size>>30, m.every, m.noise, increments, writes))
 	if err := makeChains(long, m, increments, writes); err != nil {
 		return false, err
 	}
