@@ -86,13 +86,9 @@ func (s *Stack) readAhead(off, n int64) {
 // decodeAhead decodes the first chunks of [from, to) into the cache. Errors
 // will show again when somebody reads there.
 func (s *Stack) decodeAhead(from, to int64) {
-	type chunk struct {
-		layer int32
-		k     uint64
-	}
-	var done []chunk
+	var done []partKey
 	// more says whether to go on behind a chunk.
-	more := func(c chunk, decode func() ([]byte, error)) bool {
+	more := func(c partKey, decode func() ([]byte, error)) bool {
 		if slices.Contains(done, c) {
 			return true
 		}
@@ -106,16 +102,16 @@ func (s *Stack) decodeAhead(from, to int64) {
 		}
 		if x.src < chunkLimit {
 			c := x.region.chunks[x.src]
-			if !more(chunk{c.layer, c.k}, func() ([]byte, error) { return s.chunk(x) }) {
+			if !more(partKey{c.delta, c.k}, func() ([]byte, error) { return s.chunk(x) }) {
 				return
 			}
 		}
 		if x.src != below {
 			continue
 		}
-		l := s.layers[0]
-		for p, err := range l.Delta.parts(l.Stream, x.lo, min(x.hi, s.base)) {
-			if err != nil || !p.zero && !more(chunk{0, p.k}, func() ([]byte, error) { return l.Delta.payloadOf(p) }) {
+		l := s.full
+		for p, err := range l.Delta.parts(l.Stream, x.lo, min(x.hi, s.last.base)) {
+			if err != nil || !p.zero && !more(partKey{l.Delta, p.k}, func() ([]byte, error) { return l.Delta.payloadOf(p) }) {
 				return
 			}
 		}

@@ -45,6 +45,19 @@ type Cache struct {
 
 	mu     sync.Mutex
 	deltas map[*Delta]*Delta // with this cache in place of their own
+	chains map[link]*chain
+}
+
+// chain is the layers up to one. Chains that begin alike share what is alike.
+type chain struct {
+	link
+	base int64 // bytes of the full one that nothing later has cut off
+	root span  // the whole image, for the maps of this chain
+}
+
+type link struct {
+	Layer
+	before *chain // nil: the layer is full
 }
 
 // NewCache returns an empty cache.
@@ -55,6 +68,7 @@ func NewCache() *Cache {
 		limits:  defaultLimits,
 		ahead:   make(chan struct{}, readersAhead),
 		deltas:  map[*Delta]*Delta{},
+		chains:  map[link]*chain{},
 	}
 }
 
@@ -74,4 +88,25 @@ func (c *Cache) layers(list []Layer) []Layer {
 		own[i] = Layer{d, l.Stream}
 	}
 	return own
+}
+
+// chain gives the chain of layers that were checked and are c's.
+func (c *Cache) chain(layers []Layer) *chain {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var last *chain
+	for _, l := range layers {
+		at := link{l, last}
+		next := c.chains[at]
+		if next == nil {
+			size := l.stream().Size
+			next = &chain{link: at, base: size, root: span{hi: size}}
+			if last != nil {
+				next.base = min(last.base, size)
+			}
+			c.chains[at] = next
+		}
+		last = next
+	}
+	return last
 }

@@ -54,9 +54,9 @@ const (
 
 // chunkAt is where a chunk is that a region needs.
 type chunkAt struct {
+	delta   *Delta
 	k       uint64
-	off     int64 // of the data frame, in the file
-	layer   int32
+	off     int64  // of the data frame, in the file
 	dataLen uint32 // 0: the table, which was not read, has the CRC
 	payload uint32 // bytes
 	crc     uint32
@@ -65,7 +65,7 @@ type chunkAt struct {
 // memory of a region in bytes, roughly: a fault is an error and its text.
 const (
 	runSize   = 16
-	chunkSize = 32
+	chunkSize = 40
 	faultSize = 256
 )
 
@@ -91,7 +91,7 @@ var errTooLarge = errors.New("too much for one region")
 // region returns the map that has the byte at off, which is made when it is
 // first asked for.
 func (s *Stack) region(off int64) (*region, error) {
-	at := &s.root
+	at := &s.last.root
 	for {
 		if halves := at.halves.Load(); halves != nil {
 			at = &halves[0]
@@ -134,11 +134,10 @@ func (s *Stack) tooCoarse(at *span) bool {
 	}
 	mid := at.mid()
 	leaves, both := 0, 0
-	for _, l := range s.layers[1:] {
-		d := l.Delta
-		for i := range d.leavesIn(l.Stream, at.lo, at.hi) {
+	for l := s.last; l.before != nil; l = l.before {
+		for i := range l.Delta.leavesIn(l.Stream, at.lo, at.hi) {
 			leaves++
-			if start, end := d.leafBounds(i, l.Stream, at.lo, at.hi); start < mid && end > mid {
+			if start, end := l.Delta.leafBounds(i, l.Stream, at.lo, at.hi); start < mid && end > mid {
 				both++
 			}
 		}
@@ -147,7 +146,7 @@ func (s *Stack) tooCoarse(at *span) bool {
 		return true
 	}
 	tables, both := 0, 0
-	for _, l := range s.layers[1:] {
+	for l := s.last; l.before != nil; l = l.before {
 		for c := range l.Delta.chunksIn(l.Stream, at.lo, at.hi) {
 			if _, ok := c.single(l.stream().Size); ok && c.err == nil {
 				continue
@@ -180,23 +179,80 @@ type stretch struct {
 // is errTooLarge.
 func (s *Stack) mapOf(at *span) (*region, error) {
 	m := &mapper{region: region{lo: at.lo, hi: at.hi}, limit: s.Size()}
-	for i := len(s.layers) - 1; i > 0; i-- {
-		l := s.layers[i]
+	for l := s.last; l.before != nil; l = l.before {
+		if r := s.known(l); r != nil {
+			m.join()
+			m.under(r)
+			if len(m.runs) > s.cache.limits.pieces && !at.small(s.cache.limits) {
+				return nil, errTooLarge
+			}
+			return &m.region, nil
+		}
 		m.limit = min(m.limit, l.stream().Size)
 		hi := min(m.hi, m.limit)
 		if !m.open(m.lo, hi) {
 			break
 		}
 		for c := range l.Delta.chunksIn(l.Stream, m.lo, hi) {
-			m.chunk(l, i, c, hi)
+			m.chunk(l.Layer, c, hi)
 			if len(m.pieces)+2*len(m.chunks)+16*len(m.faults) > s.cache.limits.pieces && !at.small(s.cache.limits) {
 				return nil, errTooLarge
 			}
 		}
-		m.grown(l, hi)
+		m.grown(l.Layer, hi)
 	}
 	m.join()
 	return &m.region, nil
+}
+
+// known is the map of a whole chain that others begin with, if it is at hand
+// and nothing in it is to be tried again.
+func (s *Stack) known(c *chain) *region {
+	r, ok := s.cache.regions.Peek(&c.root)
+	if !ok || slices.ContainsFunc(r.faults, func(err error) bool { return !isDamage(err) }) {
+		return nil
+	}
+	return r
+}
+
+// under fills in what the layers so far say nothing about from the map of
+// those below them.
+func (m *mapper) under(r *region) {
+	top := m.runs
+	m.runs = make([]run, 0, len(top)+len(r.runs))
+	at := make([]uint32, len(r.chunks)) // in m, plus 1
+	faults := uint32(len(m.faults))
+	m.faults = append(m.faults, r.faults...)
+	for i, x := range top {
+		hi := m.hi
+		if i+1 < len(top) {
+			hi = top[i+1].off
+		}
+		if x.src != below {
+			m.append(stretch{x.off, hi, x.src, x.at})
+			continue
+		}
+		cut := min(hi, r.hi, m.limit)
+		for j := r.find(x.off); x.off < cut && j < len(r.runs) && r.runs[j].off < cut; j++ {
+			y := r.runs[j]
+			p := stretch{max(x.off, y.off), min(cut, r.end(j)), y.src, y.at}
+			switch {
+			case p.src == faulty:
+				p.at += faults
+			case p.src < chunkLimit:
+				p.at += uint32(p.lo - y.off)
+				if at[p.src] == 0 {
+					m.chunks = append(m.chunks, r.chunks[p.src])
+					at[p.src] = uint32(len(m.chunks))
+				}
+				p.src = at[p.src] - 1
+			}
+			m.append(p)
+		}
+		if from := max(x.off, cut); from < hi {
+			m.append(stretch{from, hi, below, 0})
+		}
+	}
 }
 
 // open says that no newer layer covers all of [lo, hi).
@@ -207,8 +263,8 @@ func (m *mapper) open(lo, hi int64) bool {
 	return false
 }
 
-// chunk takes in what can be seen of a chunk of layer i.
-func (m *mapper) chunk(l Layer, i int, c chunkIn, hi int64) {
+// chunk takes in what can be seen of a chunk of a layer.
+func (m *mapper) chunk(l Layer, c chunkIn, hi int64) {
 	lo := max(m.lo, c.start)
 	hi = min(hi, c.end)
 	if !m.open(lo, hi) {
@@ -218,7 +274,7 @@ func (m *mapper) chunk(l Layer, i int, c chunkIn, hi int64) {
 		m.fault(lo, hi, c.err)
 		return
 	}
-	at := chunkAt{k: c.k, layer: int32(i)}
+	at := chunkAt{delta: l.Delta, k: c.k}
 	if e, ok := c.single(l.stream().Size); ok {
 		at.payload = uint32(e.n)
 		m.extent(e, at, 0, lo, hi)
@@ -246,7 +302,7 @@ func (m *mapper) extent(e extent, at chunkAt, pos, lo, hi int64) {
 	for from, to := range m.covered.Without(lo, hi) {
 		p := stretch{lo: from, hi: to, src: zeros}
 		if !e.zero {
-			if n := len(m.chunks); n == 0 || m.chunks[n-1].layer != at.layer || m.chunks[n-1].k != at.k {
+			if n := len(m.chunks); n == 0 || m.chunks[n-1].delta != at.delta || m.chunks[n-1].k != at.k {
 				m.chunks = append(m.chunks, at)
 			}
 			p.src, p.at = uint32(len(m.chunks)-1), uint32(pos+from-e.off)
@@ -319,7 +375,7 @@ func (m *mapper) append(p stretch) {
 
 // forget drops a region, so that it is made again.
 func (s *Stack) forget(r *region) {
-	at := &s.root
+	at := &s.last.root
 	for halves := at.halves.Load(); halves != nil; halves = at.halves.Load() {
 		at = &halves[0]
 		if r.lo >= halves[1].lo {

@@ -23,11 +23,10 @@ func (l Layer) stream() *Stream { return &l.Delta.Header.Streams[l.Stream] }
 // reads like a short one. Where it is read on and on, the next chunks are
 // decoded ahead. It is safe for concurrent use.
 type Stack struct {
-	layers []Layer // oldest first
-	base   int64   // bytes of the oldest that nothing newer has cut off
-	cache  *Cache
-	root   span
-	ahead  readAhead
+	full  Layer // the oldest
+	last  *chain
+	cache *Cache
+	ahead readAhead
 }
 
 // NewStack is Stack of a new Cache.
@@ -39,15 +38,13 @@ func (c *Cache) Stack(layers ...Layer) (*Stack, error) {
 	if len(layers) == 0 || !layers[0].stream().Full {
 		return nil, fmt.Errorf("a chain begins with a full delta")
 	}
-	s := &Stack{layers: c.layers(layers), base: layers[0].stream().Size, cache: c}
 	for i := 1; i < len(layers); i++ {
 		if err := links(layers[i-1].stream(), layers[i].stream()); err != nil {
 			return nil, err
 		}
-		s.base = min(s.base, layers[i].stream().Size)
 	}
-	s.root.hi = s.Size()
-	return s, nil
+	own := c.layers(layers)
+	return &Stack{full: own[0], last: c.chain(own), cache: c}, nil
 }
 
 // WrongBaseError says that a delta does not fit what it should be applied to.
@@ -81,7 +78,7 @@ func links(prev, next *Stream) error {
 }
 
 // Size is the image's size in bytes.
-func (s *Stack) Size() int64 { return s.layers[len(s.layers)-1].stream().Size }
+func (s *Stack) Size() int64 { return s.last.stream().Size }
 
 // ReadAt implements io.ReaderAt.
 func (s *Stack) ReadAt(p []byte, off int64) (int, error) {
@@ -111,7 +108,7 @@ type source struct {
 func (s *Stack) pieces(off, n int64) iter.Seq2[source, error] {
 	return func(yield func(source, error) bool) {
 		end := off + n
-		if len(s.layers) == 1 {
+		if s.last.before == nil {
 			yield(source{stretch{off, end, below, 0}, nil}, nil)
 			return
 		}
@@ -175,13 +172,13 @@ func (s *Stack) chunk(x source) ([]byte, error) {
 	if c.dataLen > 0 {
 		frame = &dataFrame{c.off, int(c.dataLen), c.crc}
 	}
-	return s.layers[c.layer].Delta.payload(c.k, int(c.payload), frame)
+	return c.delta.payload(c.k, int(c.payload), frame)
 }
 
 // readBase fills p with the bytes at off of the full delta.
 func (s *Stack) readBase(p []byte, off int64) error {
-	l := s.layers[0]
-	if inside := max(0, s.base-off); inside < int64(len(p)) {
+	l := s.full
+	if inside := max(0, s.last.base-off); inside < int64(len(p)) {
 		clear(p[inside:])
 		p = p[:inside]
 	}
@@ -244,8 +241,8 @@ func (s *Stack) Extents(off, n int64) sparse.Seq {
 
 // baseExtents is what the full delta holds in [lo, hi).
 func (s *Stack) baseExtents(lo, hi int64) sparse.Seq {
-	l := s.layers[0]
-	end := min(hi, s.base)
+	l := s.full
+	end := min(hi, s.last.base)
 	if lo >= end {
 		return sparse.Of(sparse.Extent{Off: lo, Len: hi - lo, Kind: sparse.Hole})
 	}

@@ -43,7 +43,7 @@ func regionsOf(s *Stack) (all int) {
 		}
 		all++
 	}
-	count(&s.root)
+	count(&s.last.root)
 	return all
 }
 
@@ -65,6 +65,21 @@ func TestStackModel(t *testing.T) {
 		}
 		if all, err := io.ReadAll(io.NewSectionReader(s, 0, s.Size())); err != nil || !bytes.Equal(all, want) {
 			t.Fatalf("seed %d: the whole image: %v, or it differs", seed, err)
+		}
+		// Maps of chains that begin alike, made of each other.
+		shared := NewCache()
+		if seed%3 == 0 {
+			shared.limits = tiny(r)
+		}
+		for _, i := range append(r.Perm(len(h.states)), r.Perm(len(h.states))...) {
+			s, err := shared.Stack(layersOf(h.deltas[:i+1])...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := make([]byte, s.Size())
+			if n, err := sparse.ReadFull(s, got, 0); err != nil || !bytes.Equal(got, h.states[i]) {
+				t.Fatalf("seed %d: state %d: %d, %v, or it differs", seed, i, n, err)
+			}
 		}
 		// The extents are those of one region.
 		whole, err := sparse.Collect(stackWith(t, defaultLimits, layersOf(h.deltas)).Extents(0, s.Size()))

@@ -25,6 +25,7 @@ type entry[K comparable, V any] struct {
 	key  K
 	cost int64
 	load sync.Once
+	done bool // val may be taken by Peek
 	val  V
 	err  error
 }
@@ -53,6 +54,9 @@ func (c *Cache[K, V]) Get(key K, cost int64, load func() (V, error)) (V, error) 
 	e.load.Do(func() {
 		e.err = errPanicked // what others see if load does not return
 		e.val, e.err = load()
+		c.mu.Lock()
+		e.done = e.err == nil
+		c.mu.Unlock()
 	})
 	if e.err != nil {
 		c.mu.Lock()
@@ -62,6 +66,18 @@ func (c *Cache[K, V]) Get(key K, cost int64, load func() (V, error)) (V, error) 
 		c.mu.Unlock()
 	}
 	return e.val, e.err
+}
+
+// Peek returns the value of key if it is there, and waits for nothing.
+func (c *Cache[K, V]) Peek(key K) (v V, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	el := c.byKey[key]
+	if el == nil || !el.Value.(*entry[K, V]).done {
+		return v, false
+	}
+	c.recent.MoveToFront(el)
+	return el.Value.(*entry[K, V]).val, true
 }
 
 // Recost says what the value of key really occupies, if it is there still. A

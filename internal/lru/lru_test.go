@@ -94,3 +94,20 @@ func TestCostKnownLater(t *testing.T) {
 		t.Errorf("cost %d", c.cost)
 	}
 }
+
+func TestPeek(t *testing.T) {
+	c := New[int, int](30)
+	c.Get(1, 10, func() (int, error) {
+		if _, ok := c.Peek(1); ok {
+			t.Error("peeked before it was loaded")
+		}
+		return 7, nil
+	})
+	if v, ok := c.Peek(1); v != 7 || !ok {
+		t.Error(v, ok)
+	}
+	c.Get(2, 10, func() (int, error) { return 0, errors.New("no") })
+	if _, ok := c.Peek(2); ok || c.cost != 10 {
+		t.Errorf("peeked at what failed; cost %d", c.cost)
+	}
+}

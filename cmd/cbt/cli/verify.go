@@ -196,6 +196,10 @@ func (a *app) verifyDir(ctx context.Context, dir string, list *[]verified) error
 		files = append(files, d)
 	}
 	all := catalogue(files)
+	links, err := checkLinks(ctx, files, all)
+	if err != nil {
+		return err
+	}
 	for i := first; i < len(*list); i++ {
 		v := &(*list)[i]
 		d := deltas[v.Delta]
@@ -203,10 +207,7 @@ func (a *app) verifyDir(ctx context.Context, dir string, list *[]verified) error
 			continue
 		}
 		for s := range d.Header.Streams {
-			layers, err := all.Chain(d.Delta, s)
-			if err == nil {
-				err = checkLink(ctx, layers)
-			}
+			err := links[cbt.Layer{Delta: d.Delta, Stream: s}]
 			var mismatch *cbt.BaseMismatchError
 			switch {
 			case err == nil:
@@ -226,14 +227,51 @@ func (a *app) verifyDir(ctx context.Context, dir string, list *[]verified) error
 	return nil
 }
 
+// checkLinks checks what each stream of the deltas replaces. It goes from the
+// full ones on, so that each state is little more work than the one before.
+func checkLinks(ctx context.Context, files []*deltaFile, all *cbt.Catalogue) (map[cbt.Layer]error, error) {
+	faults := map[cbt.Layer]error{}
+	var steps [][]cbt.Layer // by the length of the chain
+	for _, d := range files {
+		for s := range d.Header.Streams {
+			l := cbt.Layer{Delta: d.Delta, Stream: s}
+			chain, err := all.Chain(d.Delta, s)
+			if err != nil {
+				faults[l] = err
+				continue
+			}
+			for len(steps) < len(chain) {
+				steps = append(steps, nil)
+			}
+			steps[len(chain)-1] = append(steps[len(chain)-1], l)
+		}
+	}
+	cache := cbt.NewCache()
+	for _, step := range steps {
+		for _, l := range step {
+			chain, err := all.Chain(l.Delta, l.Stream)
+			if err != nil {
+				return nil, err
+			}
+			if err := checkLink(ctx, cache, chain); err != nil {
+				faults[l] = err
+			}
+			if ctx.Err() != nil {
+				return nil, context.Cause(ctx)
+			}
+		}
+	}
+	return faults, nil
+}
+
 // checkLink compares the old content that the last delta of a chain knows with
 // the state that the others lead to: points say that it fits, this looks.
-func checkLink(ctx context.Context, layers []cbt.Layer) error {
+func checkLink(ctx context.Context, cache *cbt.Cache, layers []cbt.Layer) error {
 	last := len(layers) - 1
 	if last == 0 {
 		return nil
 	}
-	parent, err := cbt.NewStack(layers[:last]...)
+	parent, err := cache.Stack(layers[:last]...)
 	if err != nil {
 		return err
 	}
