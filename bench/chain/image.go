@@ -123,10 +123,12 @@ func makeChains(dir string, m *image, increments, writes int) error {
 		return err
 	}
 	first := &image{m.size, m.every, m.noise, map[int64]int32{}}
-	for _, d := range []string{dir, two} {
-		if err := writeDelta(d, "p0", nil, first, nil); err != nil {
-			return err
-		}
+	if err := writeDelta(dir, "p0", nil, first, nil); err != nil {
+		return err
+	}
+	os.Remove(filepath.Join(two, "p0.cbt"))
+	if err := os.Link(filepath.Join(dir, "p0.cbt"), filepath.Join(two, "p0.cbt")); err != nil {
+		return err
 	}
 	r := rand.New(rand.NewPCG(1, 2))
 	m.by = map[int64]int32{}
