@@ -42,23 +42,24 @@ func (m *image) ReadAt(p []byte, off int64) (int, error) {
 		part := p[n:min(len(p), n+block-int(at%block))]
 		clear(part)
 		if by, written := m.by[at/block]; written || m.first(at) {
-			fill(part, at/block, by, int(at%block), m.noise)
+			var whole [block]byte
+			fill(whole[:], at/block, by, m.noise)
+			copy(part, whole[at%block:])
 		}
 		n += len(part)
 	}
 	return len(p), err
 }
 
-// fill gives the bytes of a block from byte at on.
-func fill(p []byte, number int64, by int32, at int, noise int64) {
+// fill gives the bytes of a block.
+func fill(p []byte, number int64, by int32, noise int64) {
 	seed := uint64(number)<<20 ^ uint64(by)
 	for i := range p {
-		if n := at + i; n%8 == 0 && int64(n/8)%noise == 0 && len(p)-i >= 8 {
-			seed = (seed + 0x9e3779b97f4a7c15) * 0xbf58476d1ce4e5b9
-			binary.LittleEndian.PutUint64(p[i:], seed)
-		} else if int64(n/8)%noise != 0 {
-			p[i] = byte(number)
-		}
+		p[i] = byte(number)
+	}
+	for i := 0; i < len(p); i += 8 * int(noise) {
+		seed = (seed + 0x9e3779b97f4a7c15) * 0xbf58476d1ce4e5b9
+		binary.LittleEndian.PutUint64(p[i:], seed)
 	}
 }
 
