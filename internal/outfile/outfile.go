@@ -3,11 +3,13 @@
 package outfile
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 )
 
 // ErrLocked says that somebody else holds a lock.
@@ -51,15 +53,83 @@ func Create(path string, replace bool) (*File, error) {
 	return f, f.createPart()
 }
 
-// createPart makes ".NAME.part", or takes it over if no living process has it.
-func (f *File) createPart() (err error) {
-	f.temp = filepath.Join(filepath.Dir(f.path), "."+filepath.Base(f.path)+".part")
-	if f.File, err = os.OpenFile(f.temp, os.O_RDWR|os.O_CREATE|noFollow, 0o600); err != nil {
+// CreateIn begins a file in dir whose name is known when it is whole: then
+// CommitAs gives it, and an existing file is never replaced. Where the file
+// needs a name before, that begins with a dot and prefix and ends with suffix
+// and ".part", for Sweep to find.
+func CreateIn(dir, prefix, suffix string) (*File, error) {
+	return Create(filepath.Join(dir, prefix+"-"+rand.Text()+suffix), false)
+}
+
+// CommitAs is Commit under another name in the same directory.
+func (f *File) CommitAs(name string) error {
+	f.path = filepath.Join(filepath.Dir(f.path), name)
+	return f.Commit()
+}
+
+// Sweep removes what killed processes left of files with this suffix in dir;
+// what a living one writes stays. It does nothing where files cannot be locked.
+func Sweep(dir, suffix string) error {
+	if !canLock {
+		return nil
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
 		return err
 	}
-	if err := Lock(f.File); err != nil {
-		f.File.Close()
-		return fmt.Errorf("%s: another process is writing it: %w", f.temp, err)
+	for _, e := range entries {
+		name := e.Name()
+		if !e.Type().IsRegular() || !strings.HasPrefix(name, ".") || !strings.HasSuffix(name, suffix+partSuffix) {
+			continue
+		}
+		if err := sweep(filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// sweep removes one file if nobody holds it. A process that opened it just now
+// and gets the lock next sees that it is gone; see createPart.
+func sweep(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR|noFollow, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if Lock(f) != nil || !names(path, f) {
+		return nil
+	}
+	return os.Remove(path)
+}
+
+// names says whether path still leads to f.
+func names(path string, f *os.File) bool {
+	there, err := os.Lstat(path)
+	if err != nil {
+		return false
+	}
+	st, err := f.Stat()
+	return err == nil && os.SameFile(there, st)
+}
+
+const partSuffix = ".part"
+
+// createPart makes ".NAME.part", or takes it over if no living process has it.
+func (f *File) createPart() (err error) {
+	f.temp = filepath.Join(filepath.Dir(f.path), "."+filepath.Base(f.path)+partSuffix)
+	for {
+		if f.File, err = os.OpenFile(f.temp, os.O_RDWR|os.O_CREATE|noFollow, 0o600); err != nil {
+			return err
+		}
+		if err := Lock(f.File); err != nil {
+			f.File.Close()
+			return fmt.Errorf("%s: another process is writing it: %w", f.temp, err)
+		}
+		if names(f.temp, f.File) {
+			break
+		}
+		f.File.Close() // somebody swept it away before it was locked
 	}
 	if err := errors.Join(f.Truncate(0), f.Chmod(0o600)); err != nil {
 		f.File.Close()
@@ -92,7 +162,12 @@ func (f *File) publish() error {
 		return linkUnnamed(f.File, f.path)
 	case f.temp == "":
 		// A name can be given to it only where none is: a second one first.
-		f.temp = filepath.Join(filepath.Dir(f.path), "."+filepath.Base(f.path)+".part")
+		// The lock keeps Sweep away.
+		f.temp = filepath.Join(filepath.Dir(f.path), "."+filepath.Base(f.path)+partSuffix)
+		if err := Lock(f.File); err != nil {
+			f.temp = ""
+			return err
+		}
 		err := linkUnnamed(f.File, f.temp)
 		if errors.Is(err, fs.ErrExist) { // left by a killed process
 			if err = os.Remove(f.temp); err == nil {

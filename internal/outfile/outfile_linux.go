@@ -9,7 +9,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const noFollow = unix.O_NOFOLLOW
+const (
+	noFollow = unix.O_NOFOLLOW
+	canLock  = true
+)
 
 // createUnnamed makes a file without a name (O_TMPFILE). Kernels and file
 // systems that cannot answer with one of these errors; see open(2).

@@ -9,7 +9,10 @@ import (
 	"time"
 )
 
-const noFollow = 0
+const (
+	noFollow = 0
+	canLock  = false
+)
 
 func createUnnamed(string) (*os.File, error) { return nil, errors.ErrUnsupported }
 

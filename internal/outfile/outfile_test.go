@@ -5,11 +5,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 )
 
-func names(t *testing.T, dir string) []string {
+func listed(t *testing.T, dir string) []string {
 	t.Helper()
 	list, err := os.ReadDir(dir)
 	if err != nil {
@@ -52,7 +53,7 @@ func TestCommit(t *testing.T) {
 		if err != nil || string(got) != "whole" || st.Mode().Perm() != 0o600 {
 			t.Fatalf("%q, %v, %v", got, st.Mode(), err)
 		}
-		if n := names(t, dir); len(n) != 1 {
+		if n := listed(t, dir); len(n) != 1 {
 			t.Fatalf("left behind: %q", n)
 		}
 		if _, err := Create(path, false); !errors.Is(err, fs.ErrExist) {
@@ -75,7 +76,7 @@ func TestCommitNeverReplaces(t *testing.T) {
 		if got, _ := os.ReadFile(path); string(got) != "came between" {
 			t.Fatalf("%q", got)
 		}
-		if n := names(t, dir); len(n) != 1 {
+		if n := listed(t, dir); len(n) != 1 {
 			t.Fatalf("left behind: %q", n)
 		}
 	})
@@ -100,7 +101,7 @@ func TestReplace(t *testing.T) {
 		if got, _ := os.ReadFile(path); string(got) != "new" {
 			t.Fatalf("%q", got)
 		}
-		if n := names(t, dir); len(n) != 1 {
+		if n := listed(t, dir); len(n) != 1 {
 			t.Fatalf("left behind: %q", n)
 		}
 	})
@@ -114,7 +115,7 @@ func TestAbort(t *testing.T) {
 		}
 		f.Abort()
 		f.Abort()
-		if n := names(t, dir); len(n) != 0 {
+		if n := listed(t, dir); len(n) != 0 {
 			t.Fatalf("left behind: %q", n)
 		}
 	})
@@ -168,5 +169,49 @@ func TestLockDir(t *testing.T) {
 	alone.Close()
 	if left, err := os.ReadDir(dir); len(left) > 0 || err != nil {
 		t.Error(left, err)
+	}
+}
+
+func TestCommitAs(t *testing.T) {
+	dir := t.TempDir()
+	for _, want := range []error{nil, fs.ErrExist} {
+		f, err := CreateIn(dir, "disk", ".cbt")
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.WriteString("whole")
+		if err := f.CommitAs("disk-1.cbt"); !errors.Is(err, want) {
+			t.Fatalf("%v, want %v", err, want)
+		}
+		if n := listed(t, dir); len(n) != 1 || n[0] != "disk-1.cbt" {
+			t.Fatalf("%q", n)
+		}
+	}
+}
+
+// TestSweep: what a killed process left goes, all else stays.
+func TestSweep(t *testing.T) {
+	if !canLock {
+		t.Skip("files cannot be locked")
+	}
+	dir := t.TempDir()
+	for _, name := range []string{".dead.cbt.part", ".other.raw.part", "visible.cbt.part", "whole.cbt"} {
+		os.WriteFile(filepath.Join(dir, name), []byte("x"), 0o600)
+	}
+	alive := &File{path: filepath.Join(dir, "alive.cbt")}
+	if err := alive.createPart(); err != nil {
+		t.Fatal(err)
+	}
+	if err := Sweep(dir, ".cbt"); err != nil {
+		t.Fatal(err)
+	}
+	if n := listed(t, dir); !slices.Equal(n, []string{".alive.cbt.part", ".other.raw.part", "visible.cbt.part", "whole.cbt"}) {
+		t.Fatalf("left: %q", n)
+	}
+	if err := alive.CommitAs("done.cbt"); err != nil {
+		t.Fatal(err)
+	}
+	if err := Sweep(filepath.Join(dir, "nowhere"), ".cbt"); !errors.Is(err, fs.ErrNotExist) {
+		t.Fatal(err)
 	}
 }
