@@ -162,12 +162,8 @@ func (f *File) publish() error {
 		return linkUnnamed(f.File, f.path)
 	case f.temp == "":
 		// A name can be given to it only where none is: a second one first.
-		// The lock keeps Sweep away.
 		f.temp = filepath.Join(filepath.Dir(f.path), "."+filepath.Base(f.path)+partSuffix)
-		if err := Lock(f.File); err != nil {
-			f.temp = ""
-			return err
-		}
+		_ = Lock(f.File) // keeps Sweep away; where there are no locks it does nothing
 		err := linkUnnamed(f.File, f.temp)
 		if errors.Is(err, fs.ErrExist) { // left by a killed process
 			if err = os.Remove(f.temp); err == nil {

@@ -134,17 +134,8 @@ func (a *app) diff(ctx context.Context, args []string, opt *diffOptions) error {
 		return err
 	}
 	for i := range disks {
-		d := &disks[i]
-		if d.old == nil {
-			continue
-		}
-		if d.method, err = findMethod(d.old, d.img, opt.method, opt.bitmap); err != nil {
+		if err := disks[i].compare(opt.method, opt.bitmap); err != nil {
 			return err
-		}
-		// Whatever stands in NEW's backing chain is frozen as long as its
-		// files are what they were.
-		if d.method.name == methodOverlay && d.old.Point == "" && d.old.img != nil {
-			d.old.Point = activePoint(d.old.img)
 		}
 	}
 	if opt.out == "" && opt.ram != ramOnly {
@@ -165,6 +156,22 @@ func (a *app) diff(ctx context.Context, args []string, opt *diffOptions) error {
 		return a.printDiff(ctx, disks)
 	}
 	return a.writeDelta(ctx, o, disks, opt)
+}
+
+// compare finds the method that tells what changed.
+func (d *disk) compare(want, bitmap string) (err error) {
+	if d.old == nil {
+		return nil
+	}
+	if d.method, err = findMethod(d.old, d.img, want, bitmap); err != nil {
+		return err
+	}
+	// Whatever stands in NEW's backing chain is frozen as long as its files are
+	// what they were.
+	if d.method.name == methodOverlay && d.old.Point == "" && d.old.img != nil {
+		d.old.Point = activePoint(d.old.img)
+	}
+	return nil
 }
 
 // freeze finds out at which points volumes are, which may take reading their

@@ -18,13 +18,48 @@ import (
 // writeDelta writes the delta of all disks to -o.
 func (a *app) writeDelta(ctx context.Context, o *opener, disks []disk, opt *diffOptions) error {
 	start := time.Now()
+	job, err := a.newDeltaJob(disks, opt)
+	if err != nil {
+		return err
+	}
+	out, commit, abort, err := a.output(opt.out)
+	if err != nil {
+		return err
+	}
+	defer abort()
+	err = job.write(ctx, out)
+	if err == nil {
+		err = commit()
+	}
+	if wrong := (*cbt.SpotCheckError)(nil); errors.As(err, &wrong) {
+		return findings("%w: no delta is written; --method content compares everything", err)
+	}
+	if err != nil {
+		return err
+	}
+	return a.reportDelta(o, job, time.Since(start))
+}
+
+// deltaJob is a delta on its way: what its header says, where its streams come
+// from, and what came of it.
+type deltaJob struct {
+	app     *app
+	opt     *diffOptions
+	disks   []disk
+	header  cbt.Header
+	sources []cbt.Source
+	sum     cbt.Summary
+	spot    int64 // bytes that were spot-checked
+}
+
+// newDeltaJob warns of what nothing can build on, and refuses what is no base.
+func (a *app) newDeltaJob(disks []disk, opt *diffOptions) (*deltaJob, error) {
 	h := cbt.Header{Version: cbt.Version, Consistency: cbt.Consistency(opt.consistency), Instant: instantOf(disks)}
 	if slices.ContainsFunc(disks, func(d disk) bool { return d.ram }) {
 		h.Consistency = cbt.Full
 	}
 	warned := map[string]bool{}
 	var sources []cbt.Source
-	var total int64
 	for _, d := range disks {
 		s := cbt.Stream{Name: d.stream(), Size: d.img.View.Size(), To: d.img.Point, Full: d.old == nil}
 		src := cbt.Source{New: d.img.View}
@@ -37,7 +72,7 @@ func (a *app) writeDelta(ctx context.Context, o *opener, disks []disk, opt *diff
 			}
 			switch {
 			case d.old.Point == "" && d.old.Format == formatDelta:
-				return wrongBase("%s: is no base: it was made from an image that was not frozen, so nothing can build on it", d.old.Ref)
+				return nil, wrongBase("%s: is no base: it was made from an image that was not frozen, so nothing can build on it", d.old.Ref)
 			case d.old.Point == "" && !warned[d.old.Ref]:
 				warned[d.old.Ref] = true
 				a.warnf("%s: has no point, because it is not frozen: only --assume-base will apply this delta", d.old.Ref)
@@ -49,32 +84,31 @@ func (a *app) writeDelta(ctx context.Context, o *opener, disks []disk, opt *diff
 		}
 		h.Streams = append(h.Streams, s)
 		sources = append(sources, src)
-		total += s.Size
 	}
 	if err := h.Validate(); err != nil {
-		return usageErrorf("%w", err)
+		return nil, usageErrorf("%w", err)
 	}
+	return &deltaJob{app: a, opt: opt, disks: disks, header: h, sources: sources}, nil
+}
 
-	out, commit, abort, err := a.output(opt.out)
-	if err != nil {
-		return err
-	}
-	defer abort()
+// write writes all of the delta to out. Before the end of it, which makes it
+// whole, a sample is compared, and the sources are looked at again.
+func (j *deltaJob) write(ctx context.Context, out io.Writer) error {
 	w := bufio.NewWriterSize(out, 1<<20)
-	p := a.startProgress("diff", total)
+	p := j.app.startProgress("diff", before(j.header.Streams, len(j.header.Streams)))
 	defer p.finish()
-	var spot int64
-	sum, err := cbt.Write(ctx, w, h, sources, cbt.Options{
-		Workers:  opt.workers,
-		NoRefine: opt.refine == "off",
+	var err error
+	j.sum, err = cbt.Write(ctx, w, j.header, j.sources, cbt.Options{
+		Workers:  j.opt.workers,
+		NoRefine: j.opt.refine == "off",
 		Progress: func(stream int, done int64) {
-			p.set(before(h.Streams, stream) + done)
+			p.set(before(j.header.Streams, stream) + done)
 		},
 		Finish: func() (err error) {
-			if spot, err = spotCheck(ctx, disks, opt); err != nil {
+			if j.spot, err = spotCheck(ctx, j.disks, j.opt); err != nil {
 				return err
 			}
-			for _, d := range disks {
+			for _, d := range j.disks {
 				if err := d.recheck(); err != nil {
 					return err
 				}
@@ -82,20 +116,10 @@ func (a *app) writeDelta(ctx context.Context, o *opener, disks []disk, opt *diff
 			return nil
 		},
 	})
-	if err == nil {
-		err = w.Flush()
-	}
-	if err == nil {
-		err = commit()
-	}
-	p.finish()
-	if wrong := (*cbt.SpotCheckError)(nil); errors.As(err, &wrong) {
-		return findings("%w: no delta is written; --method content compares everything", err)
-	}
 	if err != nil {
 		return err
 	}
-	return a.reportDelta(o, disks, opt, sum, spot, time.Since(start))
+	return w.Flush()
 }
 
 // instantOf is when the newest of the disks was frozen.
@@ -179,43 +203,55 @@ type writtenStream struct {
 	Tip     bool   `json:"tip"`
 }
 
-func (a *app) reportDelta(o *opener, disks []disk, opt *diffOptions, sum cbt.Summary, spot int64, took time.Duration) error {
-	result := writtenDelta{Delta: opt.out, ID: fmt.Sprintf("%x", sum.ID[:]), Size: sum.Size, Payload: sum.Payload, Read: o.BytesRead()}
-	var data, zero int64
-	for i, d := range disks {
-		t := sum.Streams[i]
-		result.Streams = append(result.Streams, writtenStream{
+func (a *app) reportDelta(o *opener, j *deltaJob, took time.Duration) error {
+	sum := j.sum
+	result := writtenDelta{Delta: j.opt.out, ID: fmt.Sprintf("%x", sum.ID[:]), Size: sum.Size, Payload: sum.Payload, Read: o.BytesRead(), Streams: j.written()}
+	if a.json && j.opt.out != stdinName {
+		return writeJSON(a.Stdout, result)
+	}
+	name := printable(j.opt.out)
+	if j.opt.out == stdinName {
+		name = "stdout"
+	}
+	a.notef("%s: %s", name, j.summary(o, took))
+	a.debugf("%d bytes written, sha256 %s", sum.Size, result.ID)
+	return nil
+}
+
+func (j *deltaJob) written() (list []writtenStream) {
+	for i, d := range j.disks {
+		t := j.sum.Streams[i]
+		list = append(list, writtenStream{
 			Name: d.stream(), Size: d.img.View.Size(), Full: d.old == nil, Method: d.method.name,
 			Data: t.Data, Zero: t.Zero, Checked: t.Checked, Tip: d.img.Point == "",
 		})
+	}
+	return list
+}
+
+// summary says what was written, and what that took.
+func (j *deltaJob) summary(o *opener, took time.Duration) string {
+	var data, zero int64
+	for _, t := range j.sum.Streams {
 		data += t.Data
 		zero += t.Zero
 	}
-	if a.json && opt.out != stdinName {
-		return writeJSON(a.Stdout, result)
-	}
-	text := disks[0].summary(false)
+	text := j.disks[0].summary(false)
 	count := 0
-	for _, d := range disks {
+	for _, d := range j.disks {
 		if !d.ram {
 			count++
 		}
 	}
 	switch {
-	case count == 0 && disks[0].old == nil:
-		text = "all of the RAM of " + disks[0].img.Ref
+	case count == 0 && j.disks[0].old == nil:
+		text = "all of the RAM of " + j.disks[0].img.Ref
 	case count > 1:
 		text = countOf(count, "disk")
 	}
-	if count > 0 && count < len(disks) {
+	if count > 0 && count < len(j.disks) {
 		text += " and RAM"
 	}
-	name := printable(opt.out)
-	if opt.out == stdinName {
-		name = "stdout"
-	}
-	a.notef("%s: %s of changes (and %s of zeros) in a delta of %s, by %s; %s read, %s spot-checked, %s",
-		name, formatSize(data), formatSize(zero), formatSize(sum.Size), text, formatSize(o.BytesRead()), formatSize(spot), took.Round(time.Millisecond))
-	a.debugf("%d bytes written, sha256 %s", sum.Size, result.ID)
-	return nil
+	return fmt.Sprintf("%s of changes (and %s of zeros) in a delta of %s, by %s; %s read, %s spot-checked, %s",
+		formatSize(data), formatSize(zero), formatSize(j.sum.Size), text, formatSize(o.BytesRead()), formatSize(j.spot), took.Round(time.Millisecond))
 }

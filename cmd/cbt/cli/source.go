@@ -53,9 +53,17 @@ func (o *opener) openSnapshot(s *source, r reference, opt refOptions) error {
 	if err != nil {
 		return err
 	}
+	if err := s.setSnapshot(i); err != nil {
+		return fmt.Errorf("%s: %w", r, err)
+	}
+	return nil
+}
+
+// setSnapshot makes s the internal snapshot at place i of its image's table.
+func (s *source) setSnapshot(i int) error {
 	view, err := s.img.snapshot(i)
 	if err != nil {
-		return fmt.Errorf("%s: %w", r, err)
+		return err
 	}
 	snap := view.Snapshot()
 	s.View, s.Point, s.Instant = view, snapshotPoint(s.img, snap), snap.Date

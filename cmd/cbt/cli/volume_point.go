@@ -23,12 +23,19 @@ const (
 // A snapshot's point is the same on the host and in a copy of its disks. Any
 // other volume is frozen only as the files are that hold its group.
 func (v *volume) point(ctx context.Context, frozen bool, related *source) (string, error) {
+	return v.pointIf(ctx, frozen, related, nil)
+}
+
+// pointIf is point for those who only want to know whether the volume is at one
+// of some points, which wanted says: of others it need not read the mapping
+// trees, and may return "". nil wants all.
+func (v *volume) pointIf(ctx context.Context, frozen bool, related *source, wanted func(string) bool) (string, error) {
 	var p string
 	var err error
 	lv := v.LV()
 	switch {
 	case v.Thin() != nil && (frozen || !v.writable()):
-		p, err = v.thinPoint(ctx, related)
+		p, err = v.thinPoint(ctx, related, wanted)
 	case lv.Snapshot != nil && (frozen || !v.writable() && readOnly(lv)):
 		b := appendVolume(nil, thickPointV1, lv)
 		p = point(formatVolume, appendString(b, lv.Snapshot.Origin))
@@ -56,7 +63,11 @@ func readOnly(lv *lvm.LV) bool { return !slices.Contains(lv.Status, "WRITE") }
 // made: of a snapshot. Its record says when that was, and how much it maps; the
 // root of its mapping tree changes with every discard, also where copies of one
 // pool went different ways.
-func (v *volume) thinPoint(ctx context.Context, related *source) (string, error) {
+func (v *volume) thinPoint(ctx context.Context, related *source, wanted func(string) bool) (string, error) {
+	p, err := v.thinIdentity(ctx)
+	if err != nil || wanted != nil && !wanted(p) {
+		return "", err
+	}
 	var others []*thin.View
 	if related != nil && related.vol != nil && related.vol.Thin() != nil {
 		others = append(others, related.vol.Thin())
@@ -65,6 +76,11 @@ func (v *volume) thinPoint(ctx context.Context, related *source) (string, error)
 	if err != nil || written {
 		return "", err
 	}
+	return p, nil
+}
+
+// thinIdentity is what the point of a thin volume is if nobody wrote to it.
+func (v *volume) thinIdentity(ctx context.Context) (string, error) {
 	b := appendVolume(nil, thinPointV1, v.LV())
 	d := v.Thin().Device()
 	for _, n := range []uint64{uint64(d.ID), d.TransactionID, uint64(d.CreationTime), d.MappedBlocks} {
@@ -81,7 +97,7 @@ func (v *volume) thinPoint(ctx context.Context, related *source) (string, error)
 		p := ""
 		switch {
 		case external.Thin() != nil:
-			p, err = below.thinPoint(ctx, nil)
+			p, err = below.thinPoint(ctx, nil, nil)
 		case readOnly(external.LV()):
 			p = point(formatVolume, appendVolume(nil, volumePointV1, external.LV()))
 		}
