@@ -77,6 +77,7 @@ var commands = []func(*app) *cobra.Command{
 	newInfoCommand,
 	newMapCommand,
 	newDiffCommand,
+	newBackupCommand,
 	newApplyCommand,
 	newRestoreCommand,
 	newCatCommand,

@@ -73,7 +73,7 @@ func (a *app) log(ctx context.Context, dir string, opt *logOptions) error {
 	if err != nil {
 		return err
 	}
-	list, err := readLogged(ctx, dir, names)
+	list, err := readLogged(ctx, dir, names, false)
 	if err != nil {
 		return err
 	}
@@ -121,8 +121,9 @@ func tooOld(dir string, list []*logged, most time.Duration) error {
 	return nil
 }
 
-// readLogged reads the ends of all deltas.
-func readLogged(ctx context.Context, dir string, names []string) (list []*logged, err error) {
+// readLogged reads the ends of all deltas. What the operating system does not
+// let it read is an error, or, if passOver is set, noted like damage.
+func readLogged(ctx context.Context, dir string, names []string, passOver bool) (list []*logged, err error) {
 	list = []*logged{}
 	err = ordered.Map(ctx, 2*runtime.GOMAXPROCS(0),
 		func(_ context.Context, emit func(string) error) error {
@@ -133,7 +134,7 @@ func readLogged(ctx context.Context, dir string, names []string) (list []*logged
 			}
 			return nil
 		},
-		func(_ context.Context, name string) (*logged, error) { return readOneLogged(dir, name) },
+		func(_ context.Context, name string) (*logged, error) { return readOneLogged(dir, name, passOver) },
 		func(l *logged) error {
 			list = append(list, l)
 			return nil
@@ -141,14 +142,14 @@ func readLogged(ctx context.Context, dir string, names []string) (list []*logged
 	return list, err
 }
 
-func readOneLogged(dir, path string) (*logged, error) {
+func readOneLogged(dir, path string, passOver bool) (*logged, error) {
 	o := &opener{}
 	defer o.Close()
 	l := &logged{File: strings.TrimLeft(strings.TrimPrefix(path, dir), "/")}
 	d, err := o.openDeltaFile(path)
 	if err != nil {
 		var unread interface{ Timeout() bool } // of the operating system
-		if errors.As(err, &unread) {
+		if errors.As(err, &unread) && !passOver {
 			return nil, err
 		}
 		l.Error = oneLine(err.Error())
@@ -167,17 +168,20 @@ func readOneLogged(dir, path string) (*logged, error) {
 	return l, nil
 }
 
+// streamPoint is a point of a stream: points are of images, and a chain is of
+// streams of one name.
+type streamPoint struct{ stream, point string }
+
 // linkLogged finds the parents of each delta, those that lead to where one of
 // its streams begins, and which of them leads there from a full one in the
 // fewest steps.
 func linkLogged(list []*logged) {
-	type end struct{ stream, point string }
 	type node struct {
 		l *logged
 		i int // of its streams
 	}
 	var queue []node
-	leads, begins := map[end][]*logged{}, map[end][]node{}
+	leads, begins := map[streamPoint][]*logged{}, map[streamPoint][]node{}
 	reached := map[node]bool{}
 	slices.SortFunc(list, byTime)
 	for _, l := range list {
@@ -185,10 +189,10 @@ func linkLogged(list []*logged) {
 			if s.Full {
 				queue, reached[node{l, i}] = append(queue, node{l, i}), true
 			} else {
-				begins[end{s.Name, s.From}] = append(begins[end{s.Name, s.From}], node{l, i})
+				begins[streamPoint{s.Name, s.From}] = append(begins[streamPoint{s.Name, s.From}], node{l, i})
 			}
 			if s.To != "" {
-				leads[end{s.Name, s.To}] = append(leads[end{s.Name, s.To}], l)
+				leads[streamPoint{s.Name, s.To}] = append(leads[streamPoint{s.Name, s.To}], l)
 			}
 		}
 	}
@@ -198,7 +202,7 @@ func linkLogged(list []*logged) {
 		if s.To == "" {
 			continue
 		}
-		for _, n := range begins[end{s.Name, s.To}] {
+		for _, n := range begins[streamPoint{s.Name, s.To}] {
 			if !reached[n] {
 				reached[n] = true
 				if n.l.below == nil && n.l != at.l {
@@ -217,7 +221,7 @@ func linkLogged(list []*logged) {
 			if s.Full || s.From == "" {
 				continue
 			}
-			for _, p := range leads[end{s.Name, s.From}] {
+			for _, p := range leads[streamPoint{s.Name, s.From}] {
 				if !seen[p] {
 					seen[p] = true
 					l.Parents = append(l.Parents, p.File)

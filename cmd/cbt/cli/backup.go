@@ -1,0 +1,398 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"cbt/cbt"
+	"cbt/internal/outfile"
+)
+
+type backupOptions struct {
+	source    openerOptions
+	ref       refOptions
+	name      string
+	full      bool
+	fullEvery int
+	diff      diffOptions // what diff -o takes too
+}
+
+func newBackupCommand(a *app) *cobra.Command {
+	opt := &backupOptions{}
+	c := &cobra.Command{
+		Use:   "backup REF... DIR",
+		Short: "add a delta of REF to a directory of deltas: the line for cron",
+		Long: `backup writes what changed in REF since the newest point that DIR has of it, as
+one more delta in DIR. It finds OLD by itself:
+
+  1. the newest point in DIR that the source still has: an internal snapshot of
+     the same image, a file of its backing chain, a snapshot of the same volume;
+     then what changed is in the source's own metadata;
+  2. else the newest delta of the image in DIR: its content is compared with REF;
+  3. else nothing: the delta is full.
+
+So it does not fail because snapshots were deleted, renamed or rolled back, or
+because the image was replaced: it reads more, and says why. What is in DIR
+already is not written again: then it says so and ends with 0.
+
+Several REFs are the disks of one machine at one instant: one delta of all of
+them. A disk is called by NAME in NAME=REF, else by its file's or volume's name.
+RAM that was saved with a snapshot goes along (--ram).
+
+The delta is named IMAGE-TIME-ID.cbt: --name or the name of the file (of a
+snapshot of a volume: VG-ORIGIN), the time of the source, and what the delta's
+ID begins with. It appears when it is whole, synced and spot-checked. Its path
+goes to stdout. On stderr are the snapshots that are no longer needed, because
+DIR has them and the next run goes on from a newer one, each with the command
+that deletes it: cbt deletes none.
+
+DIR must exist: where it does not, the disk that it is on may not be mounted.`,
+		Example: `  cbt backup disk.qcow2@tuesday backups/
+  cbt backup --full-every 30 lvm:vg0/vm1-tue backups/
+  cbt backup --name vm1 sda=a.qcow2@tue sdb=b.qcow2@tue backups/`,
+		Annotations: exits(exitDone, exitFailed, exitUsage, exitBusy),
+		Args:        wantArgs("REF...", "DIR"),
+		RunE: func(c *cobra.Command, args []string) error {
+			last := len(args) - 1
+			return a.backup(c.Context(), args[:last], args[last], opt)
+		},
+	}
+	flags := c.Flags()
+	flags.StringVar(&opt.name, "name", "", "`NAME` of the image in the names of its deltas (default: that of the first REF)")
+	flags.BoolVar(&opt.full, "full", false, "write a full delta")
+	flags.IntVar(&opt.fullEvery, "full-every", 0, "write a full delta when this would be number `N`+1 of its chain (1: always full)")
+	flags.StringVar(&opt.diff.ram, "ram", ramAuto, "`WHICH`: auto: RAM too if REF has it; no")
+	flags.StringVar(&opt.diff.spotCheck, "spot-check", "64M", "compare a sample of this `SIZE` of what did not change; or off")
+	flags.StringVar(&opt.diff.consistency, "consistency", string(cbt.Crash), "`LEVEL`: crash, filesystem or application: what the snapshot was told to be")
+	flags.IntVar(&opt.diff.workers, "workers", 0, "`N`: how many read, compare and compress (default: one per processor, at most 16)")
+	flags.StringVar(&opt.diff.stateDir, "state-dir", "", "records of devices that were restored are in `DIR`")
+	opt.source.addFlags(flags)
+	opt.ref.addFlags(flags, "", "REF")
+	return c
+}
+
+// check completes what diff's code goes by.
+func (opt *backupOptions) check(a *app) error {
+	switch {
+	case opt.fullEvery < 0:
+		return usageErrorf("--full-every %d: must be 1 or more", opt.fullEvery)
+	case opt.full && opt.fullEvery > 0:
+		return usageErrorf("--full and --full-every exclude each other")
+	case opt.diff.ram == ramOnly:
+		return usageErrorf("--ram only: a backup is of disks; cbt diff takes RAM alone")
+	case opt.name != "" && fileName(opt.name) != opt.name:
+		return usageErrorf("--name %s: must be of letters, digits, and . _ - that are not its first, and not longer than %d bytes", printable(opt.name), maxImageName)
+	}
+	opt.diff.refine, opt.diff.method, opt.diff.source = "on", methodAuto, opt.source
+	return opt.diff.check(a)
+}
+
+func (a *app) backup(ctx context.Context, refs []string, dir string, opt *backupOptions) error {
+	if err := opt.check(a); err != nil {
+		return err
+	}
+	start := time.Now()
+	o, err := a.newOpener(opt.source)
+	if err != nil {
+		return err
+	}
+	defer a.closeOpener(o)
+	o.rawPoint = pointOfRaw(opt.diff.stateDir)
+	o.chainFrom(chainOptions{dir: dir})
+	if err := haveDir(dir); err != nil {
+		return err
+	}
+	if err := outfile.Sweep(dir, deltaSuffix); err != nil {
+		a.warnf("%s: %v", printable(dir), err) // whoever may not write here hears it again
+	}
+	store, err := readStore(ctx, dir)
+	if err != nil {
+		return err
+	}
+	b := &backupRun{app: a, opt: opt, opener: o, store: store}
+	if err := b.open(ctx, refs); err != nil {
+		return err
+	}
+	for i := range b.disks {
+		if err := b.disks[i].freeze(ctx, opt.source.Frozen); err != nil {
+			return err
+		}
+	}
+	if err := b.look(ctx); err != nil {
+		return err
+	}
+	if there, err := b.there(); err != nil {
+		return err
+	} else if there != nil {
+		return b.reportThere(there)
+	}
+	if err := b.choose(ctx); err != nil {
+		return err
+	}
+	if err := b.addRAM(ctx); err != nil {
+		return err
+	}
+	if err := o.releasePools(); err != nil {
+		return err
+	}
+	if err := b.write(ctx); err != nil {
+		return err
+	}
+	return b.report(time.Since(start))
+}
+
+// haveDir says what to do where there is no directory: it is not made here, or
+// a disk that is not mounted would be filled below its mount point.
+func haveDir(dir string) error {
+	st, err := os.Stat(dir)
+	switch {
+	case isNotExist(err):
+		return fmt.Errorf("%s: there is no such directory: is its disk mounted? `mkdir -m 700 %s` makes a new one", printable(dir), shellQuote(dir))
+	case err != nil:
+		return err
+	case !st.IsDir():
+		return usageErrorf("%s: is no directory: usage is `cbt backup REF... DIR`", printable(dir))
+	}
+	return nil
+}
+
+// backupRun is one run of backup.
+type backupRun struct {
+	app    *app
+	opt    *backupOptions
+	opener *opener
+	store  *store
+	image  string // of the names of its deltas
+	disks  []disk
+	kept   [][]kept // for each disk, what the source has of it
+	bases  []base   // for each disk
+	job    *deltaJob
+	file   string // what was written
+}
+
+// base is what a disk is compared with.
+type base struct {
+	delta *logged // that leads to it; nil: none
+	ref   string  // how the source calls it; empty: the chain has it
+	why   string  // it is no better one
+}
+
+// open opens all REFs.
+func (b *backupRun) open(ctx context.Context, refs []string) error {
+	b.image = b.opt.name
+	for _, ref := range refs {
+		name, rest, ok := strings.Cut(ref, "=")
+		if !ok || strings.ContainsAny(name[:min(len(name), 1)], "./") || strings.Contains(name, ":") || exists(ref) {
+			name, rest = "", ref
+		}
+		switch {
+		case ok && name == "" && strings.HasPrefix(ref, "="):
+			return usageErrorf("%s: must be NAME=REF", printable(ref))
+		case rest == "":
+			return usageErrorf("%s: no reference after the =: is a variable unset?", printable(ref))
+		}
+		img, err := b.opener.open(ctx, rest, b.opt.ref)
+		if err != nil {
+			return err
+		}
+		if name == "" && len(refs) == 1 {
+			name = "0"
+		} else if name == "" {
+			name = img.ownName()
+		}
+		for _, d := range b.disks {
+			if d.name == name {
+				return usageErrorf("%s and %s are both called %s: NAME=REF gives another name", printable(d.img.Ref), printable(img.Ref), printable(name))
+			}
+		}
+		if b.image == "" {
+			b.image = fileName(img.imageName())
+		}
+		b.disks = append(b.disks, disk{name: name, img: img})
+	}
+	b.kept, b.bases = make([][]kept, len(b.disks)), make([]base, len(b.disks))
+	return nil
+}
+
+// imageName tells the image from others in the names of its deltas; fileName
+// makes a part of a file's name of it.
+func (s *source) imageName() string {
+	if s.vol == nil {
+		return s.ownName()
+	}
+	return s.vol.LV().Group().Name + "-" + s.ownName()
+}
+
+// ownName is that of a file without its extension, or that of a volume: of a
+// snapshot, the name of what it is a snapshot of, as its own is another one
+// every day.
+func (s *source) ownName() string {
+	if s.vol != nil {
+		lv := s.vol.LV()
+		if lv.Snapshot != nil && lv.Snapshot.Origin != "" {
+			return lv.Snapshot.Origin
+		}
+		if origin := lv.Origin(); origin != "" {
+			return origin
+		}
+		return lv.Name
+	}
+	if s.bare != nil {
+		return strings.ReplaceAll(s.Ref, ":", "-")
+	}
+	name := filepath.Base(s.Path)
+	if short := strings.TrimSuffix(name, filepath.Ext(name)); short != "" {
+		return short
+	}
+	return name
+}
+
+// there finds a delta that has all that would be backed up.
+func (b *backupRun) there() (*logged, error) {
+	if b.opt.full {
+		return nil, nil
+	}
+	var ends []streamPoint
+	for _, d := range b.disks {
+		if d.img.Point == "" {
+			return nil, nil
+		}
+		ends = append(ends, streamPoint{d.stream(), d.img.Point})
+	}
+	l := b.store.with(ends)
+	if l == nil || b.opt.diff.ram == ramNo {
+		return l, nil
+	}
+	for i, list := range b.kept {
+		for _, k := range list {
+			if k.point == b.disks[i].img.Point && k.ram && !l.has(stateStream) {
+				return nil, nil
+			}
+		}
+	}
+	return l, nil
+}
+
+// addRAM adds the streams of RAM. What of OLD's RAM no delta leads to is no
+// base, whatever the source has of it.
+func (b *backupRun) addRAM(ctx context.Context) error {
+	full := true
+	for _, d := range b.disks {
+		full = full && d.old == nil
+	}
+	b.opt.diff.full = full
+	disks, err := b.app.addRAM(ctx, b.opener, b.disks, &b.opt.diff)
+	if err != nil {
+		return err
+	}
+	for i := range disks {
+		d := &disks[i]
+		if d.ram && d.old != nil && b.store.leading(d.stream(), d.old.Point) == nil {
+			d.old, d.method = nil, method{}
+		}
+	}
+	b.disks = disks
+	return nil
+}
+
+// write writes the delta. If something is wrong with what NEW is compared with,
+// all of NEW is written.
+func (b *backupRun) write(ctx context.Context) error {
+	var err error
+	for {
+		if b.job, err = b.app.newDeltaJob(b.disks, &b.opt.diff); err != nil {
+			return err
+		}
+		var writing bool
+		writing, err = b.writeOnce(ctx)
+		full := true
+		for _, d := range b.disks {
+			full = full && d.old == nil
+		}
+		if err == nil || writing || full || !b.isOfOld(ctx, err) {
+			return err
+		}
+		b.app.warnf("a full delta is written, because comparing failed: %v", err)
+		for i := range b.disks {
+			b.disks[i].old, b.disks[i].method = nil, method{}
+		}
+		for i := range b.bases {
+			b.bases[i] = base{why: "comparing failed: " + err.Error()}
+		}
+	}
+}
+
+// isOfOld says whether an error may be gone when OLD is left out.
+func (b *backupRun) isOfOld(ctx context.Context, err error) bool {
+	var coded *exitError
+	if ctx.Err() != nil || errors.As(err, &coded) && coded.code != exitFindings {
+		return false
+	}
+	for _, d := range b.disks {
+		if d.img.Recheck() != nil {
+			return false
+		}
+	}
+	return true
+}
+
+// outWriter remembers whether it was the writing that failed.
+type outWriter struct {
+	*outfile.File
+	failed bool
+}
+
+func (w *outWriter) Write(p []byte) (int, error) {
+	n, err := w.File.Write(p)
+	w.failed = w.failed || err != nil
+	return n, err
+}
+
+// writeOnce writes the delta and gives it its name; writing says that an error
+// is the directory's.
+func (b *backupRun) writeOnce(ctx context.Context) (writing bool, err error) {
+	f, err := outfile.CreateIn(b.store.dir, b.image, deltaSuffix)
+	if err != nil {
+		return true, err
+	}
+	out := &outWriter{File: f}
+	defer f.Abort()
+	if err := b.job.write(ctx, out); err != nil {
+		return out.failed, err
+	}
+	b.file, err = b.commit(f)
+	return true, err
+}
+
+// commit gives the file its name. If a file has that already, it is the same
+// delta, which another run was faster with, or something that only is called so.
+func (b *backupRun) commit(f *outfile.File) (string, error) {
+	at := time.Now()
+	if b.job.header.Instant != nil {
+		at = *b.job.header.Instant
+	}
+	id := b.job.sum.ID
+	same := func(path string) bool {
+		l, err := readOneLogged(b.store.dir, path, true)
+		return err == nil && l.ID == fmt.Sprintf("%x", id[:])
+	}
+	for try := 1; ; try++ {
+		path := filepath.Join(b.store.dir, deltaFileName(b.image, at, id, try))
+		if exists(path) && !same(path) {
+			continue
+		}
+		err := f.CommitAs(filepath.Base(path))
+		if errors.Is(err, fs.ErrExist) && same(path) {
+			err = outfile.SyncDir(b.store.dir)
+		}
+		return path, err
+	}
+}

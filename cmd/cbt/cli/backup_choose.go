@@ -1,0 +1,132 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+)
+
+// choose finds what each disk is compared with.
+func (b *backupRun) choose(ctx context.Context) error {
+	if b.opt.full {
+		b.allFull("--full says so")
+		return nil
+	}
+	length := 0
+	for i := range b.disks {
+		if c := b.candidates(i); len(c) > 0 {
+			length = max(length, b.store.length(c[0].delta))
+		}
+	}
+	if n := b.opt.fullEvery; n > 0 && length >= n {
+		b.allFull(fmt.Sprintf("--full-every %d, and the chain has %s", n, countOf(length, "delta")))
+		return nil
+	}
+	for i := range b.disks {
+		if err := b.chooseFor(ctx, i); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *backupRun) allFull(why string) {
+	for i := range b.bases {
+		b.bases[i] = base{why: why}
+	}
+}
+
+// candidate is a possible base.
+type candidate struct {
+	base
+	open func(context.Context) (*source, error)
+}
+
+// candidates are the possible bases of a disk, the best first.
+func (b *backupRun) candidates(i int) (list []candidate) {
+	d := &b.disks[i]
+	if k := b.newestKept(i); k != nil {
+		list = append(list, candidate{
+			base{delta: b.store.leading(d.stream(), k.point), ref: k.ref, why: "the newest point in " + printable(b.store.dir) + " that the source has"},
+			func(context.Context) (*source, error) { return k.open() },
+		})
+	}
+	if l, _ := b.store.newest(b.image, d.stream()); l != nil {
+		list = append(list, candidate{
+			base{delta: l, why: "the source has no point that " + printable(b.store.dir) + " has"},
+			func(context.Context) (*source, error) {
+				if err := b.opener.chainOf(b.store, l); err != nil {
+					return nil, err
+				}
+				path := filepath.Join(b.store.dir, l.File)
+				return b.opener.openChain(path, path, refOptions{Snapshot: d.stream()}, chainOptions{dir: b.store.dir})
+			},
+		})
+	}
+	return list
+}
+
+// newestKept is the newest state that is both in the source and in the
+// directory, but for NEW itself; rather an older one than NEW if there is one.
+func (b *backupRun) newestKept(i int) (best *kept) {
+	img := b.disks[i].img
+	later := func(k *kept) bool { return !img.Instant.IsZero() && k.instant.After(img.Instant) }
+	for n := range b.kept[i] {
+		k := &b.kept[i][n]
+		switch {
+		case k.point == img.Point:
+		case best == nil, later(best) && !later(k), later(best) == later(k) && b.newer(i, k, best):
+			best = k
+		}
+	}
+	return best
+}
+
+// newer says which of two states of a disk is newer. Where times are whole
+// seconds, the one further from the full delta is.
+func (b *backupRun) newer(i int, k, than *kept) bool {
+	if !k.instant.Equal(than.instant) {
+		return k.instant.After(than.instant)
+	}
+	length := func(k *kept) int {
+		l := b.store.leading(b.disks[i].stream(), k.point)
+		if l == nil {
+			return 0
+		}
+		return b.store.length(l)
+	}
+	return length(k) > length(than)
+}
+
+func (b *backupRun) chooseFor(ctx context.Context, i int) error {
+	d := &b.disks[i]
+	why := ""
+	for _, c := range b.candidates(i) {
+		old, err := c.open(ctx)
+		if err == nil {
+			d.old = old
+			if err = d.compare(methodAuto, ""); err == nil {
+				b.bases[i] = c.base
+				return nil
+			}
+		}
+		d.old, d.method = nil, method{}
+		if ctx.Err() != nil {
+			return err
+		}
+		why = "reading what it builds on failed: " + err.Error()
+	}
+	if why == "" {
+		_, there := b.store.newest(b.image, d.stream())
+		switch {
+		case there == 0:
+			why = fmt.Sprintf("%s has no delta of %s", printable(b.store.dir), printable(b.image))
+		default:
+			why = fmt.Sprintf("%s has %s of %s, and to none of this disk a whole chain leads", printable(b.store.dir), countOf(there, "delta"), printable(b.image))
+		}
+	} else {
+		b.app.warnf("%s: %s", printable(d.img.Ref), why)
+	}
+	b.bases[i] = base{why: why}
+	return nil
+}

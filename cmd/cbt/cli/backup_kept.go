@@ -1,0 +1,144 @@
+package cli
+
+import (
+	"context"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"cbt/lvm"
+)
+
+// kept is a frozen state that the source of a backup has: NEW itself, or what
+// NEW can be compared with.
+type kept struct {
+	point   string
+	ref     string // as the user would name it
+	instant time.Time
+	ram     bool   // it was saved with RAM
+	remove  string // the command that deletes it; empty: there is none to give
+	spare   bool   // it is a snapshot, which somebody might want to delete
+	open    func() (*source, error)
+}
+
+// look finds what the source has of each disk.
+func (b *backupRun) look(ctx context.Context) error {
+	for i, d := range b.disks {
+		wanted := func(point string) bool { return b.store.leading(d.stream(), point) != nil }
+		var err error
+		switch {
+		case d.img.vol != nil:
+			b.kept[i], err = b.opener.keptVolumes(ctx, d.img, wanted)
+		case d.img.Img != nil:
+			b.kept[i] = b.opener.keptSnapshots(d.img)
+		}
+		if err != nil {
+			return err
+		}
+		b.kept[i] = slices.DeleteFunc(b.kept[i], func(k kept) bool {
+			return k.point == "" || k.point != d.img.Point && !wanted(k.point)
+		})
+	}
+	return nil
+}
+
+// keptSnapshots are the internal snapshots of an image and the files of its
+// backing chain.
+func (o *opener) keptSnapshots(s *source) []kept {
+	var list []kept
+	table := s.Img.Snapshots()
+	names := map[string]int{}
+	for _, snap := range table {
+		names[snap.Name]++
+	}
+	for i := range table {
+		snap := &table[i]
+		k := kept{point: snapshotPoint(s.img, snap), ref: s.Path + "@" + snap.Name, instant: snap.Date, ram: snap.VMStateSize > 0, spare: true}
+		if names[snap.Name] == 1 && snap.Name != "" { // qemu-img goes by the name
+			k.remove = "qemu-img snapshot -d " + shellQuote(snap.Name) + " " + shellQuote(qemuPath(s.Path))
+		}
+		k.open = func() (*source, error) {
+			old := &source{Ref: k.ref, Path: s.Path, Format: s.Format, Img: s.Img, img: s.img}
+			return old, refError(k.ref, old.setSnapshot(i))
+		}
+		list = append(list, k)
+	}
+	for img := s.img.backing; img != nil; img = img.backing {
+		old := &source{Ref: img.file.path, Path: img.file.path, Format: img.format, Img: img.qcow, img: img}
+		k := kept{ref: old.Ref, instant: img.file.stat.mtime, open: func() (*source, error) { return old, nil }}
+		if img.format == formatRaw {
+			if o.openRaw(old) != nil {
+				continue
+			}
+		} else {
+			o.openActive(old)
+			old.Point = activePoint(img)
+		}
+		k.point = old.Point
+		list = append(list, k)
+	}
+	return list
+}
+
+// qemuPath keeps qemu-img from taking a path for an option or a protocol.
+func qemuPath(path string) string {
+	first, _, _ := strings.Cut(path, "/")
+	if strings.HasPrefix(path, "-") || strings.Contains(first, ":") {
+		return "." + string(filepath.Separator) + path
+	}
+	return path
+}
+
+// keptVolumes are the snapshots of the same origin as a volume, that itself,
+// and its own snapshots, as far as they are at points that are wanted.
+func (o *opener) keptVolumes(ctx context.Context, s *source, wanted func(string) bool) ([]kept, error) {
+	lv := s.vol.LV()
+	var list []kept
+	for _, other := range lv.Group().LVs {
+		ref := lvmPrefix + other.FullName()
+		k := kept{ref: ref, spare: isSnapshot(other), open: func() (*source, error) { return s, nil }}
+		if other.Name == lv.Name {
+			k.point, k.instant = s.Point, s.Instant
+			list = append(list, k)
+			continue
+		}
+		if !relatedVolumes(lv, other) {
+			continue
+		}
+		old, err := o.open(ctx, ref, refOptions{Format: formatRaw})
+		if err == nil {
+			old.Point, err = old.vol.pointIf(ctx, o.Frozen, s, wanted)
+		}
+		switch {
+		case ctx.Err() != nil:
+			return nil, err
+		case err != nil || old.Point == "":
+			continue // in use, incomplete, ...: what cannot be read is no base
+		}
+		k.point, k.instant = old.Point, old.Instant
+		k.open = func() (*source, error) { return old, nil }
+		if len(o.PVs) == 0 && k.spare {
+			k.remove = "lvremove " + shellQuote(other.FullName())
+		}
+		list = append(list, k)
+	}
+	return list, nil
+}
+
+func isSnapshot(lv *lvm.LV) bool { return lv.Snapshot != nil || lv.Origin() != "" }
+
+// relatedVolumes says whether two volumes were one once, as far as names tell.
+func relatedVolumes(a, b *lvm.LV) bool {
+	origin := func(lv *lvm.LV) string {
+		if lv.Snapshot != nil {
+			return lv.Snapshot.Origin
+		}
+		return lv.Origin()
+	}
+	if a.Pool() != b.Pool() && a.Snapshot == nil && b.Snapshot == nil {
+		return false
+	}
+	x, y := origin(a), origin(b)
+	return x != "" && (x == y || x == b.Name) || y != "" && y == a.Name
+}

@@ -1,0 +1,120 @@
+package cli
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// backedUp is the result of backup with --json.
+type backedUp struct {
+	File           string           `json:"file"`
+	ID             string           `json:"id"`
+	New            bool             `json:"new"`              // false: DIR had it
+	From           string           `json:"from,omitempty"`   // point of the first disk
+	To             string           `json:"to,omitempty"`     // of the first disk
+	Method         string           `json:"method,omitempty"` // of the first disk; "full"
+	Why            string           `json:"why,omitempty"`
+	Bytes          int64            `json:"bytes"` // of the file
+	Streams        []backedUpStream `json:"streams,omitempty"`
+	NoLongerNeeded []unneeded       `json:"no_longer_needed"`
+}
+
+type backedUpStream struct {
+	writtenStream
+	From string `json:"from,omitempty"`
+	To   string `json:"to,omitempty"`
+}
+
+// unneeded is a snapshot that the directory has.
+type unneeded struct {
+	Snapshot string `json:"snapshot"`
+	Command  string `json:"command,omitempty"` // that deletes it
+}
+
+// reportThere says that there was nothing to do.
+func (b *backupRun) reportThere(l *logged) error {
+	path := filepath.Join(b.store.dir, l.File)
+	b.app.notef("%s has %s already: %s", printable(b.store.dir), printable(b.disks[0].img.Ref), printable(path))
+	return b.print(backedUp{File: path, ID: l.ID, To: b.disks[0].img.Point, Bytes: l.Size})
+}
+
+// report says what was written, from what, and why from that.
+func (b *backupRun) report(took time.Duration) error {
+	for i, at := range b.bases {
+		d := &b.disks[i]
+		name := d.stream()
+		switch {
+		case d.old == nil:
+			b.app.notef("%s: in full: %s", printable(name), at.why)
+		case at.ref == "":
+			b.app.notef("%s: compared with the content of %s: %s", printable(name), printable(at.delta.File), at.why)
+		default:
+			b.app.notef("%s: compared with %s: %s", printable(name), printable(at.ref), at.why)
+		}
+	}
+	b.app.notef("%s: %s", printable(b.file), b.job.summary(b.opener, took))
+	d := &b.disks[0]
+	r := backedUp{
+		File: b.file, ID: fmt.Sprintf("%x", b.job.sum.ID[:]), New: true, To: d.img.Point, Method: d.method.name, Why: b.bases[0].why, Bytes: b.job.sum.Size,
+	}
+	if d.old == nil {
+		r.Method = "full"
+	} else {
+		r.From = d.old.Point
+	}
+	for i, w := range b.job.written() {
+		s := backedUpStream{writtenStream: w, To: b.disks[i].img.Point}
+		if old := b.disks[i].old; old != nil {
+			s.From = old.Point
+		}
+		r.Streams = append(r.Streams, s)
+	}
+	return b.print(r)
+}
+
+// print prints the result, and which snapshots are no longer needed.
+func (b *backupRun) print(r backedUp) error {
+	r.NoLongerNeeded = b.noLongerNeeded()
+	for _, u := range r.NoLongerNeeded {
+		text := "no longer needed: " + printable(u.Snapshot)
+		if u.Command != "" {
+			text += ": " + u.Command
+		}
+		b.app.notef("%s", text)
+	}
+	if b.app.json {
+		return writeJSON(b.app.Stdout, r)
+	}
+	_, err := fmt.Fprintln(b.app.Stdout, oneLine(r.File))
+	return err
+}
+
+// noLongerNeeded are the snapshots of the source that the directory has, but
+// for the newest, which the next run goes on from, and for what was backed up
+// now. One whose RAM the directory has not is needed, unless RAM is not wanted.
+func (b *backupRun) noLongerNeeded() []unneeded {
+	list := []unneeded{}
+	for i, states := range b.kept {
+		d := &b.disks[i]
+		var newest *kept
+		for n := range states {
+			if newest == nil || b.newer(i, &states[n], newest) {
+				newest = &states[n]
+			}
+		}
+		for n := range states {
+			k := &states[n]
+			if !k.spare || k.point == d.img.Point || k == newest {
+				continue
+			}
+			l := b.store.leading(d.stream(), k.point)
+			if l == nil || k.ram && b.opt.diff.ram != ramNo && !l.has(stateStream) {
+				continue
+			}
+			list = append(list, unneeded{strings.TrimPrefix(k.ref, lvmPrefix), k.remove})
+		}
+	}
+	return list
+}

@@ -1,0 +1,129 @@
+package cli
+
+import (
+	"context"
+	"path/filepath"
+	"slices"
+	"time"
+)
+
+// store is what a directory of deltas has, by the ends of its files.
+type store struct {
+	dir    string
+	list   []*logged // in the order of log
+	byFile map[string]*logged
+	ends   map[streamPoint][]*logged // those that a whole chain leads to
+}
+
+// readStore reads the ends of all deltas in dir. What cannot be read is as if
+// it were not there: what only it leads to is written again.
+func readStore(ctx context.Context, dir string) (*store, error) {
+	names, err := deltaNames(dir)
+	if err != nil {
+		return nil, err
+	}
+	s := &store{dir: dir, byFile: map[string]*logged{}, ends: map[streamPoint][]*logged{}}
+	if s.list, err = readLogged(ctx, dir, names, true); err != nil {
+		return nil, err
+	}
+	linkLogged(s.list)
+	for _, l := range s.list {
+		s.byFile[l.File] = l
+		for _, st := range l.Streams {
+			if st.To != "" && !slices.Contains(l.Missing, st.Name) {
+				end := streamPoint{st.Name, st.To}
+				s.ends[end] = append(s.ends[end], l)
+			}
+		}
+	}
+	return s, nil
+}
+
+// leading is a delta that leads to a point of a stream, of several that with
+// the fewest deltas; nil if there is none.
+func (s *store) leading(stream, point string) *logged {
+	var best *logged
+	for _, l := range s.ends[streamPoint{stream, point}] {
+		if best == nil || s.length(l) < s.length(best) {
+			best = l
+		}
+	}
+	return best
+}
+
+// with is a delta that leads to all of these points; nil if there is none.
+func (s *store) with(ends []streamPoint) *logged {
+	for _, l := range s.ends[ends[0]] {
+		if !slices.ContainsFunc(ends, func(e streamPoint) bool { return !slices.Contains(s.ends[e], l) }) {
+			return l
+		}
+	}
+	return nil
+}
+
+// newest is the newest delta of an image, by its name, that has a stream which
+// something can build on; nil if there is none. there counts all that have the
+// name.
+func (s *store) newest(image, stream string) (best *logged, there int) {
+	var of time.Time
+	for _, l := range s.list {
+		name, at, ok := splitDeltaName(l.File)
+		if !ok || name != image {
+			continue
+		}
+		there++
+		if l.Instant != nil {
+			at = *l.Instant
+		}
+		if to := l.to(stream); to != "" && slices.Contains(s.ends[streamPoint{stream, to}], l) && !at.Before(of) {
+			best, of = l, at
+		}
+	}
+	return best, there
+}
+
+// length is the number of deltas of the chain that ends with l, from the last
+// full one on.
+func (s *store) length(l *logged) int {
+	n := 1
+	for ; !l.Full && l.below != nil && n <= len(s.list); n++ {
+		l = l.below
+	}
+	return n
+}
+
+// chain opens l and all that it could build on, and nothing else of what may be
+// a large directory.
+func (o *opener) chainOf(s *store, l *logged) error {
+	seen := map[string]bool{l.File: true}
+	for queue := []string{l.File}; len(queue) > 0; queue = queue[1:] {
+		d, err := o.openDeltaFile(filepath.Join(s.dir, queue[0]))
+		if err != nil {
+			return err
+		}
+		if o.dirs == nil {
+			o.dirs = make(map[string][]*deltaFile)
+		}
+		o.dirs[s.dir] = append(o.dirs[s.dir], d)
+		for _, p := range s.byFile[queue[0]].Parents {
+			if !seen[p] {
+				seen[p] = true
+				queue = append(queue, p)
+			}
+		}
+	}
+	return nil
+}
+
+func (l *logged) to(stream string) string {
+	for _, s := range l.Streams {
+		if s.Name == stream {
+			return s.To
+		}
+	}
+	return ""
+}
+
+func (l *logged) has(stream string) bool {
+	return slices.ContainsFunc(l.Streams, func(s logStream) bool { return s.Name == stream })
+}
