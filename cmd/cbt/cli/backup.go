@@ -110,6 +110,9 @@ func (a *app) backup(ctx context.Context, refs []string, dir string, opt *backup
 	if err := haveDir(dir); err != nil {
 		return err
 	}
+	if err := o.shareDir(ctx, dir, o.Wait.d); err != nil {
+		return err
+	}
 	if err := outfile.Sweep(dir, deltaSuffix); err != nil {
 		a.warnf("%s: %v", printable(dir), err) // whoever may not write here hears it again
 	}
