@@ -55,7 +55,7 @@ func (b *backupRun) candidates(i int) (list []candidate) {
 		list = append(list, candidate{
 			base{delta: l, why: "the source has no point that " + printable(b.store.dir) + " has"},
 			func(context.Context) (*source, error) {
-				if err := b.opener.chainOf(b.store, l); err != nil {
+				if err := b.opener.openChainOf(b.store, l); err != nil {
 					return nil, err
 				}
 				path := filepath.Join(b.store.dir, l.File)

@@ -92,19 +92,30 @@ func (s *store) length(l *logged) int {
 	return n
 }
 
-// chain opens l and all that it could build on, and nothing else of what may be
-// a large directory.
-func (o *opener) chainOf(s *store, l *logged) error {
+// openChainOf opens l and all that it could build on, and nothing else of what
+// may be a large directory.
+func (o *opener) openChainOf(s *store, l *logged) error {
+	if o.dirs == nil {
+		o.dirs = make(map[string]*deltaDir)
+	}
+	all := o.dirs[s.dir]
+	if all == nil {
+		all = &deltaDir{}
+		o.dirs[s.dir] = all
+	}
+	open := map[string]bool{}
+	for _, d := range all.files {
+		open[filepath.Base(d.name)] = true
+	}
 	seen := map[string]bool{l.File: true}
 	for queue := []string{l.File}; len(queue) > 0; queue = queue[1:] {
-		d, err := o.openDeltaFile(filepath.Join(s.dir, queue[0]))
-		if err != nil {
-			return err
+		if !open[queue[0]] {
+			d, err := o.openDeltaFile(filepath.Join(s.dir, queue[0]))
+			if err != nil {
+				return err
+			}
+			all.files = append(all.files, d)
 		}
-		if o.dirs == nil {
-			o.dirs = make(map[string][]*deltaFile)
-		}
-		o.dirs[s.dir] = append(o.dirs[s.dir], d)
 		for _, p := range s.byFile[queue[0]].Parents {
 			if !seen[p] {
 				seen[p] = true
@@ -112,6 +123,7 @@ func (o *opener) chainOf(s *store, l *logged) error {
 			}
 		}
 	}
+	all.catalogue = catalogue(all.files)
 	return nil
 }
 

@@ -17,6 +17,7 @@ type verifyOptions struct {
 	ref     refOptions
 	chain   chainOptions
 	against string
+	subset  subset
 }
 
 func newVerifyCommand(a *app) *cobra.Command {
@@ -27,11 +28,17 @@ func newVerifyCommand(a *app) *cobra.Command {
 		Long: `verify reads deltas from their first byte to their last and checks all that the
 format has checks for. Of a directory it takes all .cbt files, and every delta
 in it must have those that it builds on (exit 4 if one has not) and replace what
-they hold. A single delta may be - for standard input.
+they hold; where several deltas lead to one point, they must give the same
+image. A single delta may be - for standard input.
+
+--subset K/N reads one part of N of the deltas of a directory, always the same
+for one K: N nights read everything. Which deltas build on which is looked at
+for all.
 
 With --against REF the state after the one given delta is compared with an
 image, byte for byte.`,
 		Example: `  cbt verify backups/
+  cbt verify --subset 1/7 backups/
   cbt verify --against disk.qcow2@tuesday backups/tuesday.cbt`,
 		Annotations: exits(exitDone, exitFailed, exitUsage, exitFindings, exitWrongBase, exitBusy),
 		Args:        wantArgs("DELTA|DIR..."),
@@ -41,6 +48,7 @@ image, byte for byte.`,
 	}
 	flags := c.Flags()
 	flags.StringVar(&opt.against, "against", "", "compare the state after the delta with the image `REF`")
+	flags.Var(&opt.subset, "subset", "of a directory, read part `K/N` only")
 	opt.source.addFlags(flags)
 	opt.ref.addFlags(flags, "", "the image of --against")
 	opt.chain.addFlags(flags)
@@ -56,11 +64,15 @@ type verified struct {
 	Size   int64  `json:"size,omitempty"`
 	Error  string `json:"error,omitempty"`
 	Parent string `json:"missing-parent,omitempty"`
+	Part   bool   `json:"other-part,omitempty"` // of --subset: not read now
 }
 
 func (a *app) verify(ctx context.Context, args []string, opt *verifyOptions) error {
-	if opt.against != "" && len(args) != 1 {
+	switch {
+	case opt.against != "" && len(args) != 1:
 		return usageErrorf("--against compares one delta, got %d", len(args))
+	case opt.against != "" && opt.subset.of > 0:
+		return usageErrorf("--against and --subset exclude each other")
 	}
 	var list []verified
 	for _, arg := range args {
@@ -70,7 +82,9 @@ func (a *app) verify(ctx context.Context, args []string, opt *verifyOptions) err
 			err = a.verifyStdin(ctx, &list)
 		case err != nil:
 		case st.IsDir():
-			err = a.verifyDir(ctx, arg, &list)
+			err = a.verifyDir(ctx, arg, &list, opt.subset)
+		case opt.subset.of > 0:
+			return usageErrorf("--subset takes part of a directory, and %s is none", printable(arg))
 		default:
 			err = a.verifyFile(ctx, arg, &list)
 		}
@@ -160,127 +174,6 @@ func (a *app) verifyFile(ctx context.Context, path string, list *[]verified) err
 		return err
 	}
 	return a.say(list, path, sum, err)
-}
-
-// verifyDir verifies all deltas of a directory and the links between them.
-func (a *app) verifyDir(ctx context.Context, dir string, list *[]verified) error {
-	names, err := deltaNames(dir)
-	if err != nil {
-		return err
-	}
-	if len(names) == 0 {
-		return fmt.Errorf("%s: has no .cbt files", dir)
-	}
-	first := len(*list)
-	for _, name := range names {
-		if err := a.verifyFile(ctx, name, list); err != nil {
-			return err
-		}
-	}
-	o, err := a.newOpener(openerOptions{})
-	if err != nil {
-		return err
-	}
-	defer o.Close()
-	deltas := map[string]*deltaFile{}
-	var files []*deltaFile
-	for _, v := range (*list)[first:] {
-		if !v.OK {
-			continue
-		}
-		d, err := o.openDeltaFile(v.Delta)
-		if err != nil {
-			return err
-		}
-		deltas[v.Delta] = d
-		files = append(files, d)
-	}
-	all := catalogue(files)
-	links, err := checkLinks(ctx, files, all)
-	if err != nil {
-		return err
-	}
-	for i := first; i < len(*list); i++ {
-		v := &(*list)[i]
-		d := deltas[v.Delta]
-		if d == nil {
-			continue
-		}
-		for s := range d.Header.Streams {
-			err := links[cbt.Layer{Delta: d.Delta, Stream: s}]
-			var mismatch *cbt.BaseMismatchError
-			switch {
-			case err == nil:
-				continue
-			case errors.As(err, &mismatch):
-				v.OK, v.Error = false, "what it replaces is not what its parent holds: "+err.Error()
-			case !errors.As(err, new(*cbt.MissingError)):
-				return err
-			default:
-				v.Parent = err.Error()
-			}
-			if !a.json {
-				fmt.Fprintf(a.Stdout, "%s: %s\n", printable(v.Delta), oneLine(v.Error+v.Parent))
-			}
-		}
-	}
-	return nil
-}
-
-// checkLinks checks what each stream of the deltas replaces. It goes from the
-// full ones on, so that each state is little more work than the one before.
-func checkLinks(ctx context.Context, files []*deltaFile, all *cbt.Catalogue) (map[cbt.Layer]error, error) {
-	faults := map[cbt.Layer]error{}
-	var steps [][]cbt.Layer // by the length of the chain
-	for _, d := range files {
-		for s := range d.Header.Streams {
-			l := cbt.Layer{Delta: d.Delta, Stream: s}
-			chain, err := all.Chain(d.Delta, s)
-			if err != nil {
-				faults[l] = err
-				continue
-			}
-			for len(steps) < len(chain) {
-				steps = append(steps, nil)
-			}
-			steps[len(chain)-1] = append(steps[len(chain)-1], l)
-		}
-	}
-	cache := cbt.NewCache()
-	for _, step := range steps {
-		for _, l := range step {
-			chain, err := all.Chain(l.Delta, l.Stream)
-			if err != nil {
-				return nil, err
-			}
-			if err := checkLink(ctx, cache, chain); err != nil {
-				faults[l] = err
-			}
-			if ctx.Err() != nil {
-				return nil, context.Cause(ctx)
-			}
-		}
-	}
-	return faults, nil
-}
-
-// checkLink compares the old content that the last delta of a chain knows with
-// the state that the others lead to: points say that it fits, this looks.
-func checkLink(ctx context.Context, cache *cbt.Cache, layers []cbt.Layer) error {
-	last := len(layers) - 1
-	if last == 0 {
-		return nil
-	}
-	parent, err := cache.Stack(layers[:last]...)
-	if err != nil {
-		return err
-	}
-	m, err := cbt.NewMerge(layers[last])
-	if err != nil {
-		return err
-	}
-	_, err = m.CheckBase(ctx, parent, cbt.ApplyOptions{})
-	return err
 }
 
 // verifyAgainst compares the state after a delta with an image.

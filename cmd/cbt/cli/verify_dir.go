@@ -1,0 +1,287 @@
+package cli
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"cbt/cbt"
+	"cbt/sparse"
+)
+
+// subset is what --subset takes: part of N parts.
+type subset struct{ part, of uint64 }
+
+func (s *subset) String() string {
+	if s.of == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%d/%d", s.part, s.of)
+}
+
+func (s *subset) Type() string { return "K/N" }
+
+func (s *subset) Set(text string) error {
+	k, n, ok := strings.Cut(text, "/")
+	var err, err2 error
+	s.part, err = strconv.ParseUint(k, 10, 32)
+	s.of, err2 = strconv.ParseUint(n, 10, 32)
+	if !ok || err != nil || err2 != nil || s.part < 1 || s.part > s.of {
+		return fmt.Errorf("must be K/N, with K from 1 to N")
+	}
+	return nil
+}
+
+// has says whether a delta is in the part. The ID is a hash, so that deltas are
+// in the same part whatever comes and goes beside them.
+func (s *subset) has(id cbt.ID) bool {
+	return s.of == 0 || binary.BigEndian.Uint64(id[:])%s.of == s.part-1
+}
+
+// dirCheck is a directory being verified.
+type dirCheck struct {
+	app       *app
+	opener    *opener
+	subset    subset
+	list      []verified   // those of the directory
+	files     []*deltaFile // of the list; nil: damaged
+	catalogue *cbt.Catalogue
+	place     map[*cbt.Delta]int
+}
+
+// verifyDir verifies all deltas of a directory, the links between them, and
+// that several ways to one point lead to the same.
+func (a *app) verifyDir(ctx context.Context, dir string, list *[]verified, part subset) error {
+	names, err := deltaNames(dir)
+	if err != nil {
+		return err
+	}
+	if len(names) == 0 {
+		return fmt.Errorf("%s: has no .cbt files", dir)
+	}
+	o, err := a.newOpener(openerOptions{})
+	if err != nil {
+		return err
+	}
+	defer o.Close()
+	c := &dirCheck{app: a, opener: o, subset: part, place: map[*cbt.Delta]int{}}
+	defer func() { *list = append(*list, c.list...) }()
+	if err := c.read(ctx, names); err != nil {
+		return err
+	}
+	if err := c.links(ctx); err != nil {
+		return err
+	}
+	return c.routes(ctx)
+}
+
+// read reads the files; of those that are not in the part, the ends.
+func (c *dirCheck) read(ctx context.Context, names []string) error {
+	var files []*deltaFile
+	others := 0
+	for _, name := range names {
+		d, err := c.opener.openDeltaFile(name)
+		switch {
+		case err == nil && !c.subset.has(d.ID()):
+			id := d.ID()
+			c.list = append(c.list, verified{Delta: name, OK: true, Part: true, ID: fmt.Sprintf("%x", id[:]), Size: d.Size()})
+			others++
+		default: // what cannot be opened belongs to every part
+			if err := c.app.verifyFile(ctx, name, &c.list); err != nil {
+				return err
+			}
+			if i := len(c.list) - 1; c.list[i].OK && err != nil {
+				return err // it came or changed meanwhile
+			} else if !c.list[i].OK {
+				d = nil
+			}
+		}
+		if d != nil {
+			c.place[d.Delta] = len(c.list) - 1
+			files = append(files, d)
+		}
+		c.files = append(c.files, d)
+	}
+	c.catalogue = catalogue(files)
+	if c.subset.of > 0 {
+		c.app.notef("part %s: %d of %s read", c.subset.String(), len(names)-others, countOf(len(names), "delta"))
+	}
+	return nil
+}
+
+// links looks at what each delta builds on.
+func (c *dirCheck) links(ctx context.Context) error {
+	faults, err := c.linkFaults(ctx)
+	if err != nil {
+		return err
+	}
+	for i := range c.list {
+		d := c.files[i]
+		if d == nil {
+			continue
+		}
+		for s := range d.Header.Streams {
+			err := faults[cbt.Layer{Delta: d.Delta, Stream: s}]
+			var mismatch *cbt.BaseMismatchError
+			var format *sparse.FormatError
+			switch {
+			case err == nil:
+				continue
+			case errors.As(err, &mismatch):
+				err = c.find(i, "what it replaces is not what its parent holds: "+err.Error())
+			case errors.As(err, &format): // in another part
+				err = c.find(i, "its chain is damaged: "+err.Error())
+			case !errors.As(err, new(*cbt.MissingError)):
+			default:
+				c.list[i].Parent = err.Error()
+				err = c.say(i, c.list[i].Parent)
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// routes compares the images of deltas that lead to one point. The deltas
+// before them need not be looked at: where several of those lead to one point,
+// that is a comparison of its own.
+func (c *dirCheck) routes(ctx context.Context) error {
+	type end struct{ stream, point string }
+	seen := map[end]bool{}
+	for _, d := range c.files {
+		if d == nil {
+			continue
+		}
+		for _, s := range d.Header.Streams {
+			if s.To == "" || seen[end{s.Name, s.To}] {
+				continue
+			}
+			seen[end{s.Name, s.To}] = true
+			if err := c.routesTo(ctx, s); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (c *dirCheck) routesTo(ctx context.Context, s cbt.Stream) error {
+	var first []cbt.Layer
+	for _, l := range c.catalogue.Leading(s.Name, s.To) {
+		chain, err := c.catalogue.Chain(l.Delta, l.Stream)
+		if errors.As(err, new(*cbt.MissingError)) {
+			continue // said already
+		}
+		if err != nil {
+			return err
+		}
+		if first == nil {
+			first = chain
+			continue
+		}
+		one, other := first[len(first)-1].Delta, l.Delta
+		if one.ID() == other.ID() || !c.subset.has(other.ID()) {
+			continue
+		}
+		e, err := cbt.Disagree(ctx, first, chain)
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		var format *sparse.FormatError
+		switch {
+		case errors.As(err, &format): // in another part
+			if err := c.find(c.place[other], "its chain or that of "+printable(c.opener.deltaName(one))+" is damaged: "+err.Error()); err != nil {
+				return err
+			}
+		case err != nil:
+			return fmt.Errorf("%s and %s: %w", c.opener.deltaName(one), c.opener.deltaName(other), err)
+		case e.Len > 0:
+			text := fmt.Sprintf("leads to the same point of %s as %s, and not to the same bytes: first at offset %d", printable(s.Name), printable(c.opener.deltaName(one)), e.Off)
+			if err := c.find(c.place[other], text); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// find notes what is wrong with a delta.
+func (c *dirCheck) find(i int, what string) error {
+	c.list[i].OK, c.list[i].Error = false, what
+	return c.say(i, what)
+}
+
+func (c *dirCheck) say(i int, what string) error {
+	if c.app.json {
+		return nil
+	}
+	_, err := fmt.Fprintf(c.app.Stdout, "%s: %s\n", printable(c.list[i].Delta), oneLine(what))
+	return err
+}
+
+// linkFaults checks what each stream of the deltas of the part replaces, and
+// of the others whether it is there. It goes from the full ones on, so that each
+// state is little more work than the one before.
+func (c *dirCheck) linkFaults(ctx context.Context) (map[cbt.Layer]error, error) {
+	faults := map[cbt.Layer]error{}
+	var steps [][]cbt.Layer // by the length of the chain
+	for _, d := range c.files {
+		if d == nil {
+			continue
+		}
+		for s := range d.Header.Streams {
+			l := cbt.Layer{Delta: d.Delta, Stream: s}
+			chain, err := c.catalogue.Chain(d.Delta, s)
+			if err != nil {
+				faults[l] = err
+				continue
+			}
+			for len(steps) < len(chain) {
+				steps = append(steps, nil)
+			}
+			if c.subset.has(d.ID()) {
+				steps[len(chain)-1] = append(steps[len(chain)-1], l)
+			}
+		}
+	}
+	cache := cbt.NewCache()
+	for _, step := range steps {
+		for _, l := range step {
+			chain, err := c.catalogue.Chain(l.Delta, l.Stream)
+			if err != nil {
+				return nil, err
+			}
+			if err := checkLink(ctx, cache, chain); err != nil {
+				faults[l] = err
+			}
+			if ctx.Err() != nil {
+				return nil, context.Cause(ctx)
+			}
+		}
+	}
+	return faults, nil
+}
+
+// checkLink compares the old content that the last delta of a chain knows with
+// the state that the others lead to: points say that it fits, this looks.
+func checkLink(ctx context.Context, cache *cbt.Cache, layers []cbt.Layer) error {
+	last := len(layers) - 1
+	if last == 0 {
+		return nil
+	}
+	parent, err := cache.Stack(layers[:last]...)
+	if err != nil {
+		return err
+	}
+	m, err := cbt.NewMerge(layers[last])
+	if err != nil {
+		return err
+	}
+	_, err = m.CheckBase(ctx, parent, cbt.ApplyOptions{})
+	return err
+}
