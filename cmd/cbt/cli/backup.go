@@ -323,14 +323,25 @@ func (b *backupRun) write(ctx context.Context) error {
 		if err == nil || writing || full || !b.isOfOld(ctx, err) {
 			return err
 		}
-		b.app.warnf("a full delta is written, because comparing failed: %v", err)
+		why := fmt.Sprintf("comparing with %s failed: %v", strings.Join(b.olds(), ", "), err)
+		b.app.warnf("a full delta is written: %s", why)
 		for i := range b.disks {
 			b.disks[i].old, b.disks[i].method = nil, method{}
 		}
 		for i := range b.bases {
-			b.bases[i] = base{why: "comparing failed: " + err.Error()}
+			b.bases[i] = base{why: why}
 		}
 	}
+}
+
+// olds names what the disks are compared with.
+func (b *backupRun) olds() (list []string) {
+	for i := range b.bases {
+		if old := b.disks[i].old; old != nil {
+			list = append(list, printable(old.Ref))
+		}
+	}
+	return list
 }
 
 // isOfOld says whether an error may be gone when OLD is left out.
