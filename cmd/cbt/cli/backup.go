@@ -132,9 +132,7 @@ func (a *app) backup(ctx context.Context, refs []string, dir string, opt *backup
 	if err := b.look(ctx); err != nil {
 		return err
 	}
-	if there, err := b.there(); err != nil {
-		return err
-	} else if there != nil {
+	if there := b.there(); there != nil {
 		return b.reportThere(there)
 	}
 	if err := b.choose(ctx); err != nil {
@@ -259,29 +257,22 @@ func (s *source) ownName() string {
 }
 
 // there finds a delta that has all that would be backed up.
-func (b *backupRun) there() (*logged, error) {
+func (b *backupRun) there() *logged {
 	if b.opt.full {
-		return nil, nil
+		return nil
 	}
 	var ends []streamPoint
-	for _, d := range b.disks {
+	ram := false
+	for i, d := range b.disks {
 		if d.img.Point == "" {
-			return nil, nil
+			return nil
 		}
 		ends = append(ends, streamPoint{d.stream(), d.img.Point})
-	}
-	l := b.store.with(ends)
-	if l == nil || b.opt.diff.ram == ramNo {
-		return l, nil
-	}
-	for i, list := range b.kept {
-		for _, k := range list {
-			if k.point == b.disks[i].img.Point && k.ram && !l.has(stateStream) {
-				return nil, nil
-			}
+		for _, k := range b.kept[i] {
+			ram = ram || k.ram && k.point == d.img.Point && b.opt.diff.ram != ramNo
 		}
 	}
-	return l, nil
+	return b.store.with(ends, ram)
 }
 
 // addRAM adds the streams of RAM. What of OLD's RAM no delta leads to is no

@@ -51,10 +51,11 @@ func (s *store) leading(stream, point string) *logged {
 	return best
 }
 
-// with is a delta that leads to all of these points; nil if there is none.
-func (s *store) with(ends []streamPoint) *logged {
+// with is a delta that leads to all of these points, and has RAM if that is
+// wanted; nil if there is none.
+func (s *store) with(ends []streamPoint, ram bool) *logged {
 	for _, l := range s.ends[ends[0]] {
-		if !slices.ContainsFunc(ends, func(e streamPoint) bool { return !slices.Contains(s.ends[e], l) }) {
+		if (!ram || l.has(stateStream)) && !slices.ContainsFunc(ends, func(e streamPoint) bool { return !slices.Contains(s.ends[e], l) }) {
 			return l
 		}
 	}
@@ -62,9 +63,9 @@ func (s *store) with(ends []streamPoint) *logged {
 }
 
 // newest is the newest delta of an image, by its name, that has a stream which
-// something can build on; nil if there is none. there counts all that have the
-// name.
-func (s *store) newest(image, stream string) (best *logged, there int) {
+// something can build on, at another point than img's; nil if there is none.
+// there counts all that have the name.
+func (s *store) newest(image, stream string, img *source) (best *logged, there int) {
 	var of time.Time
 	for _, l := range s.list {
 		name, at, ok := splitDeltaName(l.File)
@@ -75,7 +76,7 @@ func (s *store) newest(image, stream string) (best *logged, there int) {
 		if l.Instant != nil {
 			at = *l.Instant
 		}
-		if to := l.to(stream); to != "" && slices.Contains(s.ends[streamPoint{stream, to}], l) && !at.Before(of) {
+		if to := l.to(stream); to != "" && to != img.Point && slices.Contains(s.ends[streamPoint{stream, to}], l) && !at.Before(of) {
 			best, of = l, at
 		}
 	}
