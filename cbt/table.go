@@ -2,6 +2,7 @@ package cbt
 
 import (
 	"fmt"
+	"math"
 
 	"cbt/sparse"
 )
@@ -75,7 +76,8 @@ func (t *table) appendFrame(b []byte, seq uint64) []byte {
 }
 
 // decodeTable decodes and validates a table's body. off is the frame's place
-// in the file. Whether it fits its neighbours is for the caller.
+// in the file. Whether it fits its neighbours is for the caller. nil streams
+// are unknown ones: what only a header can refuse is accepted.
 func decodeTable(body []byte, streams []Stream, off int64) (*table, error) {
 	bad := func(field string, v any, msg string) (*table, error) {
 		return nil, &sparse.FormatError{Struct: "delta table", Field: field, Off: off, Value: v, Msg: msg}
@@ -85,9 +87,15 @@ func decodeTable(body []byte, streams []Stream, off int64) (*table, error) {
 	}
 	stream, n, c := le.Uint32(body), le.Uint32(body[4:]), le.Uint32(body[8:])
 	payload, dataLen := le.Uint32(body[12:]), le.Uint32(body[20:])
+	of := Stream{Size: math.MaxInt64, From: &Base{}}
 	switch {
+	case streams == nil && stream < maxStreams:
 	case int64(stream) >= int64(len(streams)):
 		return bad("stream", stream, fmt.Sprintf("the header has %d", len(streams)))
+	default:
+		of = streams[stream]
+	}
+	switch {
 	case n == 0 || n > maxExtents:
 		return bad("extents", n, fmt.Sprintf("must be 1 to %d", maxExtents))
 	case c > maxChunkBlocks:
@@ -107,7 +115,7 @@ func decodeTable(body []byte, streams []Stream, off int64) (*table, error) {
 		crc:     le.Uint32(body[16:]),
 		dataLen: int(dataLen),
 	}
-	size := streams[stream].Size
+	size := of.Size
 	var pos, data int64
 	checks := 0
 	body = body[tableHeadSize:]
@@ -118,7 +126,7 @@ func decodeTable(body []byte, streams []Stream, off int64) (*table, error) {
 		switch {
 		case word&0xff&^(flagZero|flagChecked) != 0 || e.zero && e.checked:
 			return bad("extent flags", word&0xff, "unknown combination")
-		case e.checked && streams[stream].Full:
+		case e.checked && of.Full:
 			return bad("extent flags", word&0xff, "checked, but the stream is full and replaces nothing")
 		case e.n == 0:
 			return bad("extent length", 0, "is empty")
@@ -126,7 +134,7 @@ func decodeTable(body []byte, streams []Stream, off int64) (*table, error) {
 			return bad("extent offset", uint64(e.off), "does not ascend in whole blocks")
 		case e.n > maxExtentLen || e.off > size || e.n > size-e.off:
 			return bad("extent length", uint64(e.n), fmt.Sprintf("reaches past the image's %d bytes", size))
-		case e.n%BlockSize != 0 && e.end() != size:
+		case e.n%BlockSize != 0 && e.end() != size && (streams != nil || i < len(t.extents)-1):
 			return bad("extent length", uint64(e.n), "ends inside a block")
 		}
 		pos = e.end()

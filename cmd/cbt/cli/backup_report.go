@@ -109,8 +109,7 @@ func (b *backupRun) noLongerNeeded() []unneeded {
 			if !k.spare || k.point == d.img.Point || k == newest {
 				continue
 			}
-			l := b.store.leading(d.stream(), k.point)
-			if l == nil || k.ram && b.opt.diff.ram != ramNo && !l.has(stateStream) {
+			if b.store.with([]streamPoint{{d.stream(), k.point}}, k.ram && b.opt.diff.ram != ramNo) == nil {
 				continue
 			}
 			list = append(list, unneeded{strings.TrimPrefix(k.ref, lvmPrefix), k.remove})
