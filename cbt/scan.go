@@ -58,6 +58,14 @@ func Verify(ctx context.Context, r io.Reader, opt VerifyOptions) (Header, Summar
 	return s.header, sum, nil
 }
 
+// ReadHeader reads the header at the beginning of a delta, and nothing behind
+// it.
+func ReadHeader(r io.Reader) (Header, error) {
+	s := &scanner{r: bufio.NewReader(r), sum: sha256.New()}
+	err := s.readHeader()
+	return s.header, err
+}
+
 // scanner reads a delta in the order of its bytes.
 type scanner struct {
 	r        *bufio.Reader

@@ -18,6 +18,10 @@ type verifyOptions struct {
 	chain   chainOptions
 	against string
 	subset  subset
+
+	salvage   bool
+	salvageTo string
+	out       string
 }
 
 func newVerifyCommand(a *app) *cobra.Command {
@@ -35,10 +39,18 @@ image. A single delta may be - for standard input.
 for one K: N nights read everything. Which deltas build on which is looked at
 for all.
 
+--salvage lists what is whole in one damaged delta: the header, the index, the
+end and any part between may be gone. -o FILE writes its only stream as a sparse
+raw file, --salvage-to DIR each of its streams; FILE.map has, with the keys of
+cbt map --json, what of it is there, what the delta does not touch, and what is
+lost. Deltas that it builds on are not read. The exit code is 3 if something is
+damaged.
+
 With --against REF the state after the one given delta is compared with an
 image, byte for byte.`,
 		Example: `  cbt verify backups/
   cbt verify --subset 1/7 backups/
+  cbt verify --salvage-to rescued/ backups/damaged.cbt
   cbt verify --against disk.qcow2@tuesday backups/tuesday.cbt`,
 		Annotations: exits(exitDone, exitFailed, exitUsage, exitFindings, exitWrongBase, exitBusy),
 		Args:        wantArgs("DELTA|DIR..."),
@@ -49,6 +61,9 @@ image, byte for byte.`,
 	flags := c.Flags()
 	flags.StringVar(&opt.against, "against", "", "compare the state after the delta with the image `REF`")
 	flags.Var(&opt.subset, "subset", "of a directory, read part `K/N` only")
+	flags.BoolVar(&opt.salvage, "salvage", false, "list what is whole in one damaged delta")
+	flags.StringVarP(&opt.out, "output", "o", "", "write the only stream that --salvage finds to `FILE`, and FILE.map")
+	flags.StringVar(&opt.salvageTo, "salvage-to", "", "write each stream that --salvage finds into `DIR`")
 	opt.source.addFlags(flags)
 	opt.ref.addFlags(flags, "", "the image of --against")
 	opt.chain.addFlags(flags)
@@ -73,6 +88,11 @@ func (a *app) verify(ctx context.Context, args []string, opt *verifyOptions) err
 		return usageErrorf("--against compares one delta, got %d", len(args))
 	case opt.against != "" && opt.subset.of > 0:
 		return usageErrorf("--against and --subset exclude each other")
+	case opt.salvage || opt.salvageTo != "" || opt.out != "":
+		if len(args) != 1 || opt.against != "" || opt.subset.of > 0 || opt.out != "" && opt.salvageTo != "" {
+			return usageErrorf("--salvage takes one delta, and either -o or --salvage-to")
+		}
+		return a.salvage(ctx, args[0], opt)
 	}
 	var list []verified
 	for _, arg := range args {

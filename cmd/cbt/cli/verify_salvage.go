@@ -1,0 +1,287 @@
+package cli
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+
+	"cbt/cbt"
+	"cbt/internal/outfile"
+	"cbt/sparse"
+)
+
+// salvaging lists what is whole in a damaged delta, and writes it away.
+type salvaging struct {
+	app  *app
+	path string
+	to   string // a directory; empty: nothing is written
+	out  string // a file, of the only stream
+	json bool   // the list
+	w    *bufio.Writer
+
+	header  *cbt.Header
+	stream  int // of the row
+	row     cbt.Piece
+	rows    int // of the stream
+	listed  int // streams
+	total   map[cbt.PieceState]int64
+	unsure  int64
+	image   *outfile.File
+	mapped  *outfile.File
+	mapping *bufio.Writer
+	end     int64 // of the stream, as far as it is known
+}
+
+// salvage reads a delta as far as that is possible.
+func (a *app) salvage(ctx context.Context, path string, opt *verifyOptions) error {
+	if path == stdinName {
+		return usageErrorf("--salvage needs a delta in a file")
+	}
+	var reads atomic.Int64
+	f, err := openFile(path, &reads, nil)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	p := a.startProgress("verifying", f.stat.size)
+	_, sum, damage := cbt.Verify(ctx, io.NewSectionReader(f, 0, f.stat.size), cbt.VerifyOptions{Progress: p.set})
+	p.finish()
+	var format *sparse.FormatError
+	if damage != nil && !errors.As(damage, &format) {
+		return fmt.Errorf("%s: %w", path, damage)
+	}
+	s := &salvaging{app: a, path: path, to: opt.salvageTo, out: opt.out, json: a.json, w: bufio.NewWriter(a.Stdout), total: map[cbt.PieceState]int64{}, stream: -1}
+	defer s.abort()
+	if s.to != "" {
+		if err := os.Mkdir(s.to, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+	}
+	if h, err := cbt.ReadHeader(io.NewSectionReader(f, 0, f.stat.size)); err == nil {
+		s.header = &h
+	}
+	if s.out != "" && (s.header == nil || len(s.header.Streams) != 1) {
+		return usageErrorf("-o takes the only stream of a delta, and this one has several or its header is lost: --salvage-to DIR")
+	}
+	err = s.run(ctx, f, sum, damage)
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	if s.unsure > 0 {
+		a.warnf("%s: %s were found behind a gap, and may be of a delta that the disk itself held (unsure)", printable(path), formatSize(s.unsure))
+	}
+	if s.header != nil && !allFull(s.header) {
+		a.notef("what is unchanged is in the deltas that this one builds on; it is not filled in")
+	}
+	a.notef("%s: %s of data and %s of zeros are whole, %s are lost", printable(path), formatSize(s.total[cbt.PieceData]), formatSize(s.total[cbt.PieceZero]), formatSize(s.total[cbt.PieceLost]))
+	if damage != nil {
+		return findings("%s: %w", path, damage)
+	}
+	return nil
+}
+
+func allFull(h *cbt.Header) bool {
+	for _, s := range h.Streams {
+		if !s.Full {
+			return false
+		}
+	}
+	return true
+}
+
+func (s *salvaging) run(ctx context.Context, f *file, sum cbt.Summary, damage error) error {
+	if s.json {
+		head := map[string]any{"delta": s.path, "ok": damage == nil, "header": s.header != nil}
+		if damage != nil {
+			head["error"] = damage.Error()
+		} else {
+			head["id"] = fmt.Sprintf("%x", sum.ID[:])
+		}
+		text, err := json.Marshal(head)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(s.w, "%s, \"streams\": [", escapeJSON(strings.TrimSuffix(string(text), "}")))
+	} else {
+		fmt.Fprintf(s.w, "%16s %16s  %s\n", "start", "length", "state")
+	}
+	_, err := cbt.Salvage(ctx, f, f.stat.size, s.piece)
+	if err == nil {
+		err = s.endStream()
+	}
+	if err != nil {
+		return err
+	}
+	if s.json {
+		fmt.Fprintf(s.w, "],\n\"salvaged\": %d, \"zero\": %d, \"unchanged\": %d, \"lost\": %d, \"unsure\": %d }\n",
+			s.total[cbt.PieceData], s.total[cbt.PieceZero], s.total[cbt.PieceUnchanged], s.total[cbt.PieceLost], s.unsure)
+	}
+	return s.w.Flush()
+}
+
+// piece takes the next piece, and joins it with the row before if it is alike.
+func (s *salvaging) piece(p cbt.Piece) error {
+	s.total[p.State] += p.Len
+	if p.Unsure {
+		s.unsure += p.Len
+	}
+	if p.Stream != s.stream {
+		if err := s.beginStream(p.Stream); err != nil {
+			return err
+		}
+	}
+	if s.image != nil && p.State == cbt.PieceData {
+		if _, err := s.image.WriteAt(p.Data, p.Off); err != nil {
+			return err
+		}
+	}
+	s.end = max(s.end, p.Off+p.Len)
+	if s.row.Len > 0 && s.row.State == p.State && s.row.Unsure == p.Unsure && s.row.Off+s.row.Len == p.Off {
+		s.row.Len += p.Len
+		return nil
+	}
+	err := s.flushRow()
+	s.row = p
+	s.row.Data = nil
+	return err
+}
+
+func (s *salvaging) name(stream int) string {
+	if s.header == nil {
+		return fmt.Sprintf("stream-%d", stream)
+	}
+	return s.header.Streams[stream].Name
+}
+
+func (s *salvaging) beginStream(n int) error {
+	if err := s.endStream(); err != nil {
+		return err
+	}
+	s.stream, s.rows, s.end = n, 0, 0
+	name := s.name(n)
+	if s.json {
+		sep := ""
+		if s.listed > 0 {
+			sep = ","
+		}
+		text, err := json.Marshal(name)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(s.w, "%s\n{ \"name\": %s, ", sep, escapeJSON(string(text)))
+		if s.header != nil {
+			fmt.Fprintf(s.w, "\"size\": %d, \"full\": %t, ", s.header.Streams[n].Size, s.header.Streams[n].Full)
+		}
+		s.w.WriteString("\"map\": [")
+	} else {
+		fmt.Fprintf(s.w, "%s:\n", printable(name))
+	}
+	s.listed++
+	path := s.out
+	if s.to != "" {
+		path = filepath.Join(s.to, fileName(strings.Replace(name, "/", "-", 1))+".raw")
+	}
+	if path == "" {
+		return nil
+	}
+	var err error
+	if s.image, err = createNew(path); err != nil {
+		return err
+	}
+	if s.mapped, err = createNew(path + ".map"); err != nil {
+		return err
+	}
+	s.mapping = bufio.NewWriter(s.mapped)
+	_, err = s.mapping.WriteString("[")
+	return err
+}
+
+func createNew(path string) (*outfile.File, error) {
+	f, err := outfile.Create(path, false)
+	if errors.Is(err, fs.ErrExist) {
+		return nil, usageErrorf("%s: exists already, and is not replaced", printable(path))
+	}
+	return f, err
+}
+
+var pieceStates = map[cbt.PieceState]string{
+	cbt.PieceLost: "lost", cbt.PieceData: "data", cbt.PieceZero: "zero", cbt.PieceUnchanged: "unchanged",
+}
+
+// flushRow lists what was joined.
+func (s *salvaging) flushRow() error {
+	p := s.row
+	s.row = cbt.Piece{}
+	if p.Len == 0 {
+		return nil
+	}
+	sep := ""
+	if s.rows > 0 {
+		sep = ",\n"
+	}
+	s.rows++
+	there := p.State == cbt.PieceData || p.State == cbt.PieceZero
+	text := fmt.Sprintf(`%s{ "start": %d, "length": %d, "depth": 0, "present": %t, "zero": %t, "data": %t, "compressed": false, "state": %q, "unsure": %t}`,
+		sep, p.Off, p.Len, there, p.State == cbt.PieceZero, p.State == cbt.PieceData, pieceStates[p.State], p.Unsure)
+	if s.mapping != nil {
+		if _, err := s.mapping.WriteString(text); err != nil {
+			return err
+		}
+	}
+	if s.json {
+		_, err := s.w.WriteString(text)
+		return err
+	}
+	unsure := ""
+	if p.Unsure {
+		unsure = ", unsure"
+	}
+	_, err := fmt.Fprintf(s.w, "%16d %16d  %s%s\n", p.Off, p.Len, pieceStates[p.State], unsure)
+	return err
+}
+
+// endStream completes the list and the files of a stream.
+func (s *salvaging) endStream() error {
+	if s.stream < 0 {
+		return nil
+	}
+	if err := s.flushRow(); err != nil {
+		return err
+	}
+	if s.json {
+		s.w.WriteString("] }")
+	}
+	if s.image == nil {
+		return nil
+	}
+	if s.header != nil {
+		s.end = s.header.Streams[s.stream].Size
+	}
+	s.mapping.WriteString("]\n")
+	err := errors.Join(s.mapping.Flush(), s.image.Truncate(s.end))
+	if err == nil {
+		err = s.mapped.Commit() // the map first: bytes without it would pass for whole
+	}
+	if err == nil {
+		err = s.image.Commit()
+	}
+	s.abort()
+	return err
+}
+
+func (s *salvaging) abort() {
+	for _, f := range []*outfile.File{s.image, s.mapped} {
+		if f != nil {
+			f.Abort()
+		}
+	}
+	s.image, s.mapped, s.mapping = nil, nil, nil
+}
