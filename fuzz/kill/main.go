@@ -79,6 +79,7 @@ func (cfg config) run() (faults int, err error) {
 		}
 		s.syncOrder()
 	}
+	s.backups()
 	s.together(cfg.pairs)
 	s.pipes()
 	s.fullDisk()
