@@ -20,6 +20,28 @@ func TestKill(t *testing.T) {
 	}
 }
 
+func TestPruneOrdered(t *testing.T) {
+	const (
+		fileSync = `[pid 1] fsync(5</w/#123 (deleted)>) = 0` + "\n"
+		rename   = `[pid 1] renameat(-100</>, "/w/.a.cbt.part", -100</>, "/w/a.cbt") = 0` + "\n"
+		dirSync  = `[pid 1] fsync(6</w>) = 0` + "\n"
+		unlink   = `[pid 1] unlinkat(AT_FDCWD</>, "/w/b.cbt", 0) = 0` + "\n"
+	)
+	for trace, good := range map[string]bool{
+		fileSync + rename + dirSync + unlink + dirSync:                    true,
+		fileSync + rename + dirSync + unlink + dirSync + unlink + dirSync: true,
+		rename + dirSync + unlink + dirSync:                               false,
+		fileSync + rename + unlink + dirSync:                              false,
+		fileSync + rename + dirSync + unlink:                              false,
+		fileSync + rename + dirSync + unlink + unlink + dirSync:           false,
+		fileSync + rename + dirSync:                                       false,
+	} {
+		if err := pruneOrdered(trace, "/w"); (err == nil) != good {
+			t.Errorf("%q: %v, want good: %v", trace, err, good)
+		}
+	}
+}
+
 func TestOrdered(t *testing.T) {
 	j := job{name: "diff -o", args: []string{"diff", "a", "b", "-o", "/w/out.cbt"}}
 	const (

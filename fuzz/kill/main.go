@@ -28,6 +28,7 @@ func main() {
 	flag.Uint64Var(&cfg.seed, "seed", 1, "seed of the instants")
 	flag.StringVar(&cfg.dir, "dir", "", "working directory (default: a new temporary one)")
 	flag.StringVar(&cfg.cbt, "cbt", "", "cbt binary (default: $CBT, else built)")
+	flag.BoolVar(&cfg.chains, "chains", false, "only merge and prune")
 	flag.BoolVar(&cfg.keep, "keep", false, "keep the working directory")
 	flag.Parse()
 	if flag.NArg() != 0 || cfg.mib < 1 {
@@ -48,7 +49,7 @@ type config struct {
 	kills, steps, interrupts, pairs, mib int
 	seed                                 uint64
 	dir, cbt                             string
-	keep                                 bool
+	keep, chains                         bool
 }
 
 // run makes the scene, plays all rounds and returns the number of faults.
@@ -67,11 +68,19 @@ func (cfg config) run() (faults int, err error) {
 	if err != nil {
 		return 0, err
 	}
+	_, err = exec.LookPath("strace")
+	if err := s.chainRounds(err == nil); err != nil {
+		return 0, err
+	}
+	if cfg.chains {
+		fmt.Printf("kill: %d runs ended early, %d faults\n", s.ended, s.faults)
+		return s.faults, nil
+	}
 	for _, j := range s.jobs() {
 		s.atRandom(j, cfg.kills)
 		s.interrupted(j, cfg.interrupts)
 	}
-	if _, err := exec.LookPath("strace"); err != nil {
+	if err != nil {
 		fmt.Println("kill: no strace: not killed step by step")
 	} else if cfg.steps > 0 {
 		for _, j := range s.jobs() {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -148,9 +149,7 @@ func (s *scene) closedPipe(n int64, args []string) {
 // fullDisk lets every job run into a full disk, then makes room.
 func (s *scene) fullDisk() {
 	room := s.in("")
-	mount := func(mib int, how string) bool {
-		return exec.Command("mount", "-t", "tmpfs", "-o", fmt.Sprintf("%ssize=%dm", how, mib), "tmpfs", room).Run() == nil
-	}
+	mount := func(mib int, how string) bool { return mountSmall(room, mib, how) }
 	if err := s.fresh(); err != nil {
 		s.fault("%v", err)
 		return
@@ -199,18 +198,7 @@ func (s *scene) fullDiskJob(j job, free int, mount func(int, string) bool) {
 	// Fill what is free but for a little: a tmpfs can be made as small as
 	// what it holds, not smaller.
 	filler := s.in("filler")
-	f, err := os.Create(filler)
-	if err != nil {
-		s.fault("%v", err)
-		return
-	}
-	io.Copy(f, zeros{})
-	fi, err := f.Stat()
-	if err == nil {
-		err = f.Truncate(max(fi.Size()-int64(free)<<20, 0))
-	}
-	f.Close()
-	if err != nil {
+	if err := fillDisk(filler, free); err != nil {
 		s.fault("%v", err)
 		return
 	}
@@ -230,6 +218,26 @@ func (s *scene) fullDiskJob(j job, free int, mount func(int, string) bool) {
 	s.ended++
 	j.inspect(when)
 	empty()
+}
+
+// fillDisk makes a file that takes all space but for some MiB.
+func fillDisk(path string, free int) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	io.Copy(f, zeros{})
+	fi, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Truncate(max(fi.Size()-int64(free)<<20, 0)), f.Close())
+}
+
+// mountSmall mounts a file system of some MiB, how are more of its options.
+func mountSmall(dir string, mib int, how string) bool {
+	return exec.Command("mount", "-t", "tmpfs", "-o", fmt.Sprintf("%ssize=%dm", how, mib), "tmpfs", dir).Run() == nil
 }
 
 type zeros struct{}

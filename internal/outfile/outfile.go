@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 )
 
 // ErrLocked says that somebody else holds a lock.
@@ -136,6 +137,37 @@ func (f *File) createPart() (err error) {
 		return err
 	}
 	return nil
+}
+
+// SetTime gives the file a time of last change. Nothing must be written after it.
+func (f *File) SetTime(t time.Time) error {
+	path := f.temp
+	if path == "" {
+		path = unnamedPath(f.File)
+	}
+	return os.Chtimes(path, t, t)
+}
+
+// RemovePart removes what a process that was killed left of a file that was to
+// replace the one at path, and says whether there was any. What a living process
+// writes is left alone.
+func RemovePart(path string) (bool, error) {
+	temp := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".part")
+	if st, err := os.Lstat(temp); err != nil || !st.Mode().IsRegular() {
+		if errors.Is(err, fs.ErrNotExist) {
+			err = nil
+		}
+		return false, err
+	}
+	f, err := os.OpenFile(temp, os.O_RDONLY|noFollow, 0)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	if err := Lock(f); err != nil {
+		return false, nil
+	}
+	return true, os.Remove(temp)
 }
 
 // Commit syncs the file, gives it its name, syncs the directory and closes it.

@@ -27,10 +27,12 @@ func createUnnamed(dir string) (*os.File, error) {
 	return nil, &os.PathError{Op: "create a file in", Path: dir, Err: err}
 }
 
+// unnamedPath leads to a file without a name.
+func unnamedPath(f *os.File) string { return fmt.Sprintf("/proc/self/fd/%d", f.Fd()) }
+
 // linkUnnamed gives f a name that nothing has yet.
 func linkUnnamed(f *os.File, path string) error {
-	proc := fmt.Sprintf("/proc/self/fd/%d", f.Fd())
-	if err := unix.Linkat(unix.AT_FDCWD, proc, unix.AT_FDCWD, path, unix.AT_SYMLINK_FOLLOW); err != nil {
+	if err := unix.Linkat(unix.AT_FDCWD, unnamedPath(f), unix.AT_FDCWD, path, unix.AT_SYMLINK_FOLLOW); err != nil {
 		return &os.PathError{Op: "create", Path: path, Err: err}
 	}
 	return nil

@@ -16,6 +16,8 @@ const (
 
 func createUnnamed(string) (*os.File, error) { return nil, errors.ErrUnsupported }
 
+func unnamedPath(f *os.File) string { return f.Name() }
+
 func linkUnnamed(*os.File, string) error { return errors.ErrUnsupported }
 
 func renameNew(temp, path string) error { return linkNew(temp, path) }

@@ -82,6 +82,8 @@ var commands = []func(*app) *cobra.Command{
 	newRestoreCommand,
 	newCatCommand,
 	newVerifyCommand,
+	newMergeCommand,
+	newPruneCommand,
 	newLogCommand,
 	newCheckCommand,
 	newRAMCommand,

@@ -1,0 +1,176 @@
+package cli
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"cbt/cbt"
+)
+
+type mergeOptions struct {
+	out      string
+	workers  int
+	spoolDir chainOptions
+}
+
+func newMergeCommand(a *app) *cobra.Command {
+	opt := &mergeOptions{}
+	c := &cobra.Command{
+		Use:   "merge A B... -o C",
+		Short: "one delta in place of several that follow one another",
+		Long: `merge writes one delta that does what the given ones do in turn: from where the
+first begins to where the last ends, each changed block once, with the disks and
+the RAM of the last. Points alone say in which order they follow one another,
+not the order of the arguments; a gap or a branch among them is refused (exit 4).
+If the first is full, so is the result. What the deltas know of old content is
+kept, so that a wrong base is still found.
+
+Every byte of the deltas is verified first. An existing file is never replaced;
+-o - writes to stdout. One of the deltas may be - for standard input.`,
+		Example: `  cbt merge monday.cbt tuesday.cbt wednesday.cbt -o week.cbt
+  cbt merge backups/full.cbt backups/monday.cbt -o monday-full.cbt`,
+		Annotations: exits(exitDone, exitFailed, exitUsage, exitWrongBase),
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) < 2 {
+				return usageErrorf("merge: takes two deltas or more: usage is `cbt merge A B... -o C`")
+			}
+			return nil
+		},
+		RunE: func(c *cobra.Command, args []string) error {
+			return a.merge(c.Context(), args, opt)
+		},
+	}
+	flags := c.Flags()
+	flags.StringVarP(&opt.out, "output", "o", "", "write the delta to `FILE`, which must not exist; - is stdout")
+	flags.IntVar(&opt.workers, "workers", 0, "`N`: how many read and compress (default: one per processor, at most 16)")
+	opt.spoolDir.addSpoolFlag(flags)
+	return c
+}
+
+func (a *app) merge(ctx context.Context, args []string, opt *mergeOptions) error {
+	switch {
+	case opt.out == "":
+		return usageErrorf("merge: -o FILE is missing: where should the delta go?")
+	case opt.workers < 0 || opt.workers > 64:
+		return usageErrorf("--workers %d: must be 1 to 64", opt.workers)
+	case opt.out == stdinName && a.StdoutTerminal:
+		return usageErrorf("-o -: stdout is a terminal: redirect it, or name a file")
+	}
+	start := time.Now()
+	o, err := a.newOpener(openerOptions{})
+	if err != nil {
+		return err
+	}
+	defer a.closeOpener(o)
+	deltas, err := a.openDeltas(ctx, o, args, opt.spoolDir)
+	if err != nil {
+		return err
+	}
+	line, err := o.line(deltas)
+	if err != nil {
+		return err
+	}
+	h, merges, err := cbt.Merged(line)
+	if err != nil {
+		return o.lineError(err)
+	}
+	out, commit, abort, err := a.output(opt.out)
+	if err != nil {
+		return err
+	}
+	defer abort()
+	if err := a.verifyAll(ctx, o, [][]cbt.Layer{anyLayers(line)}); err != nil {
+		return err
+	}
+	w := bufio.NewWriterSize(out, 1<<20)
+	p := a.startProgress("merging", before(h.Streams, len(h.Streams)))
+	defer p.finish()
+	sum, err := cbt.WriteMerges(ctx, w, h, merges, cbt.Options{
+		Workers:  opt.workers,
+		Progress: func(stream int, done int64) { p.set(before(h.Streams, stream) + done) },
+		Finish:   func() error { return unchanged(deltas) },
+	})
+	if err == nil {
+		err = w.Flush()
+	}
+	if err == nil {
+		err = commit()
+	}
+	p.finish()
+	if err != nil {
+		return err
+	}
+	return a.reportMerge(o, opt, h, deltas, sum, time.Since(start))
+}
+
+// line puts deltas in the order in which they follow one another.
+func (o *opener) line(deltas []*deltaFile) ([]*cbt.Delta, error) {
+	var list []*cbt.Delta
+	for _, d := range deltas {
+		list = append(list, d.Delta)
+	}
+	line, err := cbt.Line(list)
+	return line, o.lineError(err)
+}
+
+// lineError names the two files of a *cbt.LineError.
+func (o *opener) lineError(err error) error {
+	var line *cbt.LineError
+	if !errors.As(err, &line) {
+		return err
+	}
+	return wrongBase("%s and %s: %w", o.deltaName(line.A), o.deltaName(line.B), err)
+}
+
+// anyLayers is a layer of each delta, for what looks at whole deltas.
+func anyLayers(deltas []*cbt.Delta) (layers []cbt.Layer) {
+	for _, d := range deltas {
+		layers = append(layers, cbt.Layer{Delta: d})
+	}
+	return layers
+}
+
+// unchanged says whether somebody wrote to the deltas since they were opened.
+func unchanged(deltas []*deltaFile) error {
+	for _, d := range deltas {
+		if d.dir == "" { // standard input, in a file of our own
+			continue
+		}
+		if err := d.f.changed(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (a *app) reportMerge(o *opener, opt *mergeOptions, h cbt.Header, deltas []*deltaFile, sum cbt.Summary, took time.Duration) error {
+	result := writtenDelta{Delta: opt.out, ID: fmt.Sprintf("%x", sum.ID[:]), Size: sum.Size, Payload: sum.Payload, Read: o.BytesRead()}
+	var data, zero, was int64
+	for _, d := range deltas {
+		was += d.Size()
+	}
+	for i, s := range h.Streams {
+		t := sum.Streams[i]
+		result.Streams = append(result.Streams, writtenStream{
+			Name: s.Name, Size: s.Size, Full: s.Full, Data: t.Data, Zero: t.Zero, Checked: t.Checked, Tip: s.To == "",
+		})
+		data += t.Data
+		zero += t.Zero
+	}
+	if a.json && opt.out != stdinName {
+		return writeJSON(a.Stdout, result)
+	}
+	name := printable(opt.out)
+	if opt.out == stdinName {
+		name = "stdout"
+	}
+	a.notef("%s: %s of changes (and %s of zeros) in a delta of %s, from %s of %s, %s",
+		name, formatSize(data), formatSize(zero), formatSize(sum.Size), countOf(len(deltas), "delta"), formatSize(was), took.Round(time.Millisecond))
+	a.debugf("%d bytes written, sha256 %s", sum.Size, result.ID)
+	return nil
+}

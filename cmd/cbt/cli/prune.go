@@ -1,0 +1,250 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"cbt/internal/retention"
+)
+
+type pruneOptions struct {
+	rules  retention.Rules
+	dryRun bool
+	wait   waitValue
+}
+
+func newPruneCommand(a *app) *cobra.Command {
+	opt := &pruneOptions{}
+	c := &cobra.Command{
+		Use:   "prune DIR",
+		Short: "let points fall away and keep the others whole",
+		Long: `prune keeps the points of a directory that one of the rules keeps, and merges the
+others into the deltas that build on them. A full delta that falls away makes
+those full that follow it. The rules count for each group of deltas by itself:
+those that build on one another, or whose names share the image of
+IMAGE-20261123T054000Z-ID.cbt. The newest point of a group is always kept, and
+while a rule finds fewer hours, days, ... than it may keep, so is the oldest.
+
+Nothing is deleted before what takes its place is written, verified and synced:
+whenever prune is killed, every kept point can be restored, and the same command
+goes on. A group with a damaged delta, or one without its parent, is left alone
+(exit 1). --dry-run says what would be done, and how much space it takes.
+
+Times are UTC; a delta that does not know its own counts by that of its file.`,
+		Example: `  cbt prune backups/ --keep-daily 7 --keep-weekly 5 --keep-monthly 12 --dry-run
+  cbt prune backups/ --keep-last 10 --keep-within 14d`,
+		Annotations: exits(exitDone, exitFailed, exitUsage, exitBusy),
+		Args:        wantArgs("DIR"),
+		RunE: func(c *cobra.Command, args []string) error {
+			return a.prune(c.Context(), args[0], opt)
+		},
+	}
+	flags := c.Flags()
+	r := &opt.rules
+	for _, rule := range []struct {
+		name, usage string
+		n           *int
+	}{
+		{"last", "keep the `N` newest points", &r.Last},
+		{"hourly", "keep the newest point of each of the last `N` hours that have one", &r.Hourly},
+		{"daily", "keep the newest point of each of the last `N` days that have one", &r.Daily},
+		{"weekly", "keep the newest point of each of the last `N` weeks that have one", &r.Weekly},
+		{"monthly", "keep the newest point of each of the last `N` months that have one", &r.Monthly},
+		{"yearly", "keep the newest point of each of the last `N` years that have one", &r.Yearly},
+	} {
+		flags.Var(&countValue{rule.n}, "keep-"+rule.name, rule.usage)
+	}
+	flags.Var(&spanValue{&r.Within}, "keep-within", "keep what is within `TIME` (1y6m, 2w, 14d, 36h) of the newest point")
+	flags.BoolVar(&opt.dryRun, "dry-run", false, "say what would be done, and do nothing")
+	flags.Var(&opt.wait, "wait", "how long to wait for a backup or mount of the directory to end")
+	return c
+}
+
+// countValue is the number of a rule.
+type countValue struct{ n *int }
+
+func (v *countValue) Set(s string) (err error) {
+	*v.n, err = retention.ParseCount(s)
+	return err
+}
+
+func (v *countValue) String() string {
+	if v.n == nil {
+		return "0"
+	}
+	return fmt.Sprint(*v.n)
+}
+func (v *countValue) Type() string { return "N" }
+
+// spanValue is a time back from the newest point.
+type spanValue struct{ s *retention.Span }
+
+func (v *spanValue) Set(s string) (err error) {
+	*v.s, err = retention.ParseSpan(s)
+	return err
+}
+
+func (v *spanValue) String() string {
+	if v.s == nil {
+		return ""
+	}
+	return v.s.String()
+}
+func (v *spanValue) Type() string { return "TIME" }
+
+// pruned is the result for a directory.
+type pruned struct {
+	DryRun bool          `json:"dry-run"`
+	Groups []*pruneGroup `json:"groups"`
+}
+
+// pruneGroup are deltas to which the rules apply together.
+type pruneGroup struct {
+	Name   string         `json:"group"`
+	Deltas []*prunedDelta `json:"deltas"`
+	Write  int64          `json:"write"`           // bytes, at most
+	Space  int64          `json:"space"`           // bytes more than before for a time, at most
+	Freed  int64          `json:"freed"`           // bytes of the files that go
+	Error  string         `json:"error,omitempty"` // why it was left alone, or as far as it came
+
+	err     error
+	steps   []retention.Step
+	resumed bool // an interrupted run had begun with it
+	pending bool // there are steps that are not done
+}
+
+// What becomes of a delta.
+const (
+	pruneKeep    = "keep"
+	pruneRewrite = "rewrite" // kept, and those that fall away before it merged into it
+	pruneDrop    = "drop"
+)
+
+// prunedDelta is one file of the directory.
+type prunedDelta struct {
+	File    string     `json:"file"`
+	ID      string     `json:"id,omitempty"`
+	Time    *time.Time `json:"time,omitempty"`
+	ByFile  bool       `json:"time-of-file,omitempty"` // the delta has none
+	Size    int64      `json:"size"`
+	Action  string     `json:"action,omitempty"`
+	Reasons []string   `json:"reasons,omitempty"`
+	Error   string     `json:"error,omitempty"`
+
+	pruneNode
+}
+
+func (a *app) prune(ctx context.Context, dir string, opt *pruneOptions) error {
+	if opt.rules.None() {
+		return usageErrorf("prune: no rule says what to keep: --keep-last, --keep-daily, ...")
+	}
+	o, err := a.newOpener(openerOptions{})
+	if err != nil {
+		return err
+	}
+	defer a.closeOpener(o)
+	lock := o.ownDir
+	if opt.dryRun {
+		lock = o.shareDir
+	}
+	if err := lock(ctx, dir, opt.wait.d); err != nil {
+		return err
+	}
+	p := &pruner{app: a, dir: dir}
+	list, err := p.scan(ctx)
+	if err != nil {
+		return err
+	}
+	together, err := p.readJournal()
+	if err != nil {
+		return err
+	}
+	result := pruned{DryRun: opt.dryRun, Groups: groupPruned(list, together)}
+	for _, g := range result.Groups {
+		g.err = p.plan(g, opt.rules)
+		g.pending = g.err == nil && len(g.steps) > 0 || g.err != nil && g.resumed
+	}
+	if !opt.dryRun {
+		if err := p.writeJournal(result.Groups); err != nil {
+			return err
+		}
+	}
+	failed := 0
+	for _, g := range result.Groups {
+		if g.err == nil && !opt.dryRun {
+			g.err = p.carryOut(ctx, g)
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if g.err != nil {
+			failed++
+			g.Error = oneLine(g.err.Error())
+			for _, d := range g.Deltas {
+				d.Action = ""
+			}
+			a.warnf("%s: %s", printable(g.Name), g.Error)
+		}
+		if !a.json {
+			if err := g.print(a.Stdout, opt.dryRun); err != nil {
+				return err
+			}
+		}
+	}
+	if !opt.dryRun {
+		if err := p.writeJournal(result.Groups); err != nil {
+			return err
+		}
+	}
+	if a.json {
+		if err := writeJSON(a.Stdout, result); err != nil {
+			return err
+		}
+	}
+	switch {
+	case failed == 1 && len(result.Groups) == 1:
+		return errors.New("the deltas were not pruned")
+	case failed > 0:
+		return fmt.Errorf("%d of %s not pruned", failed, countOf(len(result.Groups), "group"))
+	}
+	return nil
+}
+
+// print shows one group.
+func (g *pruneGroup) print(w io.Writer, dryRun bool) error {
+	var b strings.Builder
+	kept := 0
+	for _, d := range g.Deltas {
+		if d.Action == pruneKeep || d.Action == pruneRewrite {
+			kept++
+		}
+	}
+	if g.err != nil {
+		fmt.Fprintf(&b, "%s: %s, NOT PRUNED: %s\n", printable(g.Name), countOf(len(g.Deltas), "delta"), g.Error)
+	} else {
+		fmt.Fprintf(&b, "%s: %s, %d kept\n", printable(g.Name), countOf(len(g.Deltas), "delta"), kept)
+	}
+	for _, d := range g.Deltas {
+		if d.Action == "" {
+			continue
+		}
+		when := d.Time.Format(timeLayout)
+		if d.ByFile {
+			when += " (of the file)"
+		}
+		line := fmt.Sprintf("  %-7s  %s  %s  %s", d.Action, when, printable(d.File), strings.Join(d.Reasons, ", "))
+		fmt.Fprintln(&b, strings.TrimRight(line, " "))
+	}
+	if g.err == nil && len(g.steps) > 0 && dryRun {
+		fmt.Fprintf(&b, "  to write: at most %s; space needed for that: at most %s; in files that go: %s\n",
+			formatSize(g.Write), formatSize(g.Space), formatSize(g.Freed))
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}

@@ -1,0 +1,287 @@
+package cli
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"cbt/cbt"
+	"cbt/internal/outfile"
+	"cbt/internal/retention"
+)
+
+// pruneSample is how many bytes of what a merge wrote are compared with what it
+// was made of, besides that all of it is verified.
+const pruneSample = 16 << 20
+
+// pruner prunes one directory.
+type pruner struct {
+	*app
+	dir string
+}
+
+// plan decides what becomes of each delta of a group.
+func (p *pruner) plan(g *pruneGroup, rules retention.Rules) error {
+	if err := g.link(); err != nil {
+		return fmt.Errorf("left alone: %w", err)
+	}
+	times := make([]time.Time, len(g.Deltas))
+	first := map[string]time.Time{} // one point has one time, however many deltas lead there
+	for i, d := range g.Deltas {
+		if t, ok := first[d.point]; ok {
+			times[i] = t
+		} else {
+			times[i], first[d.point] = *d.Time, *d.Time
+		}
+	}
+	nodes := make([]retention.Delta, len(g.Deltas))
+	for i, why := range rules.Keep(times) {
+		d := g.Deltas[i]
+		d.Reasons = why
+		nodes[i] = retention.Delta{Size: d.Size, Parent: d.parent, Keep: len(why) > 0}
+	}
+	g.dropSpare(nodes)
+	bound := func(run []int) int64 {
+		var line []cbt.Weight
+		for _, i := range run {
+			line = append(line, g.Deltas[i].weight)
+		}
+		return cbt.MergedSize(line)
+	}
+	var cost retention.Cost
+	g.steps, cost = retention.Plan(nodes, bound)
+	g.Write, g.Space, g.Freed = cost.Write, cost.Peak, cost.Freed
+	for i, n := range nodes {
+		g.Deltas[i].Action = pruneKeep
+		if !n.Keep {
+			g.Deltas[i].Action = pruneDrop
+		}
+	}
+	for _, s := range g.steps {
+		if s.Merge() {
+			g.Deltas[s.Into].Action = pruneRewrite
+			for _, i := range append(s.Run, s.Into) {
+				g.Deltas[i].run = true
+			}
+		}
+	}
+	return nil
+}
+
+// dropSpare lets a kept delta fall away that would have to be rewritten, on
+// which nothing builds, and to whose points a shorter way leads.
+func (g *pruneGroup) dropSpare(nodes []retention.Delta) {
+	shortest := map[string]int{}
+	parent := map[int]bool{}
+	for i, d := range g.Deltas {
+		parent[d.parent] = true
+		if k, ok := shortest[d.point]; !ok || d.depth < g.Deltas[k].depth {
+			shortest[d.point] = i
+		}
+	}
+	for i, d := range g.Deltas {
+		best := shortest[d.point]
+		if best == i || parent[i] || !nodes[i].Keep || d.depth == g.Deltas[best].depth || nodes[d.parent].Keep {
+			continue
+		}
+		nodes[i].Keep = false
+		d.Reasons = []string{"another delta leads to its point: " + g.Deltas[best].File}
+		g.Deltas[best].run = true // relied on, so verified
+	}
+}
+
+// carryOut does the steps of a group. After each of them the directory is
+// whole; an error leaves it as it is then.
+func (p *pruner) carryOut(ctx context.Context, g *pruneGroup) error {
+	for _, d := range g.Deltas {
+		if _, err := outfile.RemovePart(p.path(d)); err != nil {
+			return err
+		}
+	}
+	if err := p.verifyRun(ctx, g); err != nil {
+		g.pending = g.resumed
+		return fmt.Errorf("left alone: %w", err)
+	}
+	var removed, rewritten int
+	var smaller int64
+	for n, s := range g.steps {
+		var err error
+		was := g.Deltas[s.Into].Size
+		if s.Merge() {
+			err = p.mergeInto(ctx, g, s)
+		} else {
+			err = p.remove(g.Deltas[s.Into])
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if err != nil {
+			if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+				err = fmt.Errorf("%w: no room for %s (at most) while it is written", err, formatSize(g.Space))
+			}
+			return fmt.Errorf("after %d of %s: %w; nothing is lost, the same command goes on", n, countOf(len(g.steps), "step"), err)
+		}
+		if s.Merge() {
+			rewritten++
+			smaller += was - g.Deltas[s.Into].Size
+		} else {
+			removed++
+			smaller += was
+		}
+	}
+	g.pending = false
+	if len(g.steps) > 0 {
+		less := formatSize(smaller) + " less"
+		if smaller < 0 {
+			less = formatSize(-smaller) + " more"
+		}
+		p.notef("%s: %s removed, %d rewritten, %s than before", printable(g.Name), countOf(removed, "delta"), rewritten, less)
+	}
+	return nil
+}
+
+func (p *pruner) path(d *prunedDelta) string { return filepath.Join(p.dir, d.File) }
+
+// verifyRun reads all deltas that will be merged before the first is.
+func (p *pruner) verifyRun(ctx context.Context, g *pruneGroup) error {
+	var total int64
+	for _, d := range g.Deltas {
+		if d.run {
+			total += d.Size
+		}
+	}
+	bar := p.startProgress("verifying", total)
+	defer bar.finish()
+	var before int64
+	for _, d := range g.Deltas {
+		if !d.run {
+			continue
+		}
+		if err := p.verifyOne(ctx, d, func(done int64) { bar.set(before + done) }); err != nil {
+			return err
+		}
+		before += d.Size
+	}
+	return nil
+}
+
+func (p *pruner) verifyOne(ctx context.Context, d *prunedDelta, progress func(int64)) error {
+	o := &opener{}
+	defer o.Close()
+	f, err := openFile(p.path(d), &o.reads, nil)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, sum, err := cbt.Verify(ctx, f, cbt.VerifyOptions{Progress: progress})
+	if err == nil && sum.ID != d.id {
+		err = errors.New("changed while it was read")
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", d.File, err)
+	}
+	return nil
+}
+
+// mergeInto replaces a delta by one that stands for it and for those of the run
+// before it. Until the new one is verified and synced nothing changes.
+func (p *pruner) mergeInto(ctx context.Context, g *pruneGroup, s retention.Step) error {
+	o := &opener{}
+	defer o.Close()
+	var line []*cbt.Delta
+	var files []*deltaFile
+	for _, i := range append(s.Run[:len(s.Run):len(s.Run)], s.Into) {
+		d := g.Deltas[i]
+		f, err := o.openDeltaFile(p.path(d))
+		if err != nil {
+			return err
+		}
+		if f.ID() != d.id {
+			return fmt.Errorf("%s: is another one than before", d.File)
+		}
+		line, files = append(line, f.Delta), append(files, f)
+	}
+	into := g.Deltas[s.Into]
+	h, merges, err := cbt.Merged(line)
+	if err != nil {
+		return fmt.Errorf("%s: %w", into.File, o.lineError(err))
+	}
+	out, err := outfile.Create(p.path(into), true)
+	if err != nil {
+		return err
+	}
+	defer out.Abort()
+	bar := p.startProgress("merging", before(h.Streams, len(h.Streams)))
+	defer bar.finish()
+	w := bufio.NewWriterSize(out, 1<<20)
+	sum, err := cbt.WriteMerges(ctx, w, h, merges, cbt.Options{
+		Progress: func(stream int, done int64) { bar.set(before(h.Streams, stream) + done) },
+		Finish:   func() error { return unchanged(files) },
+	})
+	if err == nil {
+		err = w.Flush()
+	}
+	if err == nil {
+		err = out.Sync()
+	}
+	bar.finish()
+	if err != nil {
+		return fmt.Errorf("writing the new %s: %w", into.File, err)
+	}
+	if err := checkMerged(ctx, out, sum, merges); err != nil {
+		return fmt.Errorf("the new %s, which is thrown away: %w", into.File, err)
+	}
+	if into.ByFile {
+		if err := out.SetTime(*into.Time); err != nil {
+			return err
+		}
+	}
+	o.Close()
+	if err := out.Commit(); err != nil {
+		return err
+	}
+	into.id, into.Size = sum.ID, sum.Size
+	into.ID = fmt.Sprintf("%x", sum.ID[:])
+	return nil
+}
+
+// checkMerged reads back what was written, and compares what it does with what
+// its parts do.
+func checkMerged(ctx context.Context, f io.ReaderAt, sum cbt.Summary, merges []*cbt.Merge) error {
+	_, again, err := cbt.Verify(ctx, io.NewSectionReader(f, 0, sum.Size+1), cbt.VerifyOptions{})
+	if err != nil {
+		return err
+	}
+	if again.ID != sum.ID {
+		return errors.New("is not what was written")
+	}
+	d, err := cbt.Open(f, sum.Size)
+	if err != nil {
+		return err
+	}
+	for i, parts := range merges {
+		whole, err := cbt.NewMerge(cbt.Layer{Delta: d, Stream: i})
+		if err == nil {
+			err = cbt.SameEffect(ctx, parts, whole, pruneSample/int64(len(merges)))
+		}
+		if err != nil {
+			return fmt.Errorf("%s does not do what its parts do: %w", d.Header.Streams[i].Name, err)
+		}
+	}
+	return nil
+}
+
+// remove deletes a delta, durably: a parent must not be gone while its child is
+// there.
+func (p *pruner) remove(d *prunedDelta) error {
+	if err := os.Remove(p.path(d)); err != nil {
+		return err
+	}
+	return outfile.SyncDir(p.dir)
+}

@@ -1,0 +1,96 @@
+package cli
+
+import (
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"cbt/internal/outfile"
+)
+
+// journalName is the file that remembers which deltas a prune under way looks
+// at together. Once a full delta is merged into its children they have no point
+// in common; a run that goes on where another was killed would take them for
+// groups of their own, and keep more. It holds no names: points stay what they
+// are while files are rewritten.
+const (
+	journalName = ".cbt-prune"
+	maxJournal  = 64 << 20 // bytes
+)
+
+type journal struct {
+	Groups [][]string `json:"groups"` // hashes of points
+}
+
+func (d *prunedDelta) pointHash() string {
+	sum := sha256.Sum256([]byte(d.point))
+	return fmt.Sprintf("%x", sum[:16])
+}
+
+// readJournal says which points a killed run looked at together, by the number
+// of the group.
+func (p *pruner) readJournal() (map[string]int, error) {
+	path := filepath.Join(p.dir, journalName)
+	f, err := os.Open(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	var j journal
+	text, err := io.ReadAll(io.LimitReader(f, maxJournal+1))
+	if err == nil && len(text) > maxJournal {
+		err = errors.New("is too large")
+	}
+	if err == nil {
+		err = json.Unmarshal(text, &j)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: is not what prune writes there: %w (delete it if no prune was interrupted)", path, err)
+	}
+	groups := map[string]int{}
+	for n, points := range j.Groups {
+		for _, hash := range points {
+			groups[hash] = n
+		}
+	}
+	return groups, nil
+}
+
+// writeJournal remembers the groups that have something to do; if there are
+// none, it removes what an earlier one left.
+func (p *pruner) writeJournal(groups []*pruneGroup) error {
+	path := filepath.Join(p.dir, journalName)
+	var j journal
+	for _, g := range groups {
+		if !g.pending {
+			continue
+		}
+		var points []string
+		for _, d := range g.Deltas {
+			if d.err == nil {
+				points = append(points, d.pointHash())
+			}
+		}
+		j.Groups = append(j.Groups, points)
+	}
+	if len(j.Groups) > 0 {
+		text, err := json.Marshal(j)
+		if err != nil {
+			return err
+		}
+		return outfile.WriteFile(path, append(text, '\n'))
+	}
+	_, left := outfile.RemovePart(path)
+	err := os.Remove(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return left
+	}
+	return errors.Join(left, err, outfile.SyncDir(p.dir))
+}

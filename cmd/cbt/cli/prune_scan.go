@@ -1,0 +1,265 @@
+package cli
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"cbt/cbt"
+)
+
+// pruneNode is what prune knows of a delta.
+type pruneNode struct {
+	err    error
+	id     cbt.ID
+	weight cbt.Weight
+	point  string // equal for deltas that lead to the same points
+	parent int    // in the group; -1: none
+	depth  int    // deltas before it
+	run    bool   // its bytes will be read: to merge it, or to rely on it
+}
+
+// backupName is what cbt backup calls its files: image, time and the beginning
+// of the delta's ID.
+var backupName = regexp.MustCompile(`^(.+)-\d{8}T\d{6}Z-[0-9a-f]{12}(?:-\d+)?\.cbt$`)
+
+// scan reads the ends of all deltas of the directory, and the sizes of their
+// tables. What cannot be read as one is in the list too, with its error.
+func (p *pruner) scan(ctx context.Context) ([]*prunedDelta, error) {
+	names, err := deltaNames(p.dir)
+	if err != nil {
+		return nil, err
+	}
+	if len(names) == 0 {
+		return nil, fmt.Errorf("%s: has no .cbt files", p.dir)
+	}
+	var list []*prunedDelta
+	for _, name := range names {
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		d := &prunedDelta{File: filepath.Base(name)}
+		if d.err = d.read(name); d.err != nil {
+			d.Error = oneLine(d.err.Error())
+		}
+		list = append(list, d)
+	}
+	return list, nil
+}
+
+func (d *prunedDelta) read(path string) error {
+	st, err := os.Lstat(path)
+	if err != nil {
+		return err
+	}
+	if !st.Mode().IsRegular() {
+		return fmt.Errorf("%s: is no regular file", path)
+	}
+	o := &opener{}
+	defer o.Close()
+	f, err := o.openDeltaFile(path)
+	if err != nil {
+		return err
+	}
+	if d.weight, err = f.Weight(); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	d.id, d.Size = f.ID(), f.Size()
+	d.ID = fmt.Sprintf("%x", d.id[:])
+	when := st.ModTime().UTC()
+	if f.Header.Instant != nil {
+		when = f.Header.Instant.UTC()
+	} else {
+		d.ByFile = true
+	}
+	d.Time = &when
+	var tos []string
+	for _, s := range f.Header.Streams {
+		if s.To == "" { // a tip: a point of its own
+			tos = []string{"tip " + d.File}
+			break
+		}
+		tos = append(tos, s.Name+"="+s.To)
+	}
+	slices.Sort(tos)
+	d.point = strings.Join(tos, "\n")
+	return nil
+}
+
+// end is a point of one stream.
+type end struct{ stream, point string }
+
+// groupPruned puts together what hangs together by points or names, or did when
+// an earlier run was killed, in the order of the names.
+func groupPruned(list []*prunedDelta, together map[string]int) []*pruneGroup {
+	root := make([]int, len(list))
+	for i := range root {
+		root[i] = i
+	}
+	find := func(i int) int {
+		for root[i] != i {
+			root[i] = root[root[i]]
+			i = root[i]
+		}
+		return i
+	}
+	points, images, before := map[end]int{}, map[string]int{}, map[int]int{}
+	image := make([]string, len(list))
+	for i, d := range list {
+		if m := backupName.FindStringSubmatch(d.File); m != nil {
+			image[i] = m[1]
+			join(images, m[1], i, root, find)
+		}
+		if n, ok := together[d.pointHash()]; ok {
+			join(before, n, i, root, find)
+		}
+		for _, s := range d.weight.Streams {
+			if s.To != "" {
+				join(points, end{s.Name, s.To}, i, root, find)
+			}
+			if !s.Full && s.From.Point != "" {
+				join(points, end{s.Name, s.From.Point}, i, root, find)
+			}
+		}
+	}
+	byRoot := map[int]*pruneGroup{}
+	var groups []*pruneGroup
+	for i, d := range list {
+		g := byRoot[find(i)]
+		if g == nil {
+			g = &pruneGroup{}
+			byRoot[find(i)] = g
+			groups = append(groups, g)
+		}
+		if g.Name == "" {
+			g.Name = image[i]
+		}
+		if _, ok := together[d.pointHash()]; ok {
+			g.resumed = true
+		}
+		g.Deltas = append(g.Deltas, d)
+	}
+	for _, g := range groups {
+		slices.SortFunc(g.Deltas, byPruneTime)
+		if g.Name == "" {
+			g.Name = strings.TrimSuffix(g.Deltas[0].File, ".cbt")
+		}
+	}
+	return groups
+}
+
+func join[K comparable](first map[K]int, key K, i int, root []int, find func(int) int) {
+	if k, ok := first[key]; ok {
+		root[find(i)] = find(k)
+	} else {
+		first[key] = i
+	}
+}
+
+func byPruneTime(a, b *prunedDelta) int {
+	switch {
+	case a.Time != nil && b.Time != nil:
+		return cmp.Or(a.Time.Compare(*b.Time), strings.Compare(a.File, b.File))
+	case a.Time == nil && b.Time == nil:
+		return strings.Compare(a.File, b.File)
+	case a.Time == nil:
+		return -1
+	}
+	return 1
+}
+
+// link finds the parent of each delta: the one from which all its streams go
+// on, and of several the one that is fewest deltas from a full one.
+func (g *pruneGroup) link() error {
+	leads := map[end][]int{}
+	for i, d := range g.Deltas {
+		if d.err != nil {
+			return d.err
+		}
+		for _, s := range d.weight.Streams {
+			if s.To != "" {
+				leads[end{s.Name, s.To}] = append(leads[end{s.Name, s.To}], i)
+			}
+		}
+	}
+	children := make([][]int, len(g.Deltas))
+	var level []int
+	for i, d := range g.Deltas {
+		d.parent, d.depth = -1, -1
+		parents, increment, err := d.parents(g, leads)
+		switch {
+		case err != nil:
+			return err
+		case !increment:
+			d.depth = 0
+			level = append(level, i)
+		}
+		for _, p := range parents {
+			children[p] = append(children[p], i)
+		}
+	}
+	for depth := 1; len(level) > 0; depth++ {
+		slices.SortFunc(level, func(a, b int) int {
+			return bytes.Compare(g.Deltas[a].id[:], g.Deltas[b].id[:])
+		})
+		var next []int
+		for _, p := range level {
+			for _, i := range children[p] {
+				if d := g.Deltas[i]; d.depth < 0 {
+					d.parent, d.depth = p, depth
+					next = append(next, i)
+				}
+			}
+		}
+		level = next
+	}
+	for _, d := range g.Deltas {
+		if d.depth < 0 {
+			return fmt.Errorf("%s: no full delta: what it builds on leads back to none", d.File)
+		}
+	}
+	return nil
+}
+
+// parents are the deltas that lead to where all streams of d begin.
+func (d *prunedDelta) parents(g *pruneGroup, leads map[end][]int) (parents []int, increment bool, err error) {
+	for _, s := range d.weight.Streams {
+		if s.Full {
+			continue
+		}
+		var here []int
+		for _, p := range leads[end{s.Name, s.From.Point}] {
+			if g.Deltas[p].sizeOf(s.Name) == s.From.Size && g.Deltas[p] != d {
+				here = append(here, p)
+			}
+		}
+		if len(here) == 0 || s.From.Point == "" {
+			return nil, true, fmt.Errorf("%s: %w", d.File, &cbt.MissingError{Stream: s.Name, Point: s.From.Point})
+		}
+		if !increment {
+			parents, increment = here, true
+			continue
+		}
+		parents = slices.DeleteFunc(parents, func(p int) bool { return !slices.Contains(here, p) })
+	}
+	if increment && len(parents) == 0 {
+		return nil, true, errors.New(d.File + ": its streams follow different deltas")
+	}
+	return parents, increment, nil
+}
+
+func (d *prunedDelta) sizeOf(stream string) int64 {
+	for _, s := range d.weight.Streams {
+		if s.Name == stream {
+			return s.Size
+		}
+	}
+	return -1
+}
