@@ -81,6 +81,7 @@ var commands = []func(*app) *cobra.Command{
 	newApplyCommand,
 	newRestoreCommand,
 	newCatCommand,
+	newHashCommand,
 	newVerifyCommand,
 	newMergeCommand,
 	newPruneCommand,
