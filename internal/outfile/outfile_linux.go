@@ -10,8 +10,9 @@ import (
 )
 
 const (
-	noFollow = unix.O_NOFOLLOW
-	canLock  = true
+	noFollow     = unix.O_NOFOLLOW
+	canLock      = true
+	openNonblock = unix.O_NONBLOCK
 )
 
 // createUnnamed makes a file without a name (O_TMPFILE). Kernels and file
@@ -71,4 +72,23 @@ func SyncDir(dir string) error {
 		return err
 	}
 	return nil
+}
+
+// lockLog waits until no other process appends, where the file system has
+// locks.
+func lockLog(f *os.File) error {
+	for {
+		switch err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err {
+		case unix.EINTR:
+		case unix.ENOLCK, unix.EOPNOTSUPP, unix.EBADF:
+			return nil
+		default:
+			return err
+		}
+	}
+}
+
+func unlockLog(f *os.File) {
+	// Closing it does it too.
+	_ = unix.Flock(int(f.Fd()), unix.LOCK_UN)
 }
