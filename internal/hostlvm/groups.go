@@ -26,6 +26,9 @@ func (h *Host) Groups(ctx context.Context) (groups []*lvm.Group, notes []string,
 	h.mu.Unlock()
 	disks := make([]lvm.Disk, 0, len(found))
 	for _, d := range found {
+		if err := h.opened(d.Name(), d.Number(), d.Size()); err != nil {
+			return nil, nil, err
+		}
 		disks = append(disks, lvm.Disk{Name: d.Name(), R: d, Size: d.Size()})
 	}
 	for {

@@ -35,6 +35,10 @@ type Options struct {
 	// Context, if not nil, ends all reads once it is cancelled, so that what
 	// walks through metadata ends soon. What was reserved is released all the same.
 	Context context.Context
+	// Opened, if not nil, is called for each device that is opened to be read:
+	// the disks with LVM's label, and devices of volumes. An error of its ends
+	// that.
+	Opened func(path string, number dm.Number, size int64) error
 }
 
 // suspendWait is how long a suspended device is waited for: LVM suspends
@@ -47,6 +51,7 @@ type Host struct {
 	ctx     context.Context // of all reads
 	ctl     *dm.Control     // nil: nothing on this host uses device-mapper
 	lockDir string
+	opened  func(path string, number dm.Number, size int64) error
 
 	mu      sync.Mutex
 	disks   []*Disk
@@ -62,7 +67,10 @@ func Open(opt Options) (*Host, error) {
 	if err != nil && !errors.Is(err, dm.ErrNone) {
 		return nil, err
 	}
-	h := &Host{ctx: opt.Context, ctl: ctl, lockDir: opt.LockDir}
+	h := &Host{ctx: opt.Context, ctl: ctl, lockDir: opt.LockDir, opened: opt.Opened}
+	if h.opened == nil {
+		h.opened = func(string, dm.Number, int64) error { return nil }
+	}
 	if h.ctx == nil {
 		h.ctx = context.Background()
 	}
@@ -119,6 +127,10 @@ func (h *Host) Volume(vg, lv, layer string) (*Direct, error) {
 func (h *Host) open(d dm.Device) (*Direct, error) {
 	f, err := h.openNode(d)
 	if err != nil {
+		return nil, err
+	}
+	if err := h.opened(f.Name(), f.Number(), f.Size()); err != nil {
+		f.Close()
 		return nil, err
 	}
 	h.mu.Lock()

@@ -107,7 +107,7 @@ func (a *app) apply(ctx context.Context, args []string, opt *applyOptions) error
 		if tasks[i], err = newApplyTask(deltas, streams[i]); err != nil {
 			return err
 		}
-		if tasks[i].target, err = openTarget(t.path, opt.stateDir, opt.raw == formatRaw); err != nil {
+		if tasks[i].target, err = openTarget(a.audit, t.path, opt.stateDir, opt.raw == formatRaw); err != nil {
 			return err
 		}
 		defer tasks[i].target.Close()
@@ -230,13 +230,14 @@ func (a *app) writeTasks(ctx context.Context, tasks []*task, command string, opt
 		opt.Progress = func(done int64) { p.set(before + done) }
 		st, err := t.merge.WriteTo(ctx, t.target, opt)
 		total.Add(st)
+		t.target.wrote = st
 		if err != nil {
 			return total, fmt.Errorf("%s: %w (the target is incomplete: the same command completes it)", t.target.path, err)
 		}
 		before += t.merge.Payload()
 	}
 	for _, t := range tasks {
-		if err := t.target.finish(ctx, t.layers[len(t.layers)-1]); err != nil {
+		if err := t.target.finish(ctx, t.layers); err != nil {
 			return total, fmt.Errorf("%s: %w", t.target.path, err)
 		}
 	}

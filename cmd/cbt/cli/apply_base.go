@@ -12,7 +12,7 @@ import (
 // checkPoint refuses a target that is not known to be at the base.
 func (a *app) checkPoint(ctx context.Context, o *opener, t *task, opt *applyOptions) error {
 	from, target := t.merge.From(), t.target
-	r, err := readRecord(target.record)
+	r, err := readRecord(a.audit, target.record)
 	if err != nil {
 		return err
 	}

@@ -105,7 +105,7 @@ func (a *app) backup(ctx context.Context, refs []string, dir string, opt *backup
 		return err
 	}
 	defer a.closeOpener(o)
-	o.rawPoint = pointOfRaw(opt.diff.stateDir)
+	o.rawPoint = o.pointOfRaw(opt.diff.stateDir)
 	o.chainFrom(chainOptions{dir: dir})
 	if err := haveDir(dir); err != nil {
 		return err
@@ -116,7 +116,7 @@ func (a *app) backup(ctx context.Context, refs []string, dir string, opt *backup
 	if err := outfile.Sweep(dir, deltaSuffix); err != nil {
 		a.warnf("%s: %v", printable(dir), err) // whoever may not write here hears it again
 	}
-	store, err := readStore(ctx, dir)
+	store, err := a.readStore(ctx, dir)
 	if err != nil {
 		return err
 	}
@@ -386,7 +386,7 @@ func (b *backupRun) commit(f *outfile.File) (string, error) {
 	}
 	id := b.job.sum.ID
 	same := func(path string) bool {
-		l, err := readOneLogged(b.store.dir, path, true)
+		l, err := b.app.readOneLogged(b.store.dir, path, true)
 		return err == nil && l.ID == fmt.Sprintf("%x", id[:])
 	}
 	for try := 1; ; try++ {

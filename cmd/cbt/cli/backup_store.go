@@ -17,13 +17,13 @@ type store struct {
 
 // readStore reads the ends of all deltas in dir. What cannot be read is as if
 // it were not there: what only it leads to is written again.
-func readStore(ctx context.Context, dir string) (*store, error) {
+func (a *app) readStore(ctx context.Context, dir string) (*store, error) {
 	names, err := deltaNames(dir)
 	if err != nil {
 		return nil, err
 	}
 	s := &store{dir: dir, byFile: map[string]*logged{}, ends: map[streamPoint][]*logged{}}
-	if s.list, err = readLogged(ctx, dir, names, true); err != nil {
+	if s.list, err = a.readLogged(ctx, dir, names, true); err != nil {
 		return nil, err
 	}
 	linkLogged(s.list)

@@ -25,6 +25,10 @@ type app struct {
 	progress bool // show progress even where Stderr is no terminal
 
 	started bool // the command line was accepted, a command runs
+
+	audit     *audit // nil without --audit
+	auditFlag string
+	hashFlag  string
 }
 
 // Run executes one command line, without the program's name, and returns its
@@ -37,11 +41,22 @@ func Run(ctx context.Context, env Env, args []string) int {
 	out := &stickyWriter{ctx: ctx, w: env.Stdout}
 	env.Stdout = out
 	a := &app{Env: env}
-	err := a.execute(ctx, args)
+	a.json = hasJSONFlag(args)
+	err := a.startAudit(ctx, args)
+	if err == nil {
+		err = a.execute(ctx, args)
+	}
 	if err == nil && out.err != nil {
 		a.started, err = true, out.err
 	}
-	return a.report(ctx, err)
+	err = a.audit.finish(err)
+	code := a.report(ctx, err)
+	if err := a.audit.end(code, err); err != nil {
+		if again := a.report(ctx, err); code == exitDone {
+			code = again
+		}
+	}
+	return code
 }
 
 func (a *app) execute(ctx context.Context, args []string) (err error) {
@@ -125,6 +140,8 @@ A reference REF names an image:
 	flags.BoolVarP(&a.verbose, "verbose", "v", false, "say more on stderr")
 	flags.BoolVarP(&a.quiet, "quiet", "q", false, "no summary on stderr, only warnings and errors")
 	flags.BoolVar(&a.progress, "progress", false, "show progress on stderr even if it is no terminal")
+	flags.StringVar(&a.auditFlag, "audit", "", "append a record of the run to `FILE`: what was read and written (CBT_AUDIT)")
+	flags.StringVar(&a.hashFlag, "hash", "", "hash all inputs for the record: `WHEN` is before, after or both")
 	flags.BoolP("help", "h", false, "show help")
 
 	root.SetIn(a.Stdin)
@@ -154,7 +171,10 @@ func (a *app) guard(c *cobra.Command) {
 			return usageErrorf("%s: argument %d is empty: is a variable unset?",
 				c.Name(), slices.Index(args, "")+1)
 		}
-		if err := refuseEmptyFlags(c); err != nil || checkArgs == nil {
+		if err := refuseEmptyFlags(c); err != nil {
+			return err
+		}
+		if err := a.checkAuditFlags(); err != nil || checkArgs == nil {
 			return err
 		}
 		return checkArgs(c, args)

@@ -125,7 +125,7 @@ func (a *app) diff(ctx context.Context, args []string, opt *diffOptions) error {
 		return err
 	}
 	defer a.closeOpener(o)
-	o.rawPoint = pointOfRaw(opt.stateDir)
+	o.rawPoint = o.pointOfRaw(opt.stateDir)
 	o.openDelta = func(_ context.Context, path string, ref refOptions) (*source, error) {
 		return o.openChain(path, path, ref, opt.chain)
 	}

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"cbt/cbt"
-	"cbt/internal/outfile"
 	"cbt/sparse"
 )
 
@@ -149,7 +148,7 @@ func (a *app) output(path string) (w io.Writer, commit func() error, abort func(
 	if path == stdinName {
 		return a.Stdout, a.syncStdout, func() {}, nil
 	}
-	f, err := outfile.Create(path, false)
+	f, err := a.audit.create(path, false)
 	if errors.Is(err, fs.ErrExist) {
 		return nil, nil, nil, usageErrorf("%s: exists already, and -o never replaces a file", path)
 	}

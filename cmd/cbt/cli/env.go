@@ -2,9 +2,12 @@ package cli
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
+	"hash"
 	"io"
 	"os"
+	"sync"
 
 	"golang.org/x/term"
 
@@ -51,6 +54,11 @@ type stickyWriter struct {
 	ctx context.Context
 	w   io.Writer
 	err error
+
+	mu  sync.Mutex // of what follows
+	sum hash.Hash  // of what was written; nil: nobody asked
+	n   int64
+	cut bool // more was to be written
 }
 
 func (s *stickyWriter) Write(p []byte) (n int, err error) {
@@ -66,7 +74,21 @@ func (s *stickyWriter) Write(p []byte) (n int, err error) {
 		err = io.ErrShortWrite
 	}
 	s.err = err
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.sum != nil {
+		s.sum.Write(p[:n])
+	}
+	s.n += int64(n)
+	s.cut = s.cut || err != nil
 	return n, err
+}
+
+// written is what was written so far, and whether that is all that was to be.
+func (s *stickyWriter) written() (n int64, sum string, whole bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.n, hex.EncodeToString(s.sum.Sum(nil)), !s.cut
 }
 
 func (s *stickyWriter) writeUntilDone(p []byte) (int, error) {

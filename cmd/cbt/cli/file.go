@@ -4,17 +4,31 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"sync/atomic"
 )
 
 // file is a source: a regular file or a block device, open for reading only
 // and without touching its access time where that is possible.
 type file struct {
 	*os.File
-	path  string        // as it was named: names inside it are relative to its directory
-	real  string        // where the open descriptor is, links resolved
-	stat  fileStat      // when it was opened
-	reads *atomic.Int64 // bytes read, summed up over all files of a run
+	path  string   // as it was named: names inside it are relative to its directory
+	real  string   // where the open descriptor is, links resolved
+	stat  fileStat // when it was opened
+	reads *reading // of all files of a run
+}
+
+// openFile opens path for reading, after judge (nil: anything goes) had its say
+// on its real path, and records it. Nothing else opens sources.
+func openFile(path string, reads *reading, judge func(real string) error) (*file, error) {
+	f, err := openReadOnly(path, judge)
+	if err != nil {
+		return nil, err
+	}
+	f.reads = reads
+	if err := reads.audit.input(f); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
 // ReadAt is safe for concurrent use.

@@ -6,7 +6,6 @@ import (
 	"io"
 	"os"
 	"strconv"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -15,12 +14,12 @@ import (
 
 const procSelfFD = "/proc/self/fd/"
 
-// openFile opens path for reading. An O_PATH descriptor, which opens nothing
+// openReadOnly opens path for reading. An O_PATH descriptor, which opens nothing
 // behind the name, is looked at first: its kind and its real path, of which
 // judge (nil: anything goes) has the last word. Only then is the very same
 // file opened through that descriptor, so that nobody can put another one, a
 // pipe or a tape in between.
-func openFile(path string, reads *atomic.Int64, judge func(real string) error) (*file, error) {
+func openReadOnly(path string, judge func(real string) error) (*file, error) {
 	look, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: path, Err: err}
@@ -56,7 +55,7 @@ func openFile(path string, reads *atomic.Int64, judge func(real string) error) (
 		unix.Close(fd)
 		return nil, &os.PathError{Op: "open", Path: path, Err: err}
 	}
-	f := &file{File: os.NewFile(uintptr(fd), path), path: path, real: real, stat: st, reads: reads}
+	f := &file{File: os.NewFile(uintptr(fd), path), path: path, real: real, stat: st}
 	if st.block {
 		if f.stat.size, err = f.Seek(0, io.SeekEnd); err != nil {
 			f.Close()

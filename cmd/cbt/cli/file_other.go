@@ -7,13 +7,12 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"sync/atomic"
 )
 
-// openFile opens path for reading after judge (nil: anything goes) had its
+// openReadOnly opens path for reading after judge (nil: anything goes) had its
 // say on its real path. Without O_PATH and /proc the name is resolved first
 // and the opened file compared with it.
-func openFile(path string, reads *atomic.Int64, judge func(real string) error) (*file, error) {
+func openReadOnly(path string, judge func(real string) error) (*file, error) {
 	real, err := filepath.EvalSymlinks(path)
 	if err != nil {
 		return nil, err
@@ -49,7 +48,7 @@ func openFile(path string, reads *atomic.Int64, judge func(real string) error) (
 		f.Close()
 		return nil, err
 	}
-	return &file{File: f, path: path, real: real, stat: st, reads: reads}, nil
+	return &file{File: f, path: path, real: real, stat: st}, nil
 }
 
 // statFile is what f is now.

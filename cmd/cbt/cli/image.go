@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"sync/atomic"
 
 	"cbt/internal/imagelock"
 	"cbt/qcow2"
@@ -35,6 +34,9 @@ type image struct {
 // active state is going to be read.
 func (o *opener) load(ctx context.Context, f *file, format string, p policy, above []fileID, hold bool) (*image, error) {
 	key := imageKey{f.stat.id(), format}
+	if !hold {
+		o.reads.audit.mayChange(key.id)
+	}
 	if img := o.images[key]; img != nil {
 		f.Close()
 		if hold {
@@ -83,7 +85,7 @@ func (o *opener) refuseIncomplete(f *file) error {
 	if o.metadataOnly {
 		return nil
 	}
-	_, err := wholeRecord(f.File, f.real, "")
+	_, err := wholeRecord(o.reads.audit, f.File, f.real, "")
 	return err
 }
 
@@ -175,6 +177,7 @@ func checkChain(owner *file, role, name string, f *file, chain []fileID) error {
 // hold keeps machines that would write to img from starting until it is
 // closed.
 func (o *opener) hold(img *image, below bool) error {
+	o.reads.audit.mustStand(img.file.stat.id())
 	if img.held || o.metadataOnly {
 		return nil
 	}
@@ -224,7 +227,7 @@ func (img *image) changed() error {
 // countedView adds up what is read from a raw image or a device.
 type countedView struct {
 	sparse.View
-	reads *atomic.Int64
+	reads *reading
 }
 
 func (v *countedView) ReadAt(p []byte, off int64) (int, error) {

@@ -73,7 +73,7 @@ func (a *app) log(ctx context.Context, dir string, opt *logOptions) error {
 	if err != nil {
 		return err
 	}
-	list, err := readLogged(ctx, dir, names, false)
+	list, err := a.readLogged(ctx, dir, names, false)
 	if err != nil {
 		return err
 	}
@@ -123,7 +123,7 @@ func tooOld(dir string, list []*logged, most time.Duration) error {
 
 // readLogged reads the ends of all deltas. What the operating system does not
 // let it read is an error, or, if passOver is set, noted like damage.
-func readLogged(ctx context.Context, dir string, names []string, passOver bool) (list []*logged, err error) {
+func (a *app) readLogged(ctx context.Context, dir string, names []string, passOver bool) (list []*logged, err error) {
 	list = []*logged{}
 	err = ordered.Map(ctx, 2*runtime.GOMAXPROCS(0),
 		func(_ context.Context, emit func(string) error) error {
@@ -134,7 +134,7 @@ func readLogged(ctx context.Context, dir string, names []string, passOver bool) 
 			}
 			return nil
 		},
-		func(_ context.Context, name string) (*logged, error) { return readOneLogged(dir, name, passOver) },
+		func(_ context.Context, name string) (*logged, error) { return a.readOneLogged(dir, name, passOver) },
 		func(l *logged) error {
 			list = append(list, l)
 			return nil
@@ -142,8 +142,9 @@ func readLogged(ctx context.Context, dir string, names []string, passOver bool) 
 	return list, err
 }
 
-func readOneLogged(dir, path string, passOver bool) (*logged, error) {
+func (a *app) readOneLogged(dir, path string, passOver bool) (*logged, error) {
 	o := &opener{}
+	o.reads.audit = a.audit
 	defer o.Close()
 	l := &logged{File: strings.TrimLeft(strings.TrimPrefix(path, dir), "/")}
 	d, err := o.openDeltaFile(path)

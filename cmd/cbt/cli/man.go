@@ -2,7 +2,6 @@ package cli
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -35,7 +34,7 @@ directory, which is made if it is missing. Pages that are there are replaced.`,
 			}
 			root := c.Root()
 			for _, c := range append(root.Commands(), root) {
-				if err := writeManPage(args[0], c); err != nil {
+				if err := a.writeManPage(args[0], c); err != nil {
 					return err
 				}
 			}
@@ -44,18 +43,24 @@ directory, which is made if it is missing. Pages that are there are replaced.`,
 	}
 }
 
-func writeManPage(dir string, c *cobra.Command) error {
+func (a *app) writeManPage(dir string, c *cobra.Command) error {
 	page, err := manPage(c)
 	if err != nil {
 		return err
 	}
 	name := strings.ReplaceAll(c.CommandPath(), " ", "-") + ".1"
-	f, err := os.Create(filepath.Join(dir, name))
+	f, err := a.audit.create(filepath.Join(dir, name), true)
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(page)
-	return errors.Join(err, f.Sync(), f.Close())
+	defer f.Abort()
+	if _, err := f.Write(page); err != nil {
+		return err
+	}
+	if err := f.Chmod(0o644); err != nil { // pages are for all
+		return err
+	}
+	return f.Commit()
 }
 
 // manPage is cobra's page with the exit status before its last section.

@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync/atomic"
 
 	"github.com/spf13/pflag"
 
@@ -91,7 +90,7 @@ type opener struct {
 	files    []*file
 	locked   map[string]*os.File // directories of deltas, by their real path
 	scratch  []scratch           // what is written to sources goes there
-	reads    atomic.Int64
+	reads    reading
 }
 
 type imageKey struct {
@@ -114,7 +113,8 @@ func (a *app) newOpener(opt openerOptions) (*opener, error) {
 		return nil, err
 	}
 	o := &opener{openerOptions: opt, allow: allow, warn: a.warnf, images: make(map[imageKey]*image), lockDir: a.Getenv("CBT_LOCK_DIR"), spoolDir: a.spoolDir(""), startProgress: a.startProgress}
-	o.rawPoint = pointOfRaw("")
+	o.reads.audit = a.audit
+	o.rawPoint = o.pointOfRaw("")
 	o.chainFrom(chainOptions{})
 	return o, nil
 }

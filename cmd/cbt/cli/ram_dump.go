@@ -11,7 +11,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"cbt/internal/outfile"
 	"cbt/qcow2/vmstate"
 	"cbt/sparse"
 )
@@ -115,7 +114,7 @@ func (a *app) writeView(ctx context.Context, path string, v sparse.View, last fu
 		}
 		return a.syncStdout()
 	}
-	f, err := outfile.Create(path, false)
+	f, err := a.audit.create(path, false)
 	if errors.Is(err, fs.ErrExist) {
 		return usageErrorf("%s: exists already, and -o never replaces a file", path)
 	}
@@ -126,7 +125,7 @@ func (a *app) writeView(ctx context.Context, path string, v sparse.View, last fu
 	if err := f.Truncate(v.Size()); err != nil {
 		return err
 	}
-	target, err := sparse.OpenTarget(f.File)
+	target, err := sparse.OpenTarget(f.File.File)
 	if err != nil {
 		return err
 	}

@@ -16,7 +16,7 @@ import (
 // newTarget is a target that appears when it is whole.
 type newTarget struct {
 	path   string
-	file   *outfile.File
+	file   *outFile
 	old    *imageTarget // what is replaced, held
 	layers []cbt.Layer
 	merge  *cbt.Merge
@@ -25,15 +25,15 @@ type newTarget struct {
 	overwrite bool
 }
 
-func createTarget(path string, opt *restoreOptions, layers []cbt.Layer, merge *cbt.Merge) (_ *newTarget, err error) {
+func createTarget(u *audit, path string, opt *restoreOptions, layers []cbt.Layer, merge *cbt.Merge) (_ *newTarget, err error) {
 	n := &newTarget{path: path, layers: layers, merge: merge, qcow2: opt.format == formatQcow2, overwrite: opt.overwrite}
 	if exists(path) {
 		// Nothing is written to it, but who uses it must not lose it.
-		if n.old, err = openTarget(path, opt.stateDir, opt.format != ""); err != nil {
+		if n.old, err = openTarget(u, path, opt.stateDir, opt.format != ""); err != nil {
 			return nil, err
 		}
 	}
-	n.file, err = outfile.Create(path, opt.overwrite)
+	n.file, err = u.create(path, opt.overwrite)
 	if errors.Is(err, fs.ErrExist) { // came just now, or a dangling link
 		err = usageErrorf("%s: exists already: --overwrite replaces it", path)
 	}
@@ -62,7 +62,7 @@ func (n *newTarget) write(ctx context.Context, a *app) (cbt.ApplyStats, error) {
 		}
 		return cbt.ApplyStats{Written: st.Size()}, nil
 	}
-	target, err := sparse.OpenTarget(n.file.File)
+	target, err := sparse.OpenTarget(n.file.File.File)
 	if err != nil {
 		return cbt.ApplyStats{}, err
 	}
@@ -91,17 +91,17 @@ func (n *newTarget) commit(ctx context.Context) error {
 		return usageErrorf("exists already: somebody else made it meanwhile")
 	}
 	if !n.qcow2 {
-		f := &file{File: n.file.File, path: n.path}
-		if f.stat, err = statFile(n.file.File); err != nil {
+		f := &file{File: n.file.File.File, path: n.path}
+		if f.stat, err = statFile(n.file.File.File); err != nil {
 			return err
 		}
 		if err := f.settle(ctx); err != nil {
 			return err
 		}
-		if err := recordOf(n.layers[len(n.layers)-1], f.File, f.stat).write(n.path + recordSuffix); err != nil {
+		if err := recordOf(n.layers[len(n.layers)-1], f.File, f.stat).write(n.file.audit, n.path+recordSuffix); err != nil {
 			return err
 		}
-	} else if err := os.Remove(n.path + recordSuffix); err != nil && !isNotExist(err) {
+	} else if err := n.file.audit.remove(n.path + recordSuffix); err != nil && !isNotExist(err) {
 		return err // it would be about the raw target that is replaced
 	}
 	return n.file.Commit()

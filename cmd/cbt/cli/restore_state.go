@@ -10,12 +10,14 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync/atomic"
 
 	"cbt/cbt"
 	"cbt/internal/outfile"
 	"cbt/qcow2/vmstate"
 )
+
+// domainLimit is how large domain XML may be.
+const domainLimit = 16 << 20
 
 // What --state-format says.
 const (
@@ -30,7 +32,7 @@ type stateTarget struct {
 	path    string
 	format  string
 	domain  *vmstate.Libvirt // of a save image
-	file    *outfile.File
+	file    *outFile
 	machine *machine
 }
 
@@ -61,7 +63,7 @@ func (o *opener) openStateTarget(d *deltaFile, targets []namedTarget, opt *resto
 	if t.machine == nil {
 		return nil, usageErrorf("%s: has no machine state: it was made without RAM", d.name)
 	}
-	if t.domain, err = t.machine.domain(opt); err != nil {
+	if t.domain, err = t.machine.domain(o.reads.audit, opt); err != nil {
 		return nil, err
 	}
 	if err := o.refuseSources(append(slices.Clip(targets), namedTarget{path: t.path})); err != nil {
@@ -82,10 +84,10 @@ func (o *opener) openStateTarget(d *deltaFile, targets []namedTarget, opt *resto
 	case err != nil && !isNotExist(err):
 		return nil, err
 	}
-	if err := refuseOtherContent(t.path); err != nil {
+	if err := o.refuseOtherContent(t.path); err != nil {
 		return nil, err
 	}
-	t.file, err = outfile.Create(t.path, replace)
+	t.file, err = o.reads.audit.create(t.path, replace)
 	if errors.Is(err, fs.ErrExist) {
 		err = usageErrorf("%s: exists already: --overwrite replaces it", t.path)
 	}
@@ -105,8 +107,8 @@ func refuseStateName(path string) error {
 
 // refuseOtherContent refuses to replace what is no state: it may be a delta of
 // a chain, or a disk.
-func refuseOtherContent(path string) error {
-	f, err := openFile(path, new(atomic.Int64), nil)
+func (o *opener) refuseOtherContent(path string) error {
+	f, err := openFile(path, &o.reads, nil)
 	if isNotExist(err) {
 		return nil
 	}
@@ -123,7 +125,7 @@ func refuseOtherContent(path string) error {
 
 // domain is what a save image has in front: that of the state, or of the XML
 // that the user names.
-func (m *machine) domain(opt *restoreOptions) (*vmstate.Libvirt, error) {
+func (m *machine) domain(u *audit, opt *restoreOptions) (*vmstate.Libvirt, error) {
 	switch {
 	case opt.stateFormat != stateAsLibvirt:
 		return nil, nil
@@ -132,7 +134,7 @@ func (m *machine) domain(opt *restoreOptions) (*vmstate.Libvirt, error) {
 	case opt.domain == "":
 		return m.Libvirt, nil
 	}
-	text, err := os.ReadFile(opt.domain)
+	text, err := u.readFile("text", opt.domain, domainLimit)
 	if err != nil {
 		return nil, err
 	}
@@ -156,7 +158,7 @@ func (t *stateTarget) write(ctx context.Context, a *app) (int64, error) {
 	}
 	p := a.startProgress("restoring RAM", total)
 	defer p.finish()
-	out := &stateWriter{ctx: ctx, file: t.file.File, progress: p.set}
+	out := &stateWriter{ctx: ctx, file: t.file.File.File, progress: p.set}
 	var err error
 	switch t.format {
 	case stateAsMapped:
@@ -227,7 +229,7 @@ func (t *stateTarget) describe(written int64) string {
 // removeOld removes the state that is to be replaced. Beside another disk, which
 // a crash could leave, it would be worse than none.
 func (t *stateTarget) removeOld() error {
-	err := os.Remove(t.path)
+	err := t.file.audit.remove(t.path)
 	if isNotExist(err) {
 		return nil
 	}

@@ -67,14 +67,14 @@ func (r *restoration) openTarget(path string, chain []cbt.Layer) error {
 		return err
 	}
 	if !(r.opt.inPlace && exists(path)) && !block {
-		n, err := createTarget(path, r.opt, chain, merge)
+		n, err := createTarget(r.audit, path, r.opt, chain, merge)
 		if err != nil {
 			return err
 		}
 		r.fresh = append(r.fresh, n)
 		return nil
 	}
-	target, err := openTarget(path, r.opt.stateDir, r.opt.format == formatRaw)
+	target, err := openTarget(r.audit, path, r.opt.stateDir, r.opt.format == formatRaw)
 	if err != nil {
 		return err
 	}

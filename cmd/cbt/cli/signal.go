@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"os"
 	"os/signal"
 	"syscall"
@@ -34,6 +35,7 @@ func WithSignals(parent context.Context) (ctx context.Context, stop func()) {
 			awaitEnd(caught, done)
 			// A held snapshot keeps all that its pool frees until that is full.
 			hostlvm.ReleaseAll(releaseGrace)
+			endAudits(exitSignal+int(s.(syscall.Signal)), errCutShort)
 			os.Exit(exitSignal + int(s.(syscall.Signal)))
 		case <-done:
 		}
@@ -43,6 +45,9 @@ func WithSignals(parent context.Context) (ctx context.Context, stop func()) {
 		cancel(nil)
 	}
 }
+
+// errCutShort is the end of a run that a signal did not end in order.
+var errCutShort = errors.New("ended by a signal before it was done")
 
 // releaseGrace is how long releasing a metadata snapshot may take.
 const releaseGrace = 2 * time.Second

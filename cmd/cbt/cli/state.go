@@ -12,8 +12,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	"cbt/internal/outfile"
 )
 
 // record is what apply and restore keep beside a target, as TARGET.cbt-state:
@@ -70,23 +68,18 @@ func recordPath(target string, block bool, stateDir string) (string, error) {
 
 // readRecord returns nil if there is no record. One that cannot be understood
 // is an error: it may say that the target is incomplete.
-func readRecord(path string) (*record, error) {
-	f, err := os.Open(path)
+func readRecord(u *audit, path string) (*record, error) {
+	st, err := os.Stat(path)
 	if isNotExist(err) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if !st.Mode().IsRegular() || st.Size() > recordLimit {
+	if !st.Mode().IsRegular() {
 		return nil, fmt.Errorf("%s: is no record of a target's state", path)
 	}
-	text, err := os.ReadFile(path)
+	text, err := u.readFile("state record", path, recordLimit)
 	if err != nil {
 		return nil, err
 	}
@@ -100,13 +93,13 @@ func readRecord(path string) (*record, error) {
 	return &r, nil
 }
 
-func (r *record) write(path string) error {
+func (r *record) write(u *audit, path string) error {
 	r.Version = recordVersion
 	text, err := json.MarshalIndent(r, "", "  ")
 	if err != nil {
 		return err
 	}
-	if err := outfile.WriteFile(path, append(text, '\n')); err != nil {
+	if err := u.writeFile("state record", path, append(text, '\n')); err != nil {
 		return fmt.Errorf("writing the record of the target's state: %w", err)
 	}
 	return nil
@@ -158,14 +151,14 @@ func errIncompleteElsewhere(target string) error {
 // pointOfRaw is the opener's rawPoint: a file that cbt wrote and nobody
 // touched since is at the point that its record says, which links chains; one
 // that cbt left half written is no source at all.
-func pointOfRaw(stateDir string) func(path, own string) (string, error) {
+func (o *opener) pointOfRaw(stateDir string) func(path, own string) (string, error) {
 	return func(path, own string) (string, error) {
-		f, err := os.Open(path)
+		f, err := openFile(path, &o.reads, nil)
 		if err != nil {
 			return "", err
 		}
 		defer f.Close()
-		r, err := wholeRecord(f, path, stateDir)
+		r, err := wholeRecord(o.reads.audit, f.File, path, stateDir)
 		if err != nil || r == nil {
 			return own, err
 		}
@@ -175,7 +168,7 @@ func pointOfRaw(stateDir string) func(path, own string) (string, error) {
 
 // wholeRecord is the record that fits the raw file or device f, which is at
 // path; nil if there is none. It is an error if f is incomplete.
-func wholeRecord(f *os.File, path, stateDir string) (*record, error) {
+func wholeRecord(u *audit, f *os.File, path, stateDir string) (*record, error) {
 	st, err := statFile(f)
 	if err != nil || st.block && stateDir == "" {
 		return nil, err
@@ -184,7 +177,7 @@ func wholeRecord(f *os.File, path, stateDir string) (*record, error) {
 	if err != nil {
 		return nil, err
 	}
-	r, err := readRecord(where)
+	r, err := readRecord(u, where)
 	switch {
 	case err != nil:
 		return nil, err

@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"cbt/cbt"
@@ -109,11 +108,16 @@ type imageTarget struct {
 	path   string
 	record string // path of its record
 	stat   fileStat
+	audit  *audit
+	wrote  cbt.ApplyStats
 }
 
 // openTarget opens an existing target in place. Whatever holds or mounts it
 // makes it busy, which no flag overrides.
-func openTarget(path, stateDir string, raw bool) (_ *imageTarget, err error) {
+func openTarget(u *audit, path, stateDir string, raw bool) (_ *imageTarget, err error) {
+	if err := u.refuseSelf(path); err != nil {
+		return nil, err
+	}
 	// O_NONBLOCK: a pipe must not keep us waiting before it is refused.
 	f, err := os.OpenFile(path, os.O_RDWR|openNonblock, 0)
 	if err != nil {
@@ -152,7 +156,7 @@ func openTarget(path, stateDir string, raw bool) (_ *imageTarget, err error) {
 	} else if err != nil && !errors.Is(err, errors.ErrUnsupported) { // no locks there, so QEMU has none either
 		return nil, fmt.Errorf("%s: cannot be locked: %w", path, err)
 	}
-	t := &imageTarget{f: f, path: path}
+	t := &imageTarget{f: f, path: path, audit: u}
 	if t.stat, err = statFile(f); err != nil {
 		return nil, err
 	}
@@ -179,7 +183,7 @@ func refuseContainer(path string, f *os.File) error {
 	if f == nil {
 		return nil
 	}
-	var reads atomic.Int64
+	var reads reading
 	st, err := statFile(f)
 	if err != nil {
 		return err
@@ -198,17 +202,19 @@ func refuseContainer(path string, f *os.File) error {
 func (t *imageTarget) begin(stream string, p *pending) error {
 	r := &record{Stream: stream, Size: t.Size(), Pending: p}
 	r.describe(t.f, t.stat)
-	if err := r.write(t.record); err != nil {
+	if err := r.write(t.audit, t.record); err != nil {
 		return err
 	}
+	t.audit.begin(t)
 	if err := markIncomplete(t.f); err != nil {
 		return fmt.Errorf("%s: marking it incomplete: %w", t.path, err)
 	}
 	return t.Sync()
 }
 
-// finish syncs the target and notes where it is now.
-func (t *imageTarget) finish(ctx context.Context, l cbt.Layer) error {
+// finish syncs the target, which is after the last of the layers, and notes where
+// it is now.
+func (t *imageTarget) finish(ctx context.Context, layers []cbt.Layer) error {
 	if err := t.Sync(); err != nil {
 		return err
 	}
@@ -221,13 +227,16 @@ func (t *imageTarget) finish(ctx context.Context, l cbt.Layer) error {
 	if err := f.settle(ctx); err != nil {
 		return err
 	}
-	if err := recordOf(l, t.f, f.stat).write(t.record); err != nil {
+	if err := recordOf(layers[len(layers)-1], t.f, f.stat).write(t.audit, t.record); err != nil {
 		return err
 	}
 	if err := unmarkIncomplete(t.f); err != nil {
 		return err
 	}
-	return t.Sync()
+	if err := t.Sync(); err != nil {
+		return err
+	}
+	return t.audit.finishTarget(t, layers)
 }
 
 // recordOf is the record of a target that holds the state after l.

@@ -79,6 +79,9 @@ func deviceState(f *os.File, st fileStat) (id, writes string) {
 	return "device:" + hex.EncodeToString(sum[:]), writes
 }
 
+// splitDevice takes a device number apart.
+func splitDevice(n uint64) (major, minor uint32) { return unix.Major(n), unix.Minor(n) }
+
 // wasClosed says that f is what Go opened in place of a closed standard file:
 // /dev/null for reading and writing, which a shell's > is not.
 func wasClosed(f *os.File) bool {

@@ -11,7 +11,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync/atomic"
 
 	"cbt/cbt"
 	"cbt/internal/outfile"
@@ -45,7 +44,7 @@ func (a *app) salvage(ctx context.Context, path string, opt *verifyOptions) erro
 	if path == stdinName {
 		return usageErrorf("--salvage needs a delta in a file")
 	}
-	var reads atomic.Int64
+	reads := reading{audit: a.audit}
 	f, err := openFile(path, &reads, nil)
 	if err != nil {
 		return err

@@ -1,0 +1,330 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"os"
+	"os/user"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+	"unicode/utf8"
+
+	"cbt/internal/outfile"
+)
+
+// audit is the record that --audit keeps of a run: what was started, by whom,
+// what it read and wrote. All files are opened and made through it, so that a
+// command cannot leave one out; without --audit it is nil and only opens and
+// makes them. Its methods may be called at the same time from several
+// goroutines.
+//
+// Lines are written as things happen: what a killed run read is there, though
+// its last line is missing.
+type audit struct {
+	log           *outfile.Log
+	path          string
+	file          os.FileInfo
+	run           string
+	ctx           context.Context
+	warn          func(format string, args ...any)
+	hash          string // --hash
+	before, after bool
+	stdout        *stickyWriter
+	stdin         *hashedReader
+
+	mu      sync.Mutex
+	lines   int
+	ended   bool
+	err     error // the first that no command was told of
+	inputs  map[inputKey]*auditInput
+	order   []*auditInput
+	sums    map[fileVersion]string // SHA-256 before
+	live    map[fileID]bool        // machines may write to these; false: not to these
+	targets []*imageTarget         // being written
+	mine    map[string]bool        // real paths of what this run made or removed
+}
+
+// auditPrefix begins every line of an audit file, and no other file: what does
+// not begin like this is never appended to.
+const auditPrefix = `{"cbt-audit":1,`
+
+// auditHead is what all lines begin with.
+type auditHead struct {
+	Version int       `json:"cbt-audit"`
+	Event   string    `json:"event"`
+	Run     string    `json:"run"`
+	Time    time.Time `json:"time"` // UTC
+}
+
+type auditStart struct {
+	auditHead
+	Program   string `json:"version"`
+	Arguments []text `json:"arguments"`
+	Directory text   `json:"directory"`
+	User      text   `json:"user"`
+	UID       string `json:"uid"`
+	Host      text   `json:"host"`
+	PID       int    `json:"pid"`
+}
+
+type auditEnd struct {
+	auditHead
+	Exit   int    `json:"exit"`
+	Error  string `json:"error,omitempty"`
+	Signal string `json:"signal,omitempty"`
+	Hash   string `json:"hash,omitempty"` // --hash
+	Lines  int    `json:"lines"`          // of this run, this one included
+}
+
+// text is a string that is kept byte for byte: as {"hex": "..."} where it is
+// no valid UTF-8.
+type text string
+
+func (t text) MarshalJSON() ([]byte, error) {
+	if utf8.ValidString(string(t)) {
+		return json.Marshal(string(t))
+	}
+	return json.Marshal(map[string]string{"hex": hex.EncodeToString([]byte(t))})
+}
+
+// auditPath finds --audit without parsing, so that errors in the flags are
+// recorded too. The last one counts; without any, CBT_AUDIT does. What shells
+// ask for while somebody types is no run.
+func auditPath(args []string, env string) string {
+	path := env
+	for i, arg := range args {
+		switch value, ok := strings.CutPrefix(arg, "--audit="); {
+		case i == 0 && strings.HasPrefix(arg, "__complete"):
+			return ""
+		case arg == "--":
+			return path
+		case ok:
+			path = value
+		case arg == "--audit" && i+1 < len(args):
+			path = args[i+1]
+		}
+	}
+	return path
+}
+
+// startAudit begins the record of a run. It fails if nothing can be written,
+// before anything else is done. Call end in any case.
+func (a *app) startAudit(ctx context.Context, args []string) error {
+	path := auditPath(args, a.Getenv("CBT_AUDIT"))
+	if path == "" {
+		return nil
+	}
+	log, err := outfile.OpenLog(path, auditPrefix)
+	if errors.Is(err, outfile.ErrNotLog) {
+		return usageErrorf("--audit %s: holds something else than records of cbt, to which nothing is added", printable(path))
+	}
+	if err != nil {
+		return exitf(exitFailed, "--audit: %w", err)
+	}
+	var id [8]byte
+	rand.Read(id[:])
+	u := &audit{
+		log: log, path: path, run: hex.EncodeToString(id[:]), ctx: ctx, warn: a.warnf,
+		inputs: map[inputKey]*auditInput{}, sums: map[fileVersion]string{}, live: map[fileID]bool{}, mine: map[string]bool{},
+	}
+	a.audit = u
+	remember(u)
+	if u.file, err = log.Stat(); err != nil {
+		return exitf(exitFailed, "--audit: %w", err)
+	}
+	line := auditStart{
+		auditHead: u.head("start"), Program: Version, PID: os.Getpid(), UID: strconv.Itoa(os.Getuid()), Arguments: []text{},
+	}
+	for _, arg := range args {
+		line.Arguments = append(line.Arguments, text(arg))
+	}
+	// What cannot be found out is empty.
+	dir, _ := os.Getwd()
+	host, _ := os.Hostname()
+	line.Directory, line.Host = text(dir), text(host)
+	if who, err := user.Current(); err == nil {
+		line.User, line.UID = text(who.Username), who.Uid
+	}
+	if err := u.append(line); err != nil {
+		return exitf(exitFailed, "--audit: %w", err)
+	}
+	if out, ok := a.Stdout.(*stickyWriter); ok {
+		out.sum, u.stdout = newSum(), out
+		if f, ok := out.w.(*os.File); ok {
+			if st, err := f.Stat(); err == nil && os.SameFile(st, u.file) {
+				return u.refuse("stdout")
+			}
+		}
+	}
+	u.stdin = &hashedReader{r: a.Stdin, sum: newSum()}
+	a.Stdin = u.stdin
+	return nil
+}
+
+// checkAuditFlags refuses what the flags of the record cannot mean.
+func (a *app) checkAuditFlags() error {
+	u := a.audit
+	switch {
+	case a.auditFlag != "" && (u == nil || a.auditFlag != u.path), u != nil && a.auditFlag == "" && u.path != a.Getenv("CBT_AUDIT"):
+		return usageErrorf("--audit %s: which file is meant? say --audit=FILE", printable(a.auditFlag))
+	case a.hashFlag == "":
+		return nil
+	case u == nil:
+		return usageErrorf("--hash: is for the record of --audit FILE (cbt hash prints hashes)")
+	}
+	switch a.hashFlag {
+	case "before", "after", "both":
+	default:
+		return usageErrorf("--hash %s: is before, after or both", printable(a.hashFlag))
+	}
+	u.hash = a.hashFlag
+	u.before, u.after = u.hash != "after", u.hash != "before"
+	return nil
+}
+
+func (u *audit) head(event string) auditHead {
+	return auditHead{1, event, u.run, time.Now().UTC()}
+}
+
+// append writes a line.
+func (u *audit) append(line any) error {
+	// Times of the last line and of all before it are in order.
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.appendLocked(line)
+}
+
+func (u *audit) appendLocked(line any) error {
+	if u.ended {
+		return errors.New("the record of the run is closed")
+	}
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(line); err != nil {
+		return err
+	}
+	if err := u.log.Append([]byte(escapeJSON(strings.TrimSuffix(b.String(), "\n")))); err != nil {
+		return u.note(exitf(exitFailed, "--audit: %w", err))
+	}
+	u.lines++
+	return nil
+}
+
+// note keeps an error that whoever opens a file may not hand on; the run fails
+// by it. mu is held.
+func (u *audit) note(err error) error {
+	if u.err == nil {
+		u.err = err
+	}
+	return err
+}
+
+// refuse says that the record itself would be read or written.
+func (u *audit) refuse(path string) error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.note(usageErrorf("%s: is the record that --audit keeps", printable(path)))
+}
+
+// finish looks at all inputs again. err is what the command ended with; so is
+// the result, unless only the record found something.
+func (u *audit) finish(err error) error {
+	if u == nil {
+		return err
+	}
+	found := u.recheck()
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return cmpError(err, u.err, found)
+}
+
+// cmpError is the first error that there is.
+func cmpError(list ...error) error {
+	for _, err := range list {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// end writes the last lines. A run whose record has no end was killed.
+func (u *audit) end(code int, failed error) error {
+	if u == nil {
+		return nil
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.ended {
+		return nil
+	}
+	forget(u)
+	for _, t := range u.targets {
+		u.appendLocked(u.targetLine(t, false)) // kept by note
+	}
+	u.endStreams()
+	line := auditEnd{Exit: code, Hash: u.hash, Lines: u.lines + 1}
+	if failed != nil {
+		line.Error = failed.Error()
+	}
+	if sig := (*signalError)(nil); errors.As(context.Cause(u.ctx), &sig) {
+		line.Signal = sig.Error()
+	}
+	line.auditHead = u.head("end")
+	before := u.err
+	err := u.appendLocked(line)
+	u.ended = true
+	if err = errors.Join(err, u.log.Close()); err == nil && failed == nil {
+		err = before
+	}
+	return err
+}
+
+// running are the records of this process that have no end yet.
+var running = struct {
+	sync.Mutex
+	list map[*audit]bool
+}{list: map[*audit]bool{}}
+
+func remember(u *audit) {
+	running.Lock()
+	defer running.Unlock()
+	running.list[u] = true
+}
+
+func forget(u *audit) {
+	running.Lock()
+	defer running.Unlock()
+	delete(running.list, u)
+}
+
+// auditGrace is how long the last lines may take when the process is ended.
+const auditGrace = time.Second
+
+// endAudits ends the records of runs that a signal cuts short.
+func endAudits(code int, why error) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		running.Lock()
+		var list []*audit
+		for u := range running.list {
+			list = append(list, u)
+		}
+		running.Unlock()
+		for _, u := range list {
+			_ = u.end(code, why) // nobody is left to be told
+		}
+	}()
+	select {
+	case <-done:
+	case <-time.After(auditGrace):
+	}
+}

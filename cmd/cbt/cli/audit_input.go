@@ -1,0 +1,327 @@
+package cli
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"hash"
+	"io"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"cbt/internal/dm"
+	"cbt/sparse"
+)
+
+// reading is what one run reads: how many bytes and, with --audit, of which
+// files. Every file that is opened for reading takes one.
+type reading struct {
+	atomic.Int64
+	audit *audit
+}
+
+// fileVersion is a file as it was at one time.
+type fileVersion struct {
+	fileID
+	size  int64
+	mtime int64 // nanoseconds
+}
+
+type inputKey struct {
+	path string
+	fileVersion
+}
+
+// auditInput is a line about something that was read.
+type auditInput struct {
+	auditHead
+	Path   text       `json:"path"` // as it was named
+	Real   text       `json:"real,omitempty"`
+	Kind   string     `json:"kind"`             // file, device, state record, text, stdin, volume
+	Device string     `json:"device,omitempty"` // major:minor, where it lies or of the device itself
+	Inode  uint64     `json:"inode,omitempty"`
+	Size   int64      `json:"size"`
+	Mtime  *time.Time `json:"mtime,omitempty"`
+	SHA256 string     `json:"sha256,omitempty"`
+	Note   string     `json:"note,omitempty"`
+
+	id   fileID
+	once sync.Once
+	err  error
+}
+
+// auditAfter is a line about an input at the end of the run.
+type auditAfter struct {
+	auditHead
+	Path    text       `json:"path"`
+	Real    text       `json:"real"`
+	Size    int64      `json:"size"`
+	Mtime   *time.Time `json:"mtime,omitempty"`
+	SHA256  string     `json:"sha256,omitempty"`
+	Changed bool       `json:"changed"`
+	Note    string     `json:"note,omitempty"`
+}
+
+func newSum() hash.Hash { return sha256.New() }
+
+func versionOf(st fileStat) fileVersion { return fileVersion{st.id(), st.size, st.mtime.UnixNano()} }
+
+func newAuditInput(head auditHead, path, real string, st fileStat) *auditInput {
+	in := &auditInput{auditHead: head, Path: text(path), Real: text(real), Kind: "file", Size: st.size, id: st.id()}
+	number := st.dev
+	if st.block {
+		in.Kind, number = "device", st.rdev
+	} else {
+		in.Inode, in.Mtime = st.ino, &st.mtime
+	}
+	in.Device = deviceNumber(number)
+	return in
+}
+
+// input records f, which was just opened, and with --hash before its content.
+// The second time that a file is opened under one name it does nothing.
+func (u *audit) input(f *file) error {
+	if u == nil {
+		return nil
+	}
+	if st, err := f.Stat(); err == nil && os.SameFile(st, u.file) {
+		return u.refuse(f.path)
+	}
+	version := versionOf(f.stat)
+	key := inputKey{f.path, version}
+	u.mu.Lock()
+	in := u.inputs[key]
+	if in == nil {
+		in = newAuditInput(u.head("input"), f.path, f.real, f.stat)
+		u.inputs[key] = in
+		u.order = append(u.order, in)
+	}
+	sum := u.sums[version]
+	u.mu.Unlock()
+	in.once.Do(func() {
+		if u.before && sum == "" {
+			if sum, in.err = hashOf(u.ctx, f.File, f.stat.size); in.err != nil {
+				in.err = fmt.Errorf("%s: hashing it for --audit: %w", f.path, in.err)
+				return
+			}
+		}
+		u.mu.Lock()
+		defer u.mu.Unlock()
+		if sum != "" {
+			in.SHA256 = sum
+			u.sums[version] = sum
+		}
+		in.err = u.appendLocked(in)
+	})
+	return in.err
+}
+
+// hashOf is the SHA-256 of all bytes of f.
+func hashOf(ctx context.Context, f *os.File, size int64) (string, error) {
+	if size == 0 {
+		return hex.EncodeToString(newSum().Sum(nil)), nil
+	}
+	v, err := sparse.OpenRaw(f)
+	if err != nil {
+		return "", err
+	}
+	sum := newSum()
+	if err := writeRange(ctx, sum, v, 0, v.Size(), &progress{}); err != nil {
+		return "", err
+	}
+	return hex.EncodeToString(sum.Sum(nil)), nil
+}
+
+// bytes records a small file that was read as a whole.
+func (u *audit) bytes(kind, path string, content []byte, st fileStat) error {
+	if u == nil {
+		return nil
+	}
+	real, err := filepath.EvalSymlinks(path)
+	if err == nil {
+		real, err = filepath.Abs(real)
+	}
+	if err != nil {
+		real = ""
+	}
+	in := newAuditInput(u.head("input"), path, real, st)
+	in.Kind, in.Size, in.SHA256 = kind, int64(len(content)), fmt.Sprintf("%x", sha256.Sum256(content))
+	key := inputKey{path + "\x00" + in.SHA256, versionOf(st)}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.inputs[key] != nil {
+		return nil
+	}
+	u.inputs[key] = in
+	return u.appendLocked(in)
+}
+
+// readFile reads a small file of at most limit bytes, of the given kind.
+func (u *audit) readFile(kind, path string, limit int64) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if u != nil && os.SameFile(info, u.file) {
+		return nil, u.refuse(path)
+	}
+	content, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err == nil && int64(len(content)) > limit {
+		err = fmt.Errorf("%s: has more than %d bytes", path, limit)
+	}
+	if err != nil {
+		return nil, err
+	}
+	st, err := statFile(f)
+	if err != nil {
+		return nil, err
+	}
+	return content, u.bytes(kind, path, content, st)
+}
+
+// device records a device of this host's volume groups. Its bytes are not
+// hashed: other volumes, which machines write to, lie on it.
+func (u *audit) device(path string, number dm.Number, size int64) error {
+	if u == nil {
+		return nil
+	}
+	in := &auditInput{
+		auditHead: u.head("input"), Path: text(path), Real: text(path), Kind: "volume", Device: number.String(), Size: size,
+		Note: "a device of this host's LVM, which is in use: not hashed",
+	}
+	key := inputKey{path: path, fileVersion: fileVersion{size: size}}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.inputs[key] != nil {
+		return nil
+	}
+	u.inputs[key] = in
+	return u.appendLocked(in)
+}
+
+// mayChange says that only what is frozen in a file is read, while a machine
+// may write to the rest; mustStand, which wins, that it may not.
+func (u *audit) mayChange(id fileID) {
+	if u == nil {
+		return
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if _, known := u.live[id]; !known {
+		u.live[id] = true
+	}
+}
+
+func (u *audit) mustStand(id fileID) {
+	if u == nil {
+		return
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.live[id] = false
+}
+
+// recheck looks at all inputs again, with --hash after at their bytes too. The
+// error is about the first that is not what it was.
+func (u *audit) recheck() (first error) {
+	u.mu.Lock()
+	order := u.order
+	u.mu.Unlock()
+	seen := map[text]string{}
+	for _, in := range order {
+		if err := u.recheckOne(in, seen); err != nil && first == nil {
+			first = err
+		}
+	}
+	return first
+}
+
+func (u *audit) recheckOne(in *auditInput, seen map[text]string) error {
+	line := auditAfter{auditHead: u.head("input-after"), Path: in.Path, Real: in.Real}
+	u.mu.Lock()
+	mine, live := u.mine[string(in.Real)], u.live[in.id]
+	u.mu.Unlock()
+	if mine {
+		line.Changed, line.Note = true, "removed or replaced by this run"
+		return u.append(line)
+	}
+	sum, st, err := u.hashAfter(in, seen)
+	switch {
+	case err != nil && u.ctx.Err() != nil:
+		line.Note = "interrupted"
+		return u.append(line)
+	case err != nil:
+		line.Changed, line.Note = true, err.Error()
+	default:
+		line.Size, line.SHA256 = st.size, sum
+		line.Changed = st.size != in.Size || in.Mtime != nil && !st.mtime.Equal(*in.Mtime)
+		if in.Mtime != nil {
+			line.Mtime = &st.mtime
+		}
+	}
+	other := in.SHA256 != "" && sum != "" && sum != in.SHA256
+	switch {
+	case (other || line.Changed) && live:
+		line.Note = "read through a snapshot, while something else wrote to it"
+	case !u.after && !line.Changed:
+		return nil // nothing to tell
+	}
+	line.Changed = line.Changed || other
+	if err := u.append(line); err != nil {
+		return err
+	}
+	switch {
+	case u.after && err != nil:
+		return exitf(exitFailed, "--hash %s: %w", u.hash, err)
+	case other && !live:
+		return exitf(exitFailed, "%s: changed while it was read: its SHA-256 was %s and is %s", printable(string(in.Path)), in.SHA256, sum)
+	case other:
+		u.warn("%s: something else wrote to it; what was read is the snapshot", printable(string(in.Path)))
+	}
+	return nil
+}
+
+// hashAfter looks at an input as it is now. Its hash is empty if nobody asked.
+func (u *audit) hashAfter(in *auditInput, seen map[text]string) (sum string, st fileStat, err error) {
+	f, err := openReadOnly(string(in.Real), nil)
+	if err != nil {
+		return "", st, err
+	}
+	defer f.Close()
+	if f.stat.id() != in.id {
+		return "", st, fmt.Errorf("%s: is another file now", in.Real)
+	}
+	if sum = seen[in.Real]; sum == "" && u.after {
+		if sum, err = hashOf(u.ctx, f.File, f.stat.size); err != nil {
+			return "", st, fmt.Errorf("%s: %w", in.Real, err)
+		}
+		seen[in.Real] = sum
+	}
+	return sum, f.stat, nil
+}
+
+// hashedReader hashes what is read from standard input.
+type hashedReader struct {
+	r   io.Reader
+	mu  sync.Mutex
+	sum hash.Hash
+	n   int64
+}
+
+func (h *hashedReader) Read(p []byte) (int, error) {
+	n, err := h.r.Read(p)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.sum.Write(p[:n])
+	h.n += int64(n)
+	return n, err
+}
