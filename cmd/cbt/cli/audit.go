@@ -234,7 +234,7 @@ func (u *audit) refuse(path string) error {
 }
 
 // finish looks at all inputs again. err is what the command ended with; so is
-// the result, unless only the record found something.
+// the result, unless the record itself failed or found something more.
 func (u *audit) finish(err error) error {
 	if u == nil {
 		return err
@@ -242,11 +242,11 @@ func (u *audit) finish(err error) error {
 	found := u.recheck()
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	return cmpError(err, u.err, found)
+	return firstError(u.err, err, found)
 }
 
-// cmpError is the first error that there is.
-func cmpError(list ...error) error {
+// firstError is the first error that there is.
+func firstError(list ...error) error {
 	for _, err := range list {
 		if err != nil {
 			return err

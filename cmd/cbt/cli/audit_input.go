@@ -120,7 +120,8 @@ func (u *audit) input(f *file) error {
 	return in.err
 }
 
-// hashOf is the SHA-256 of all bytes of f.
+// hashOf is the SHA-256 of all bytes of f, which is left where it was opened:
+// looking for holes moves what Read takes next.
 func hashOf(ctx context.Context, f *os.File, size int64) (string, error) {
 	if size == 0 {
 		return hex.EncodeToString(newSum().Sum(nil)), nil
@@ -131,6 +132,9 @@ func hashOf(ctx context.Context, f *os.File, size int64) (string, error) {
 	}
 	sum := newSum()
 	if err := writeRange(ctx, sum, v, 0, v.Size(), &progress{}); err != nil {
+		return "", err
+	}
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
 		return "", err
 	}
 	return hex.EncodeToString(sum.Sum(nil)), nil

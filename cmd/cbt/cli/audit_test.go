@@ -1,0 +1,236 @@
+package cli
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+// opens are the ways to open, make or remove files, and who may use them: all
+// others go through openFile and audit, which keep the record of --audit.
+var opens = map[string][]string{
+	"os.Open":            {"audit_input.go", "file_other.go"},
+	"os.ReadFile":        {"target_linux.go", "volume_host_linux.go"}, // of /proc and /sys
+	"os.OpenFile":        {"target.go"},                               // what is written in place
+	"os.OpenInRoot":      nil,
+	"os.OpenRoot":        nil,
+	"os.DirFS":           nil,
+	"os.Create":          nil,
+	"os.CreateTemp":      {"machine.go"}, // a file without a name
+	"os.WriteFile":       nil,
+	"os.Truncate":        nil,
+	"os.Rename":          nil,
+	"os.Remove":          {"audit_output.go", "machine.go"},
+	"os.RemoveAll":       nil,
+	"os.Link":            nil,
+	"os.Symlink":         nil,
+	"syscall.Open":       nil,
+	"unix.Open":          {"file_linux.go"},
+	"unix.Openat":        nil,
+	"unix.Openat2":       nil,
+	"unix.Unlink":        nil,
+	"unix.Rename":        nil,
+	"unix.Renameat2":     nil,
+	"outfile.Create":     {"audit_output.go"},
+	"outfile.WriteFile":  nil,
+	"hostlvm.OpenDirect": {"physical.go"}, // a second way to a device that was opened
+	"openReadOnly":       {"audit_input.go", "audit_output.go", "file.go"},
+}
+
+func TestAllFilesAreRecorded(t *testing.T) {
+	names, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	used := map[string]bool{}
+	for _, name := range names {
+		if strings.HasSuffix(name, "_test.go") {
+			continue
+		}
+		set := token.NewFileSet()
+		f, err := parser.ParseFile(set, name, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ast.Inspect(f, func(n ast.Node) bool {
+			what := ""
+			switch n := n.(type) {
+			case *ast.SelectorExpr:
+				if pkg, ok := n.X.(*ast.Ident); ok {
+					what = pkg.Name + "." + n.Sel.Name
+				}
+			case *ast.CallExpr:
+				if f, ok := n.Fun.(*ast.Ident); ok {
+					what = f.Name
+				}
+			}
+			who, limited := opens[what]
+			if limited && !slices.Contains(who, name) {
+				t.Errorf("%v: %s leaves no record: openFile, audit.create, audit.remove and audit.readFile do", set.Position(n.Pos()), what)
+			}
+			used[what+" "+name] = true
+			return true
+		})
+	}
+	for what, who := range opens {
+		for _, name := range who {
+			if !used[what+" "+name] {
+				t.Errorf("%s does not use %s", name, what)
+			}
+		}
+	}
+}
+
+func TestAuditPath(t *testing.T) {
+	for _, c := range []struct{ args, env, want string }{
+		{"", "", ""}, {"", "e", "e"}, {"cat x --audit a", "e", "a"}, {"--audit=a cat x", "", "a"}, {"cat -- --audit a", "", ""},
+		{"--audit a --audit=b", "", "b"}, {"cat --audit", "e", "e"}, {"__complete --audit a", "e", ""}, {"cat --audited=a", "", ""},
+	} {
+		if got := auditPath(strings.Fields(c.args), c.env); got != c.want {
+			t.Errorf("%q, %q: %q, want %q", c.args, c.env, got, c.want)
+		}
+	}
+}
+
+// audited runs a command line with --audit and returns the lines of the record.
+func audited(t *testing.T, env Env, args ...string) (code int, stderr string, lines []map[string]any) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "audit")
+	var errOut bytes.Buffer
+	env.Stderr = &errOut
+	code = Run(t.Context(), env, append(args, "--audit", path))
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range strings.Split(strings.TrimSuffix(string(text), "\n"), "\n") {
+		var l map[string]any
+		if err := json.Unmarshal([]byte(line), &l); err != nil {
+			t.Fatalf("%q: %v", line, err)
+		}
+		lines = append(lines, l)
+	}
+	return code, errOut.String(), lines
+}
+
+func TestAuditPanic(t *testing.T) {
+	before := commands
+	defer func() { commands = before }()
+	commands = append(slices.Clip(commands), func(*app) *cobra.Command {
+		return &cobra.Command{Use: "panic", RunE: func(*cobra.Command, []string) error { panic("out of thin air") }}
+	})
+	code, _, lines := audited(t, Env{Stdout: &bytes.Buffer{}}, "panic")
+	last := lines[len(lines)-1]
+	if code != exitFailed || last["event"] != "end" || last["exit"] != 1.0 || !strings.Contains(fmt.Sprint(last["error"]), "out of thin air") {
+		t.Fatalf("exit %d, %v", code, last)
+	}
+}
+
+// meddler writes to a file while it is read.
+type meddler struct {
+	t    *testing.T
+	path string
+	off  int64
+	done bool
+}
+
+func (m *meddler) Write(p []byte) (int, error) {
+	if !m.done {
+		m.done = true
+		st, err := os.Stat(m.path)
+		if err != nil {
+			m.t.Fatal(err)
+		}
+		f, err := os.OpenFile(m.path, os.O_WRONLY, 0)
+		if err != nil {
+			m.t.Fatal(err)
+		}
+		_, err = f.WriteAt([]byte("x"), m.off)
+		if err := errors.Join(err, f.Close(), os.Chtimes(m.path, time.Time{}, st.ModTime())); err != nil {
+			m.t.Fatal(err)
+		}
+	}
+	return len(p), nil
+}
+
+// Somebody writes to a source and hides it from whoever looks at its time.
+func TestAuditSeesWhatTimesHide(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "disk")
+	if err := os.WriteFile(path, bytes.Repeat([]byte("y"), 8192), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		hash string
+		code int
+	}{{"both", exitFailed}, {"before", exitDone}, {"after", exitDone}} {
+		// At another byte each time, so that it changes something.
+		off := int64(len(c.hash))
+		code, stderr, lines := audited(t, Env{Stdout: &meddler{t: t, path: path, off: off}}, "cat", path, "--hash", c.hash)
+		if code != c.code || (code == exitFailed) != strings.Contains(stderr, "changed while it was read: its SHA-256 was") {
+			t.Errorf("--hash %s: exit %d, %q", c.hash, code, stderr)
+		}
+		var sums []any
+		for _, l := range lines {
+			if l["path"] == path && l["sha256"] != nil {
+				sums = append(sums, l["sha256"])
+			}
+		}
+		content, _ := os.ReadFile(path)
+		now := fmt.Sprintf("%x", sha256.Sum256(content))
+		if c.hash == "both" && (len(sums) != 2 || sums[0] == sums[1] || sums[1] != now) || c.hash != "both" && len(sums) != 1 ||
+			c.hash == "after" && sums[0] != now || c.hash == "before" && sums[0] == now {
+			t.Errorf("--hash %s: %q, it is %s now", c.hash, sums, now)
+		}
+	}
+}
+
+// A running machine may write to the file of a snapshot.
+func TestAuditOfARunningMachine(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "disk.qcow2")
+	if err := unpackSample("../../../testdata/v3.qcow2.gz", path); err != nil {
+		t.Fatal(err)
+	}
+	st, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(path, st.Size()+65536); err != nil {
+		t.Fatal(err)
+	}
+	for ref, want := range map[string]int{path + "@monday": exitDone, path: exitFailed} {
+		code, stderr, lines := audited(t, Env{Stdout: &meddler{t: t, path: path, off: st.Size() + int64(want)}}, "cat", ref, "--hash", "both")
+		if code != want || want == exitDone && !strings.Contains(stderr, "something else wrote to it") {
+			t.Errorf("%s: exit %d, %q", ref, code, stderr)
+		}
+		changed := false
+		for _, l := range lines {
+			changed = changed || l["event"] == "input-after" && l["changed"] == true
+		}
+		if !changed {
+			t.Errorf("%s: %v", ref, lines)
+		}
+	}
+}
+
+// What is no text is kept too.
+func TestAuditOfOddNames(t *testing.T) {
+	_, _, lines := audited(t, Env{Stdout: &bytes.Buffer{}}, "cat", "a\xff\x1b")
+	args := lines[0]["arguments"].([]any)
+	if fmt.Sprint(args[1]) != "map[hex:61ff1b]" {
+		t.Error(args)
+	}
+}

@@ -1,0 +1,76 @@
+//go:build linux
+
+package cli
+
+// everyCommand has a script for each command of the program, which TestEveryCommand
+// runs: a command without one fails it. To add a command, add an entry.
+//
+// A script is for sh -e, in a directory with sources below src/, which nothing may
+// write to, and with out/ for what is made. cbt runs under strace, with --audit and
+// --hash both. The sources are
+//
+//	disk.qcow2       snapshots monday and tuesday, with RAM
+//	chain-top.qcow2  on chain-mid.qcow2, on chain-base.raw
+//	datafile.qcow2   with an external data file, datafile.data
+//	disk.raw         monday's disk
+//	plain.state      a saved machine
+//	{0,1,2}.img      physical volumes of the group mixed: $pv is the flags for them
+//	deltas/          mon.cbt, a full delta, and tue.cbt after it, with RAM
+//
+// and in/ has copies of the deltas for standard input, which a shell opens.
+var everyCommand = map[string]string{
+	"": `cbt --version; cbt --help >out/help; ! cbt; ! cbt nonsense`,
+
+	"info": `
+		cbt info src/disk.qcow2@monday; cbt info src/chain-top.qcow2; cbt info --json src/disk.raw
+		cbt info src/plain.state; cbt info src/deltas/tue.cbt; cbt info $pv lvm:mixed/snap1; cbt info src/datafile.qcow2`,
+	"map": `
+		cbt map src/disk.qcow2; cbt map src/chain-top.qcow2; cbt map src/deltas/tue.cbt >out/map
+		cbt map $pv lvm:mixed/snap1; ! cbt map src/missing`,
+	"diff": `
+		cbt diff src/disk.qcow2@monday src/disk.qcow2@tuesday
+		cbt diff src/disk.qcow2@monday src/disk.qcow2@tuesday -o out/tue.cbt
+		cbt diff --full src/chain-top.qcow2 -o out/top.cbt
+		cbt diff src/deltas/mon.cbt src/disk.qcow2@tuesday -o - >out/piped.cbt
+		cbt diff $pv lvm:mixed/snap1 lvm:mixed/snap2 -o out/volume.cbt
+		cbt diff --full --new-state src/plain.state src/disk.raw -o out/state.cbt
+		! cbt diff src/disk.qcow2@monday src/disk.qcow2@tuesday -o src/disk.raw`,
+	"apply": `
+		cbt restore src/deltas/mon.cbt out/target
+		cbt apply src/deltas/tue.cbt out/target
+		cbt restore src/deltas/mon.cbt out/piped
+		cbt apply - out/piped <in/tue.cbt
+		! cbt apply src/deltas/mon.cbt out/target`,
+	"restore": `
+		cbt restore src/deltas/tue.cbt out/new.raw --state out/new.state
+		cbt restore --target-format qcow2 src/deltas/tue.cbt out/new.qcow2
+		cbt restore --in-place src/deltas/mon.cbt out/new.raw
+		cbt restore --overwrite src/deltas/mon.cbt out/new.raw --state out/new.state
+		cbt restore - out/piped.raw <in/mon.cbt
+		! cbt restore --overwrite src/deltas/mon.cbt src/deltas/mon.cbt
+		! cbt restore src/deltas/mon.cbt src/disk.raw`,
+	"cat": `
+		cbt cat src/disk.qcow2@monday >out/monday; cbt cat src/chain-top.qcow2 | cat >/dev/null
+		cbt cat src/datafile.qcow2 >/dev/null; cbt cat src/deltas/tue.cbt >out/tuesday
+		cbt cat $pv lvm:mixed/thick1 >/dev/null; cbt cat src/plain.state@pc.ram >/dev/null`,
+	"hash": `
+		cbt hash --algo md5,sha256 --piece 64K src/disk.raw src/disk.qcow2@monday >out/list
+		cbt hash --check out/list; cbt hash --check - <out/list; cbt hash src/deltas/tue.cbt`,
+	"verify": `
+		cbt verify src/deltas; cbt verify --against src/disk.qcow2@tuesday src/deltas/tue.cbt
+		cbt verify - <in/mon.cbt; ! cbt verify src/disk.raw`,
+	"log":   `cbt log src/deltas; ! cbt log --max-age 1s src/deltas`,
+	"check": `cbt check src/disk.qcow2; cbt check src/chain-top.qcow2`,
+	"ram":   `! cbt ram; ! cbt ram nonsense`,
+	"ram dump": `
+		cbt ram dump src/plain.state -o out/core
+		cbt ram dump --format blocks src/deltas/tue.cbt -o out/blocks; cbt ram dump src/plain.state -o - >out/piped`,
+	"ram diff":                  `cbt ram diff src/disk.qcow2@monday src/disk.qcow2@tuesday; cbt ram diff src/deltas/mon.cbt src/plain.state`,
+	"ram find":                  `cbt ram find src/plain.state --text QEMU`,
+	"lvm":                       `! cbt lvm`,
+	"lvm release-metadata-snap": `! cbt lvm release-metadata-snap nogroup/pool`,
+	"completion":                `cbt completion bash >out/bash`,
+	"man":                       `cbt man out/man`,
+	"version":                   `cbt version`,
+	"help":                      `cbt help info`,
+}
