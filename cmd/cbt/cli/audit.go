@@ -33,6 +33,7 @@ type audit struct {
 	run           string
 	ctx           context.Context
 	warn          func(format string, args ...any)
+	progress      func(what string, total int64) *progress
 	hash          string // --hash
 	before, after bool
 	stdout        *stickyWriter
@@ -130,7 +131,7 @@ func (a *app) startAudit(ctx context.Context, args []string) error {
 	var id [8]byte
 	rand.Read(id[:])
 	u := &audit{
-		log: log, path: path, run: hex.EncodeToString(id[:]), ctx: ctx, warn: a.warnf,
+		log: log, path: path, run: hex.EncodeToString(id[:]), ctx: ctx, warn: a.warnf, progress: a.startProgress,
 		inputs: map[inputKey]*auditInput{}, sums: map[fileVersion]string{}, live: map[fileID]bool{}, mine: map[string]bool{},
 	}
 	a.audit = u
@@ -269,7 +270,7 @@ func (u *audit) end(code int, failed error) error {
 	for _, t := range u.targets {
 		u.appendLocked(u.targetLine(t, false)) // kept by note
 	}
-	u.endStreams()
+	u.endStreams(code == exitDone || code == exitFindings)
 	line := auditEnd{Exit: code, Hash: u.hash, Lines: u.lines + 1}
 	if failed != nil {
 		line.Error = failed.Error()

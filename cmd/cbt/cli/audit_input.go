@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -104,7 +103,7 @@ func (u *audit) input(f *file) error {
 	u.mu.Unlock()
 	in.once.Do(func() {
 		if u.before && sum == "" {
-			if sum, in.err = hashOf(u.ctx, f.File, f.stat.size); in.err != nil {
+			if sum, in.err = u.hashOf(f.File, f.stat.size); in.err != nil {
 				in.err = fmt.Errorf("%s: hashing it for --audit: %w", f.path, in.err)
 				return
 			}
@@ -122,7 +121,7 @@ func (u *audit) input(f *file) error {
 
 // hashOf is the SHA-256 of all bytes of f, which is left where it was opened:
 // looking for holes moves what Read takes next.
-func hashOf(ctx context.Context, f *os.File, size int64) (string, error) {
+func (u *audit) hashOf(f *os.File, size int64) (string, error) {
 	if size == 0 {
 		return hex.EncodeToString(newSum().Sum(nil)), nil
 	}
@@ -131,7 +130,9 @@ func hashOf(ctx context.Context, f *os.File, size int64) (string, error) {
 		return "", err
 	}
 	sum := newSum()
-	if err := writeRange(ctx, sum, v, 0, v.Size(), &progress{}); err != nil {
+	bar := u.progress("hashing for the record", v.Size())
+	defer bar.finish()
+	if err := writeRange(u.ctx, sum, v, 0, v.Size(), bar); err != nil {
 		return "", err
 	}
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
@@ -305,7 +306,7 @@ func (u *audit) hashAfter(in *auditInput, seen map[text]string) (sum string, st 
 		return "", st, fmt.Errorf("%s: is another file now", in.Real)
 	}
 	if sum = seen[in.Real]; sum == "" && u.after {
-		if sum, err = hashOf(u.ctx, f.File, f.stat.size); err != nil {
+		if sum, err = u.hashOf(f.File, f.stat.size); err != nil {
 			return "", st, fmt.Errorf("%s: %w", in.Real, err)
 		}
 		seen[in.Real] = sum

@@ -83,7 +83,7 @@ func (u *audit) wrote(kind, path string) error {
 	line := auditOutput{
 		Path: text(path), Real: text(f.real), Kind: kind, Device: deviceNumber(f.stat.dev), Inode: f.stat.ino, Size: f.stat.size, Complete: true,
 	}
-	if line.SHA256, err = hashOf(u.ctx, f.File, f.stat.size); err != nil {
+	if line.SHA256, err = u.hashOf(f.File, f.stat.size); err != nil {
 		return fmt.Errorf("%s: hashing it for --audit: %w", path, err)
 	}
 	u.mu.Lock()
@@ -162,7 +162,7 @@ func (u *audit) finishTarget(t *imageTarget, layers []cbt.Layer) (err error) {
 		if err == nil {
 			defer f.Close()
 			line.Size = f.stat.size
-			line.SHA256, err = hashOf(u.ctx, f.File, f.stat.size)
+			line.SHA256, err = u.hashOf(f.File, f.stat.size)
 		}
 		if err != nil {
 			return fmt.Errorf("%s: hashing it for --audit: %w", t.path, err)
@@ -198,9 +198,9 @@ func (u *audit) targetLine(t *imageTarget, complete bool) auditOutput {
 	return line
 }
 
-// endStreams records what went through standard input and output. mu is held,
-// and errors are kept by note.
-func (u *audit) endStreams() {
+// endStreams records what went through standard input and output of a run that
+// was done, or not. mu is held, and errors are kept by note.
+func (u *audit) endStreams(done bool) {
 	if u.stdin != nil {
 		u.stdin.mu.Lock()
 		n, sum := u.stdin.n, u.stdin.sum.Sum(nil)
@@ -213,7 +213,7 @@ func (u *audit) endStreams() {
 		return
 	}
 	if n, sum, whole := u.stdout.written(); n > 0 || !whole {
-		_ = u.appendLocked(auditOutput{auditHead: u.head("output"), Path: stdinName, Kind: "stdout", Size: n, SHA256: sum, Complete: whole})
+		_ = u.appendLocked(auditOutput{auditHead: u.head("output"), Path: stdinName, Kind: "stdout", Size: n, SHA256: sum, Complete: whole && done})
 	}
 }
 

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"cbt/internal/dm"
 )
 
 // opens are the ways to open, make or remove files, and who may use them: all
@@ -232,5 +234,47 @@ func TestAuditOfOddNames(t *testing.T) {
 	args := lines[0]["arguments"].([]any)
 	if fmt.Sprint(args[1]) != "map[hex:61ff1b]" {
 		t.Error(args)
+	}
+}
+
+// A run that a second signal ends at once still has an end in its record.
+type cutter struct{ bytes.Buffer }
+
+func (c *cutter) Write(p []byte) (int, error) {
+	endAudits(143, errCutShort)
+	return c.Buffer.Write(p)
+}
+
+func TestAuditOfARunCutShort(t *testing.T) {
+	code, _, lines := audited(t, Env{Stdout: &cutter{}}, "version")
+	last := lines[len(lines)-1]
+	if code != exitDone || len(lines) != 2 || last["event"] != "end" || last["exit"] != 143.0 || last["error"] != errCutShort.Error() {
+		t.Errorf("exit %d, %v", code, lines)
+	}
+	running.Lock()
+	defer running.Unlock()
+	if len(running.list) > 0 {
+		t.Error("records of runs that have ended are kept")
+	}
+}
+
+// Devices of this host's volumes are recorded once each.
+func TestAuditDevice(t *testing.T) {
+	a := &app{Env: Env{Stdout: &bytes.Buffer{}, Getenv: func(string) string { return "" }}}
+	path := filepath.Join(t.TempDir(), "audit")
+	if err := a.startAudit(t.Context(), []string{"cat", "lvm:vg/lv", "--audit", path}); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := a.audit.device("/dev/dm-3", dm.Number{Major: 253, Minor: 3}, 4096); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := a.audit.end(0, nil); err != nil {
+		t.Fatal(err)
+	}
+	text, _ := os.ReadFile(path)
+	if strings.Count(string(text), `"path":"/dev/dm-3","real":"/dev/dm-3","kind":"volume","device":"253:3","size":4096,"note":"a device`) != 1 {
+		t.Errorf("%s", text)
 	}
 }
