@@ -94,10 +94,7 @@ func (s *Stack) region(off int64) (*region, error) {
 	at := &s.last.root
 	for {
 		if halves := at.halves.Load(); halves != nil {
-			at = &halves[0]
-			if off >= halves[1].lo {
-				at = &halves[1]
-			}
+			at = halves[0].or(&halves[1], off)
 			continue
 		}
 		r, err := s.cache.regions.Get(at, 0, func() (*region, error) {
@@ -120,6 +117,14 @@ func (s *Stack) region(off int64) (*region, error) {
 	}
 }
 
+// or is s, or the span behind it if that has the byte at off.
+func (s *span) or(next *span, off int64) *span {
+	if off >= next.lo {
+		return next
+	}
+	return s
+}
+
 // mid is where a span is cut, for which it must have two blocks.
 func (s *span) mid() int64 { return s.lo + (s.hi-s.lo)/2&^(BlockSize-1) }
 
@@ -129,7 +134,13 @@ func (s *span) small(l limits) bool { return s.hi-s.lo <= max(l.span, 2*BlockSiz
 // its halves, that one half after the other is better. Reading the index says
 // so without reading a table.
 func (s *Stack) tooCoarse(at *span) bool {
-	if at.small(s.cache.limits) {
+	if at.small(s.cache.limits) || s.last.before == nil {
+		return false
+	}
+	// What was too much for fewer layers is so for more.
+	if own := s.last.before.span(at); own.lo == at.lo && own.hi == at.hi && own.halves.Load() != nil {
+		return true
+	} else if s.known(s.last.before, at) != nil {
 		return false
 	}
 	mid := at.mid()
@@ -180,7 +191,7 @@ type stretch struct {
 func (s *Stack) mapOf(at *span) (*region, error) {
 	m := &mapper{region: region{lo: at.lo, hi: at.hi}, limit: s.Size()}
 	for l := s.last; l.before != nil; l = l.before {
-		if r := s.known(l); r != nil {
+		if r := s.known(l, at); r != nil {
 			m.join()
 			m.under(r)
 			if len(m.runs) > s.cache.limits.pieces && !at.small(s.cache.limits) {
@@ -205,14 +216,31 @@ func (s *Stack) mapOf(at *span) (*region, error) {
 	return &m.region, nil
 }
 
-// known is the map of a whole chain that others begin with, if it is at hand
-// and nothing in it is to be tried again.
-func (s *Stack) known(c *chain) *region {
-	r, ok := s.cache.regions.Peek(&c.root)
+// known is a map of a chain that others begin with which has all that a span
+// of theirs needs, if it is at hand and nothing in it is to be tried again.
+func (s *Stack) known(c *chain, at *span) *region {
+	own := c.span(at)
+	if own.halves.Load() != nil || own.lo > at.lo || own.hi < min(at.hi, c.root.hi) {
+		return nil
+	}
+	r, ok := s.cache.regions.Peek(own)
 	if !ok || slices.ContainsFunc(r.faults, func(err error) bool { return !isDamage(err) }) {
 		return nil
 	}
 	return r
+}
+
+// span is the span of c that is at or, if none is, the smallest one where that
+// begins.
+func (c *chain) span(at *span) *span {
+	own := &c.root
+	for {
+		halves := own.halves.Load()
+		if halves == nil || own.lo == at.lo && own.hi == at.hi {
+			return own
+		}
+		own = halves[0].or(&halves[1], at.lo)
+	}
 }
 
 // under fills in what the layers so far say nothing about from the map of
@@ -377,10 +405,7 @@ func (m *mapper) append(p stretch) {
 func (s *Stack) forget(r *region) {
 	at := &s.last.root
 	for halves := at.halves.Load(); halves != nil; halves = at.halves.Load() {
-		at = &halves[0]
-		if r.lo >= halves[1].lo {
-			at = &halves[1]
-		}
+		at = halves[0].or(&halves[1], r.lo)
 	}
 	s.cache.regions.Remove(at)
 }
