@@ -119,12 +119,16 @@ const partSuffix = ".part"
 // createPart makes ".NAME.part", or takes it over if no living process has it.
 func (f *File) createPart() (err error) {
 	f.temp = filepath.Join(filepath.Dir(f.path), "."+filepath.Base(f.path)+partSuffix)
-	for {
+	for try := 1; ; try++ {
 		if f.File, err = os.OpenFile(f.temp, os.O_RDWR|os.O_CREATE|noFollow, 0o600); err != nil {
 			return err
 		}
 		if err := Lock(f.File); err != nil {
 			f.File.Close()
+			if try < 4 { // Sweep may be looking at it
+				time.Sleep(10 * time.Millisecond)
+				continue
+			}
 			return fmt.Errorf("%s: another process is writing it: %w", f.temp, err)
 		}
 		if names(f.temp, f.File) {
