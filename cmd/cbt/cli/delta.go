@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -271,6 +272,23 @@ func (a *app) spool(ctx context.Context, o *opener, opt chainOptions) (*deltaFil
 	return o.keep(&deltaFile{d, "standard input", "", f}), nil
 }
 
+// badDeltaError says which delta of a chain is damaged, or cannot be read.
+type badDeltaError struct {
+	delta *cbt.Delta
+	err   error
+}
+
+func (e *badDeltaError) Error() string { return e.err.Error() }
+func (e *badDeltaError) Unwrap() error { return e.err }
+
+// without leaves a delta out of the chains that are found from now on.
+func (o *opener) without(d *cbt.Delta) {
+	for _, all := range o.dirs {
+		all.files = slices.DeleteFunc(all.files, func(f *deltaFile) bool { return f.ID() == d.ID() })
+		all.catalogue = catalogue(all.files)
+	}
+}
+
 // verifyAll reads every byte of the deltas of the chains, once each, before
 // anything is written from them.
 func (a *app) verifyAll(ctx context.Context, o *opener, layers [][]cbt.Layer) error {
@@ -293,11 +311,11 @@ func (a *app) verifyAll(ctx context.Context, o *opener, layers [][]cbt.Layer) er
 		_, sum, err := cbt.Verify(ctx, d.Reader(), cbt.VerifyOptions{
 			Progress: func(done int64) { p.set(before + done) },
 		})
-		if err != nil {
-			return fmt.Errorf("%s: %w", o.deltaName(d), err)
+		if err == nil && sum.ID != d.ID() {
+			err = errors.New("changed while it was read")
 		}
-		if sum.ID != d.ID() {
-			return fmt.Errorf("%s: changed while it was read", o.deltaName(d))
+		if err != nil {
+			return &badDeltaError{d, fmt.Errorf("%s: %w", o.deltaName(d), err)}
 		}
 		before += d.Size()
 	}

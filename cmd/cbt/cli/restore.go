@@ -26,7 +26,9 @@ func newRestoreCommand(a *app) *cobra.Command {
 		Short: "make TARGET hold the state after DELTA",
 		Long: `restore writes the image as it was at the point of DELTA. The deltas that it
 builds on are found by their points among the .cbt files beside it, or in
---chain DIR. All of them are verified before the first byte is written.
+--chain DIR. All of them are verified before the first byte is written; where one
+is damaged and others lead past it to the same point, those are taken, with a
+warning.
 
 A new file appears only when it is whole. An existing one needs --overwrite,
 which replaces it in the same way, or --in-place, which reads it and writes only
@@ -103,7 +105,11 @@ func (a *app) restore(ctx context.Context, args []string, opt *restoreOptions) e
 		return err
 	}
 	r := &restoration{app: a, opt: opt, opener: o, delta: deltas[0]}
-	defer r.close()
+	defer func() {
+		if r != nil {
+			r.close()
+		}
+	}()
 	if err := r.open(targets); err != nil {
 		return err
 	}
@@ -113,8 +119,14 @@ func (a *app) restore(ctx context.Context, args []string, opt *restoreOptions) e
 	if left := len(r.delta.disks()) - len(targets); left > 0 && opt.state != "" {
 		a.notef("%s: %s of it are not restored: the machine's state belongs to all of them", r.delta.name, countOf(left, "disk"))
 	}
-	if err := a.verifyAll(ctx, o, r.layers); err != nil {
-		return err
+	for {
+		err := a.verifyAll(ctx, o, r.layers)
+		if err == nil {
+			break
+		}
+		if r = r.another(ctx, targets, err); r == nil {
+			return err
+		}
 	}
 	total, state, err := r.write(ctx)
 	if err != nil {

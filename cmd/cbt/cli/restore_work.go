@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -55,6 +56,24 @@ func (r *restoration) open(targets []namedTarget) error {
 	}
 	r.layers = append(r.layers, r.state.layers()...)
 	return nil
+}
+
+// another is the restoration by chains that lead past a delta that is damaged or
+// cannot be read, nil if there are none. It closes r.
+func (r *restoration) another(ctx context.Context, targets []namedTarget, err error) *restoration {
+	bad := (*badDeltaError)(nil)
+	r.close()
+	if ctx.Err() != nil || !errors.As(err, &bad) || bad.delta.ID() == r.delta.ID() {
+		return nil
+	}
+	r.opener.without(bad.delta)
+	other := &restoration{app: r.app, opt: r.opt, opener: r.opener, delta: r.delta}
+	if other.open(targets) != nil {
+		other.close()
+		return nil
+	}
+	r.warnf("%v: other deltas lead to the same point, and are taken", err)
+	return other
 }
 
 func (r *restoration) openTarget(path string, chain []cbt.Layer) error {
