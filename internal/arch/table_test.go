@@ -4,10 +4,10 @@ package arch
 // none above. "x/..." is x and all below x. A new package needs a place here.
 var layers = [][]string{
 	{"internal/arch", "internal/dm", "internal/fault", "internal/lru", "internal/ordered", "internal/outfile", "internal/retention", "internal/tally", "internal/testdeb", "internal/testtool", "internal/testvm/wire"},
-	{"internal/sample", "internal/testimg", "internal/testqemu", "internal/testthin", "internal/testvm", "internal/testvm/agent"},
+	{"internal/sample", "internal/testimg", "internal/testnbd", "internal/testqemu", "internal/testthin", "internal/testvm", "internal/testvm/agent"},
 	{"sparse"},
 	{"sparse/sparsetest", "internal/binfmt"},
-	{"internal/imagelock", "internal/overlay", "internal/partition"},
+	{"internal/imagelock", "internal/nbd", "internal/overlay", "internal/partition"},
 	{"cbt", "qcow2/...", "lvm/thin/...", "lvm/cow/..."},
 	{"lvm"},
 	{"internal/hostlvm"},
@@ -19,7 +19,7 @@ var layers = [][]string{
 var programs = []string{"fuzz/...", "bench/..."}
 
 // testOnly is imported by tests and programs alone.
-var testOnly = []string{"testing", "cbt/internal/sample", "cbt/internal/testdeb", "cbt/internal/testimg", "cbt/internal/testqemu", "cbt/internal/testthin", "cbt/internal/testtool", "cbt/internal/testvm", "cbt/sparse/sparsetest"}
+var testOnly = []string{"testing", "cbt/internal/sample", "cbt/internal/testdeb", "cbt/internal/testimg", "cbt/internal/testnbd", "cbt/internal/testqemu", "cbt/internal/testthin", "cbt/internal/testtool", "cbt/internal/testvm", "cbt/sparse/sparsetest"}
 
 // only names, for packages of others and a few of Go's own, all of ours that may import them outside of tests.
 var only = map[string][]string{
@@ -39,8 +39,8 @@ var only = map[string][]string{
 	"golang.org/x/sys/unix":               {"internal/dm", "internal/hostlvm", "sparse", "internal/imagelock", "internal/outfile", "cmd/cbt/cli"},
 	"golang.org/x/sys/windows":            {"sparse", "internal/imagelock", "internal/outfile", "cmd/cbt/cli"},
 	"golang.org/x/term":                   {"cmd/cbt/cli"},
-	"os/exec":                             {"internal/tally", "internal/testdeb", "internal/testqemu", "internal/testtool", "internal/testvm/..."},
-	"net":                                 {"internal/testqemu"},
+	"os/exec":                             {"internal/tally", "internal/testdeb", "internal/testqemu", "internal/testtool", "internal/testvm/...", "cmd/cbt/cli"},
+	"net":                                 {"internal/nbd", "internal/testnbd", "internal/testqemu", "cmd/cbt/cli"},
 	"net/http":                            {},
 	"unsafe":                              {"internal/dm"},
 }

@@ -1,0 +1,7 @@
+//go:build !unix
+
+package nbd
+
+import "syscall"
+
+var errQuota error = syscall.ENOSPC
