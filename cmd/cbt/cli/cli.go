@@ -97,6 +97,7 @@ var commands = []func(*app) *cobra.Command{
 	newRestoreCommand,
 	newCatCommand,
 	newHashCommand,
+	newServeCommand,
 	newVerifyCommand,
 	newMergeCommand,
 	newPruneCommand,

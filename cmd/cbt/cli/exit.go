@@ -59,6 +59,9 @@ func (a *app) report(ctx context.Context, err error) int {
 	if code == exitSignal+int(syscall.SIGPIPE) && !a.verbose {
 		return code // the reader has gone: there is nobody to tell
 	}
+	if _, ran := err.(*commandError); ran && !a.verbose {
+		return code // the command has said why
+	}
 	msg := oneLine(err.Error())
 	if errors.Is(err, thin.ErrNoData) {
 		msg += " (--thin-data names them)"
@@ -90,9 +93,12 @@ func (a *app) exitCode(ctx context.Context, err error) int {
 		}
 	}
 	var coded *exitError
+	var ran *commandError
 	switch {
 	case errors.As(err, &coded):
 		return coded.code
+	case errors.As(err, &ran):
+		return ran.code
 	case errors.Is(err, thin.ErrNoData), !a.started:
 		return exitUsage // --thin-data was missing; or cobra's own checks of flags and arguments
 	}

@@ -1,0 +1,278 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+	"unicode/utf8"
+
+	"github.com/spf13/cobra"
+
+	"cbt/internal/nbd"
+)
+
+type serveOptions struct {
+	source      openerOptions
+	ref         refOptions
+	chain       chainOptions
+	socket, tcp string
+	allowRemote bool
+	run         string
+}
+
+func newServeCommand(a *app) *cobra.Command {
+	opt := &serveOptions{}
+	c := &cobra.Command{
+		Use:   "serve REF... --socket PATH | --tcp ADDR",
+		Short: "serve images by the NBD protocol",
+		Long: `serve makes images readable for whatever speaks NBD: QEMU, nbdcopy, nbd-client,
+nbdfuse. It restores nothing and never writes to what it serves. Several REF are
+several exports, each under its own name, or that of NAME=REF; the first is also
+what a client gets that names none.
+
+When it is ready it prints the URI of each export, and serves until it is
+stopped by a signal. With --run CMD it runs CMD by the shell, with $uri ($uri1,
+$uri2, ... if there are several), $unixsocket or $port in its environment, ends
+when that ends, with its exit code, and needs neither --socket nor --tcp.
+
+A socket is for its owner alone. NBD has no encryption and no passwords here:
+--tcp takes no address that other machines reach, unless --allow-remote is given.`,
+		Example: `  cbt serve disk.qcow2@monday --socket monday.sock
+  cbt serve root=backups/tuesday.cbt data=lvm:vg0/data --tcp 127.0.0.1:10809
+  cbt serve tuesday.cbt --run 'nbdinfo --map "$uri"'
+  cbt serve tuesday.cbt --run 'qemu-img convert -p "$uri" -O qcow2 tuesday.qcow2'
+  cbt serve tuesday.cbt --run 'qemu-system-x86_64 -m 1G -snapshot -drive "file=$uri,format=raw,if=virtio"'
+  cbt serve vm.save@pc.ram --run 'nbdcopy "$uri" pc.ram'
+
+  cbt serve tuesday.cbt --socket /run/tuesday.sock &
+  nbdfuse --readonly mnt/disk.raw 'nbd+unix:///?socket=/run/tuesday.sock'
+  nbd-client -unix /run/tuesday.sock /dev/nbd0 -readonly && mount -o ro /dev/nbd0p1 mnt`,
+		Annotations: exits(exitDone, exitFailed, exitUsage, exitWrongBase, exitBusy),
+		Args:        wantArgs("REF..."),
+		RunE: func(c *cobra.Command, args []string) error {
+			return a.serve(c.Context(), args, opt)
+		},
+	}
+	flags := c.Flags()
+	flags.StringVar(&opt.socket, "socket", "", "listen on a Unix socket, made at `PATH` and removed at the end")
+	flags.StringVar(&opt.tcp, "tcp", "", "listen on `HOST:PORT`, or on PORT of this host alone (0: any that is free)")
+	flags.BoolVar(&opt.allowRemote, "allow-remote", false, "--tcp may be an address that other machines reach: nothing is encrypted")
+	flags.StringVar(&opt.run, "run", "", "serve while the shell runs `CMD`")
+	opt.source.addFlags(flags)
+	opt.ref.addFlags(flags, "", "each REF")
+	opt.chain.addFlags(flags)
+	return c
+}
+
+func (opt *serveOptions) check() error {
+	switch {
+	case opt.socket != "" && opt.tcp != "":
+		return usageErrorf("serve: --socket and --tcp exclude each other")
+	case opt.socket == "" && opt.tcp == "" && opt.run == "":
+		return usageErrorf("serve: --socket PATH or --tcp ADDR says where to listen, or --run what to do")
+	case opt.allowRemote && opt.tcp == "":
+		return usageErrorf("serve: --allow-remote is about --tcp")
+	}
+	return nil
+}
+
+// served is an image that is served, and its name.
+type served struct {
+	name string
+	*source
+	view nbd.Export
+}
+
+func (a *app) serve(ctx context.Context, args []string, opt *serveOptions) (err error) {
+	if err := opt.check(); err != nil {
+		return err
+	}
+	o, err := a.newOpener(opt.source)
+	if err != nil {
+		return err
+	}
+	defer a.closeOpener(o)
+	o.chainFrom(opt.chain)
+	list, err := o.openServed(ctx, args, opt.ref)
+	if err != nil {
+		return err
+	}
+	// What is served is frozen, so it needs no held metadata; see livePool.
+	if err := o.releasePools(); err != nil {
+		return err
+	}
+	var exports []nbd.Export
+	for _, s := range list {
+		defer s.Close()
+		exports = append(exports, s.view)
+	}
+	server, err := nbd.New(exports, nbd.Limits{}, func(line string) { a.warnf("%s", line) })
+	if err != nil {
+		return err
+	}
+	defer keepPipesQuiet()()
+	at, err := a.listen(opt)
+	if err != nil {
+		return err
+	}
+	defer at.remove()
+	err = a.serveUntil(ctx, server, at, list, opt)
+	for _, s := range list {
+		also := s.Recheck()
+		if to, ok := s.view.View.(nbd.Writable); ok {
+			also = errors.Join(to.Sync(), also)
+		}
+		if also != nil {
+			err = errors.Join(err, also)
+		}
+	}
+	if cause := context.Cause(ctx); cause != nil && (err == nil || err == cause) {
+		return cause
+	}
+	return err
+}
+
+// serveUntil serves until ctx is done or the command of --run has ended.
+func (a *app) serveUntil(ctx context.Context, server *nbd.Server, at *endpoint, list []served, opt *serveOptions) error {
+	serving, stop := context.WithCancel(ctx)
+	defer stop()
+	ended := make(chan error, 1)
+	go func() { ended <- server.Serve(serving, at.Listener) }()
+	if opt.run == "" {
+		err := a.printServed(at, list)
+		if err != nil {
+			stop()
+			<-ended
+			return err
+		}
+		return <-ended
+	}
+	failed := make(chan error, 1)
+	running, end := context.WithCancelCause(ctx)
+	go func() {
+		err := <-ended
+		end(err) // there is nothing left to run the command for
+		failed <- err
+	}()
+	err := a.runCommand(running, opt.run, at.environment(list))
+	stop()
+	if broken := <-failed; broken != nil {
+		return broken
+	}
+	return err
+}
+
+// openServed opens what args name.
+func (o *opener) openServed(ctx context.Context, args []string, opt refOptions) ([]served, error) {
+	var list []served
+	for _, arg := range args {
+		name, ref, err := splitExport(arg)
+		if err != nil {
+			return nil, err
+		}
+		src, err := o.open(ctx, ref, opt)
+		if err != nil {
+			return nil, err
+		}
+		if name == "" {
+			name = exportName(src, ref)
+		}
+		for _, s := range list {
+			if s.name == name {
+				return nil, usageErrorf("%s and %s would both have the name %s: NAME=REF gives another", s.Ref, ref, printable(name))
+			}
+		}
+		view := nbd.Export{Name: name, Description: describeServed(src), View: src.View}
+		list = append(list, served{name, src, view})
+	}
+	return list, nil
+}
+
+// splitExport parts NAME=REF. What exists is a REF, whatever its name.
+func splitExport(arg string) (name, ref string, err error) {
+	name, ref, ok := strings.Cut(arg, "=")
+	if !ok || name == "" || name[0] == '.' || strings.ContainsAny(name, "/\\@:") || exists(arg) {
+		return "", arg, nil
+	}
+	switch {
+	case ref == "":
+		return "", "", usageErrorf("%s: no reference after the =: is a variable unset?", printable(arg))
+	case len(name) > 255 || !utf8.ValidString(name) || strings.ContainsFunc(name, unprintable):
+		return "", "", usageErrorf("%s: the name of an export is at most 255 bytes of printable text", printable(arg))
+	}
+	return name, ref, nil
+}
+
+// exportName makes a name of a reference, of characters that need no quoting
+// anywhere.
+func exportName(src *source, ref string) string {
+	if src.vol == nil && src.bare == nil {
+		dir, base := filepath.Split(src.Path)
+		ref = base + strings.TrimPrefix(strings.TrimPrefix(ref, dir), base)
+	}
+	name := strings.Map(func(r rune) rune {
+		switch {
+		case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9', r == '.', r == '_', r == '-':
+			return r
+		}
+		return '-'
+	}, strings.TrimPrefix(ref, lvmPrefix))
+	return name[:min(len(name), 255)]
+}
+
+// describeServed is what clients show. Where files lie is not for them.
+func describeServed(src *source) string {
+	text := src.Format + " image"
+	if !src.Instant.IsZero() {
+		text += " of " + src.Instant.UTC().Format(time.RFC3339)
+	}
+	return text
+}
+
+// servedJSON describes an export with --json.
+type servedJSON struct {
+	Name     string `json:"name"`
+	URI      string `json:"uri"`
+	Ref      string `json:"ref"`
+	Size     int64  `json:"size"`
+	ReadOnly bool   `json:"read-only"`
+	Socket   string `json:"socket,omitempty"`
+	Address  string `json:"address,omitempty"`
+}
+
+// printServed says that clients may come.
+func (a *app) printServed(at *endpoint, list []served) error {
+	for _, s := range list {
+		var err error
+		if a.json {
+			_, writable := s.view.View.(nbd.Writable)
+			var line []byte // one, so that a script knows when it has read all of it
+			line, err = json.Marshal(servedJSON{s.name, at.uri(s.name), s.Ref, s.View.Size(), !writable, at.socket, at.address})
+			if err == nil {
+				_, err = fmt.Fprintln(a.Stdout, escapeJSON(string(line)))
+			}
+		} else {
+			_, err = fmt.Fprintln(a.Stdout, at.uri(s.name))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// keepPipesQuiet makes a client that hangs up while it is written to the end
+// of its connection, not of the program.
+func keepPipesQuiet() (undo func()) {
+	caught := make(chan os.Signal, 1)
+	signal.Reset(syscall.SIGPIPE)
+	signal.Notify(caught, syscall.SIGPIPE)
+	return func() { signal.Stop(caught) }
+}
