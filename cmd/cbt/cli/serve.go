@@ -22,6 +22,7 @@ type serveOptions struct {
 	source      openerOptions
 	ref         refOptions
 	chain       chainOptions
+	overlay     overlayOptions
 	socket, tcp string
 	allowRemote bool
 	run         string
@@ -68,11 +69,14 @@ A socket is for its owner alone. NBD has no encryption and no passwords here:
 	opt.source.addFlags(flags)
 	opt.ref.addFlags(flags, "", "each REF")
 	opt.chain.addFlags(flags)
+	opt.overlay.addFlags(flags)
 	return c
 }
 
-func (opt *serveOptions) check() error {
-	switch {
+func (opt *serveOptions) check(args []string) error {
+	switch path := opt.overlay.path; {
+	case path != "" && path != overlayTmp && len(args) > 1:
+		return usageErrorf("serve: --overlay %s is for one image: each of several needs its own, or --overlay tmp", shellQuote(path))
 	case opt.socket != "" && opt.tcp != "":
 		return usageErrorf("serve: --socket and --tcp exclude each other")
 	case opt.socket == "" && opt.tcp == "" && opt.run == "":
@@ -87,11 +91,11 @@ func (opt *serveOptions) check() error {
 type served struct {
 	name string
 	*source
-	view nbd.Export
+	export nbd.Export
 }
 
 func (a *app) serve(ctx context.Context, args []string, opt *serveOptions) (err error) {
-	if err := opt.check(); err != nil {
+	if err := opt.check(args); err != nil {
 		return err
 	}
 	o, err := a.newOpener(opt.source)
@@ -100,7 +104,8 @@ func (a *app) serve(ctx context.Context, args []string, opt *serveOptions) (err 
 	}
 	defer a.closeOpener(o)
 	o.chainFrom(opt.chain)
-	list, err := o.openServed(ctx, args, opt.ref)
+	o.lockChains(opt.chain)
+	list, err := o.openServed(ctx, args, opt)
 	if err != nil {
 		return err
 	}
@@ -111,7 +116,7 @@ func (a *app) serve(ctx context.Context, args []string, opt *serveOptions) (err 
 	var exports []nbd.Export
 	for _, s := range list {
 		defer s.Close()
-		exports = append(exports, s.view)
+		exports = append(exports, s.export)
 	}
 	server, err := nbd.New(exports, nbd.Limits{}, func(line string) { a.warnf("%s", line) })
 	if err != nil {
@@ -124,14 +129,12 @@ func (a *app) serve(ctx context.Context, args []string, opt *serveOptions) (err 
 	}
 	defer at.remove()
 	err = a.serveUntil(ctx, server, at, list, opt)
-	for _, s := range list {
-		also := s.Recheck()
-		if to, ok := s.view.View.(nbd.Writable); ok {
-			also = errors.Join(to.Sync(), also)
-		}
-		if also != nil {
-			err = errors.Join(err, also)
-		}
+	written, also := o.syncOverlays()
+	if opt.overlay.path != "" {
+		a.notef("%s written to the overlay", formatSize(written))
+	}
+	if also != nil {
+		err = errors.Join(err, also)
 	}
 	if cause := context.Cause(ctx); cause != nil && (err == nil || err == cause) {
 		return cause
@@ -169,15 +172,31 @@ func (a *app) serveUntil(ctx context.Context, server *nbd.Server, at *endpoint, 
 	return err
 }
 
+// lockChains keeps prune out of the directories of the chains that are opened
+// from now on.
+func (o *opener) lockChains(chain chainOptions) {
+	open := o.openDelta
+	o.openDelta = func(ctx context.Context, path string, ref refOptions) (*source, error) {
+		dir := chain.dir
+		if dir == "" {
+			dir = filepath.Dir(path)
+		}
+		if err := o.shareDir(ctx, dir, o.Wait.d); err != nil {
+			return nil, err
+		}
+		return open(ctx, path, ref)
+	}
+}
+
 // openServed opens what args name.
-func (o *opener) openServed(ctx context.Context, args []string, opt refOptions) ([]served, error) {
+func (o *opener) openServed(ctx context.Context, args []string, opt *serveOptions) ([]served, error) {
 	var list []served
 	for _, arg := range args {
 		name, ref, err := splitExport(arg)
 		if err != nil {
 			return nil, err
 		}
-		src, err := o.open(ctx, ref, opt)
+		src, err := o.open(ctx, ref, opt.ref)
 		if err != nil {
 			return nil, err
 		}
@@ -189,8 +208,20 @@ func (o *opener) openServed(ctx context.Context, args []string, opt refOptions) 
 				return nil, usageErrorf("%s and %s would both have the name %s: NAME=REF gives another", s.Ref, ref, printable(name))
 			}
 		}
-		view := nbd.Export{Name: name, Description: describeServed(src), View: src.View}
-		list = append(list, served{name, src, view})
+		list = append(list, served{name: name, source: src})
+	}
+	for i, s := range list {
+		// Only now: what is looked at are all files that were opened.
+		view, err := o.guarded(ctx, s.source)
+		if err != nil {
+			return nil, err
+		}
+		if path := opt.overlay.path; path != "" {
+			if view, err = o.overlay(s.source, view, path); err != nil {
+				return nil, err
+			}
+		}
+		list[i].export = nbd.Export{Name: s.name, Description: describeServed(s.source), View: view}
 	}
 	return list, nil
 }
@@ -252,7 +283,7 @@ func (a *app) printServed(at *endpoint, list []served) error {
 	for _, s := range list {
 		var err error
 		if a.json {
-			_, writable := s.view.View.(nbd.Writable)
+			_, writable := s.export.View.(nbd.Writable)
 			var line []byte // one, so that a script knows when it has read all of it
 			line, err = json.Marshal(servedJSON{s.name, at.uri(s.name), s.Ref, s.View.Size(), !writable, at.socket, at.address})
 			if err == nil {
