@@ -23,6 +23,7 @@ import (
 func main() {
 	bin := flag.String("cbt", "", "cbt binary (default: $CBT, else built)")
 	dir := flag.String("dir", "", "where the images are made (default: a new temporary directory); what is found there is used again")
+	only := flag.String("only", "", "only this kind of image: plain or compressed")
 	runs := flag.Int("runs", 9, "turns")
 	each := flag.Duration("time", 2*time.Second, "of one turn of random reads")
 	size := flag.Int64("size", 1<<30, "bytes of the image")
@@ -31,7 +32,7 @@ func main() {
 		fmt.Fprintln(os.Stderr, "serve: unexpected arguments")
 		os.Exit(2)
 	}
-	met, err := run(*bin, *dir, *runs, *each, *size)
+	met, err := run(*bin, *dir, *only, *runs, *each, *size)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "serve:", err)
 		os.Exit(1)
@@ -49,13 +50,16 @@ type question struct {
 	ask   func(socket string, turn int) (float64, error)
 }
 
-func run(bin, dir string, runs int, each time.Duration, size int64) (met bool, err error) {
+func run(bin, dir, only string, runs int, each time.Duration, size int64) (met bool, err error) {
 	if dir == "" {
 		if dir, err = os.MkdirTemp("", "cbt-bench-serve-"); err != nil {
 			return false, err
 		}
 		defer os.RemoveAll(dir)
 	} else if err := os.MkdirAll(dir, 0o755); err != nil {
+		return false, err
+	}
+	if dir, err = filepath.Abs(dir); err != nil { // qemu-nbd wants the whole path of a socket
 		return false, err
 	}
 	if bin, err = tool.Binary(bin, dir); err != nil {
@@ -76,6 +80,9 @@ func run(bin, dir string, runs int, each time.Duration, size int64) (met bool, e
 	}
 	met = true
 	for _, kind := range []string{"plain", "compressed"} {
+		if only != "" && kind != only {
+			continue
+		}
 		image := filepath.Join(dir, fmt.Sprintf("%s-%d.qcow2", kind, size))
 		if err := makeImage(image, size, kind == "compressed"); err != nil {
 			return false, err
@@ -140,10 +147,10 @@ func compare(bin, dir, image, kind string, runs int, questions []question) (met 
 // start starts a server and waits for its socket.
 func start(cmd *exec.Cmd, socket string) (stop func(), err error) {
 	os.Remove(socket)
-	cmd.Stderr = os.Stderr
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
+	// What they say is that a client went without waiting for its replies.
 	stop = func() {
 		cmd.Process.Signal(os.Interrupt)
 		cmd.Wait()
