@@ -153,3 +153,32 @@ func Query(export string, queries ...string) []byte {
 	}
 	return b
 }
+
+// Hear is a client that only listens to what a server has said.
+func Hear(r io.Reader, structured bool) *Client {
+	return &Client{Conn: deaf{}, In: bufio.NewReader(r), Structured: structured}
+}
+
+// deaf has no deadlines; nothing else of it is used.
+type deaf struct{ net.Conn }
+
+func (deaf) SetReadDeadline(time.Time) error { return nil }
+
+// Skip passes over a negotiation up to the end of a successful GO.
+func (c *Client) Skip() error {
+	if _, err := c.In.Discard(18); err != nil {
+		return err
+	}
+	for {
+		var b [20]byte
+		if _, err := io.ReadFull(c.In, b[:]); err != nil {
+			return err
+		}
+		if _, err := c.In.Discard(int(binary.BigEndian.Uint32(b[16:]))); err != nil {
+			return err
+		}
+		if binary.BigEndian.Uint32(b[8:]) == 7 && binary.BigEndian.Uint32(b[12:]) == 1 {
+			return nil
+		}
+	}
+}
