@@ -43,10 +43,7 @@ done
 `
 
 // system is a machine whose whole system is on its disk.
-type system struct {
-	*guest
-	dir string
-}
+type system struct{ *guest }
 
 // newSystem makes a chain of a full delta and two increments: d0, d1 and d2 of
 // the disk, each with one file more.
@@ -167,7 +164,7 @@ func TestInstantRecovery(t *testing.T) {
 	// slow, so one pair of boots in three has to be good enough.
 	var raw, late time.Duration
 	var m *testqemu.Machine
-	stop := func() {}
+	var stop func()
 	for try := 1; ; try++ {
 		start := time.Now()
 		from := s.boot("file.driver=file,file.filename=" + s.path("d2.raw"))
