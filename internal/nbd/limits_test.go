@@ -1,6 +1,7 @@
 package nbd
 
 import (
+	"net"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -110,4 +111,25 @@ func TestStop(t *testing.T) {
 			t.Error("a connection is still there")
 		}
 	}
+}
+
+// A client that says no more, but does not take what it asked for, is not
+// waited for forever.
+func TestSilentClient(t *testing.T) {
+	m := newMemImage(16 << 20)
+	m.set(0, m.Size(), sparse.Data)
+	for i := range m.bytes {
+		m.bytes[i] = 7
+	}
+	socket, s, _ := serve(t, Limits{Stall: 200 * time.Millisecond}, nil, Export{Name: "a", View: m})
+	c := open(t, socket, "a", true)
+	c.Send(0, cmdRead, 1, 0, 16<<20, nil)
+	c.Conn.(*net.UnixConn).CloseWrite()
+	for range 100 {
+		if len(s.all()) == 0 {
+			return
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	t.Error("the session is still there")
 }

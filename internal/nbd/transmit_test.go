@@ -369,3 +369,45 @@ func TestCutAnywhere(t *testing.T) {
 	}
 	t.Errorf("%d sessions are left", len(s.all()))
 }
+
+// There may be more holes in a read than its reply has pieces.
+func TestManyHoles(t *testing.T) {
+	m := newMemImage(16 << 20)
+	for off := int64(0); off < m.Size(); off += 2 * minHole {
+		m.set(off, minHole, sparse.Data)
+		for i := range int64(minHole) {
+			m.bytes[off+i] = byte(off>>15) | 1
+		}
+	}
+	socket, _, _ := serve(t, Limits{}, nil, Export{Name: "a", View: m})
+	c := open(t, socket, "a", true)
+	for _, off := range []int64{0, 100, minHole, 3*minHole + 100} {
+		p := bytes.Repeat([]byte{0xee}, 10<<20)
+		chunks, err := c.Do(0, cmdRead, off, len(p), p)
+		if err != nil || len(chunks) != maxChunks || !bytes.Equal(p, m.bytes[off:][:len(p)]) {
+			t.Errorf("at %d: %d chunks, %v, or wrong bytes", off, len(chunks), err)
+		}
+	}
+}
+
+// A trim keeps blocks of which it has only a part, but for the last one of the
+// image.
+func TestTrim(t *testing.T) {
+	w := writableImage{newMemImage(5*memBlock + 100)}
+	for i := range w.bytes {
+		w.bytes[i] = 1
+	}
+	socket, _, _ := serve(t, Limits{}, nil, Export{Name: "a", View: w})
+	c := open(t, socket, "a", false)
+	for _, r := range [][2]int{{1, memBlock}, {memBlock + 1, 2 * memBlock}, {4*memBlock + 1, memBlock + 99}} {
+		if _, err := c.Do(0, cmdTrim, int64(r[0]), r[1], nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := bytes.Repeat([]byte{1}, len(w.bytes))
+	clear(want[2*memBlock : 3*memBlock])
+	clear(want[5*memBlock:])
+	if !bytes.Equal(w.bytes, want) {
+		t.Error("trimmed too much, or too little")
+	}
+}
