@@ -96,7 +96,7 @@ func (s *fs) attr(n *node, out *gofuse.Attr) {
 		out.Mode, out.Nlink, t = syscall.S_IFDIR|0o500, 2, n.dir.Time
 	} else {
 		out.Mode, t = syscall.S_IFREG|0o400, n.file.Time
-		if s.opt.Writable {
+		if n.file.Writable {
 			out.Mode |= 0o200
 		}
 		out.Size = uint64(n.file.Size)
@@ -225,7 +225,7 @@ func (s *fs) Open(cancel <-chan struct{}, in *gofuse.OpenIn, out *gofuse.OpenOut
 		return gofuse.Status(syscall.ESTALE)
 	case n.file == nil:
 		return gofuse.Status(syscall.EISDIR)
-	case !s.opt.Writable && in.Flags&syscall.O_ACCMODE != syscall.O_RDONLY:
+	case !n.file.Writable && in.Flags&syscall.O_ACCMODE != syscall.O_RDONLY:
 		return gofuse.EROFS
 	}
 	h, err := do(s, cancel, n.file.Open)

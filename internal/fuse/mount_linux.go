@@ -18,8 +18,15 @@ import (
 	"cbt/internal/tree"
 )
 
-// maxRequest is how much the kernel asks for at once, and reads ahead.
-const maxRequest = 1 << 20
+// Supported says whether this system can mount.
+const Supported = true
+
+// maxRequest is how much the kernel asks for at once, and readAhead how far it
+// reads ahead of who reads in order: several requests that run at a time.
+const (
+	maxRequest = 1 << 20
+	readAhead  = 4 << 20
+)
 
 // Server is a mount.
 type Server struct {
@@ -77,15 +84,15 @@ func Mount(ctx context.Context, dir string, t *tree.Tree, opt Options) (*Server,
 	return s, nil
 }
 
-// setReadAhead has the kernel read ahead as far as it asks for at once, where
-// it lets us. By itself it stops at 128 KiB.
+// setReadAhead has the kernel read ahead, where it lets us. By itself it stops
+// at 128 KiB.
 func setReadAhead(dir string) {
 	var st unix.Stat_t
 	if unix.Stat(dir, &st) != nil {
 		return
 	}
 	path := fmt.Sprintf("/sys/class/bdi/%d:%d/read_ahead_kb", unix.Major(st.Dev), unix.Minor(st.Dev))
-	_ = os.WriteFile(path, []byte(strconv.Itoa(maxRequest>>10)), 0)
+	_ = os.WriteFile(path, []byte(strconv.Itoa(readAhead>>10)), 0)
 }
 
 // logWriter gives lines of a log.Logger to a log function.

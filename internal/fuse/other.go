@@ -8,6 +8,9 @@ import (
 	"cbt/internal/tree"
 )
 
+// Supported says whether this system can mount.
+const Supported = false
+
 // Server is a mount.
 type Server struct{}
 

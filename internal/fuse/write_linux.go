@@ -79,7 +79,7 @@ func (s *fs) SetAttr(_ <-chan struct{}, in *gofuse.SetAttrIn, out *gofuse.AttrOu
 	switch {
 	case n == nil:
 		return gofuse.Status(syscall.ESTALE)
-	case !s.opt.Writable || n.file == nil:
+	case n.file == nil || !n.file.Writable:
 		return gofuse.EROFS
 	case in.Valid&gofuse.FATTR_SIZE != 0 && in.Size != uint64(n.file.Size):
 		return gofuse.EPERM

@@ -33,6 +33,8 @@ type File struct {
 	Time   time.Time
 	Size   int64 // bytes
 	Stored int64 // bytes that it takes, about
+	// Writable says that handles have a Writer.
+	Writable bool
 	// Open opens the file. It may be called by several goroutines at once.
 	Open func(ctx context.Context) (*Handle, error)
 }

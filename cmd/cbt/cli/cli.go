@@ -24,7 +24,8 @@ type app struct {
 	quiet    bool // no summaries
 	progress bool // show progress even where Stderr is no terminal
 
-	started bool // the command line was accepted, a command runs
+	started bool     // the command line was accepted, a command runs
+	args    []string // the command line
 
 	audit     *audit // nil without --audit
 	auditFlag string
@@ -40,7 +41,7 @@ func Run(ctx context.Context, env Env, args []string) int {
 	}
 	out := &stickyWriter{ctx: ctx, w: env.Stdout}
 	env.Stdout = out
-	a := &app{Env: env}
+	a := &app{Env: env, args: args}
 	a.json = hasJSONFlag(args)
 	err := a.startAudit(ctx, args)
 	if err == nil {
@@ -98,6 +99,8 @@ var commands = []func(*app) *cobra.Command{
 	newCatCommand,
 	newHashCommand,
 	newServeCommand,
+	newMountCommand,
+	newUmountCommand,
 	newVerifyCommand,
 	newMergeCommand,
 	newPruneCommand,

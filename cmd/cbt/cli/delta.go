@@ -185,19 +185,24 @@ func (o *opener) openChain(path string, ref string, opt refOptions, chain chainO
 	if err != nil {
 		return nil, err
 	}
+	return o.streamAfter(d, stream, ref, chain)
+}
+
+// streamAfter is the state of a stream after d as a source.
+func (o *opener) streamAfter(d *deltaFile, stream int, ref string, chain chainOptions) (*source, error) {
 	layers, err := o.chain(d, stream, chain)
 	if err != nil {
 		return nil, err
 	}
 	stack, err := cbt.NewStack(layers...)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, fmt.Errorf("%s: %w", d.name, err)
 	}
-	s := &source{View: stack, Ref: ref, Path: path, Format: formatDelta, Point: d.Header.Streams[stream].To, chain: &chainRef{d, chain}}
+	s := &source{View: stack, Ref: ref, Path: d.name, Format: formatDelta, Point: d.Header.Streams[stream].To, chain: &chainRef{d, chain}}
 	if d.Header.Instant != nil {
 		s.Instant = *d.Header.Instant
 	}
-	s.stream = d.Header.Streams[stream].Name
+	s.stream, s.layers = d.Header.Streams[stream].Name, layers
 	return s, nil
 }
 

@@ -53,6 +53,20 @@ var everyCommand = map[string]string{
 		cbt cat src/disk.qcow2@monday >out/monday; cbt cat src/chain-top.qcow2 | cat >/dev/null
 		cbt cat src/datafile.qcow2 >/dev/null; cbt cat src/deltas/tue.cbt >out/tuesday
 		cbt cat $pv lvm:mixed/thick1 >/dev/null; cbt cat src/plain.state@pc.ram >/dev/null`,
+	"mount": `
+		mkdir tmp/m; ! cbt mount --foreground src/missing tmp/m
+		[ "$(id -u)" = 0 ] && [ -c /dev/fuse ] || exit 0
+		wait_for() { while ! test -e $1; do sleep 0.05; done; }
+		cbt mount --foreground src/disk.qcow2 tmp/m &
+		wait_for tmp/m/active; find tmp/m -type f -size -2M -exec cat {} + >/dev/null; cbt umount tmp/m; wait $!
+		cbt mount --foreground --overlay tmp src/deltas tmp/m &
+		wait_for tmp/m/points; cat tmp/m/points/tue/disk.raw tmp/m/points/tue/ram/pc.ram >/dev/null
+		echo x | dd of=tmp/m/points/mon/disk.raw conv=notrunc status=none; cbt umount tmp/m; wait $!
+		cbt mount --foreground --together --overlay tmp src/0.img src/1.img src/2.img src/chain-top.qcow2 tmp/m &
+		wait_for tmp/m/active; cat tmp/m/active/*.raw tmp/m/active/lvm/mixed/thin1.raw >/dev/null
+		echo x | dd of=tmp/m/active/0.raw conv=notrunc status=none; cbt umount tmp/m; wait $!`,
+	"umount": `
+		mkdir tmp/m; ! cbt umount tmp/m; ! cbt umount src/missing`,
 	"hash": `
 		cbt hash --algo md5,sha256 --piece 64K src/disk.raw src/disk.qcow2@monday >out/list
 		cbt hash --check out/list; cbt hash --check - <out/list; cbt hash src/deltas/tue.cbt`,

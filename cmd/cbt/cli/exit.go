@@ -62,6 +62,9 @@ func (a *app) report(ctx context.Context, err error) int {
 	if _, ran := err.(*commandError); ran && !a.verbose {
 		return code // the command has said why
 	}
+	if errors.Is(err, errSaid) {
+		return code
+	}
 	msg := oneLine(err.Error())
 	if errors.Is(err, thin.ErrNoData) {
 		msg += " (--thin-data names them)"

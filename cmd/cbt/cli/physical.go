@@ -105,41 +105,47 @@ func (o *opener) direct(src *source) (sparse.View, error) {
 
 // disksOf finds the physical volumes of an image: all of it, or partitions.
 func (o *opener) disksOf(src *source, disk sparse.View) ([]lvm.Disk, error) {
+	disks, parts, err := pvsOn(src.Ref, disk, o.warn)
+	switch {
+	case errors.Is(err, partition.ErrNoTable):
+		return nil, fmt.Errorf("%s: %w, and has no partitions", src.Ref, lvm.ErrNoLabel)
+	case err == nil && len(disks) == 0:
+		return nil, fmt.Errorf("%s: %w, and none of its %s is one", src.Ref, lvm.ErrNoLabel, countOf(parts, "partition"))
+	}
+	return disks, err
+}
+
+// pvsOn finds the physical volumes of a disk, and how many partitions it has.
+// That it is none and has no partitions is partition.ErrNoTable.
+func pvsOn(ref string, disk sparse.View, warn func(string, ...any)) (disks []lvm.Disk, parts int, err error) {
 	size := disk.Size()
 	pv, err := lvm.ReadPV(disk, size)
 	if err == nil {
-		return []lvm.Disk{{Name: src.Ref, PV: pv, R: disk, Size: size}}, nil
+		return []lvm.Disk{{Name: ref, PV: pv, R: disk, Size: size}}, 0, nil
 	}
 	if !errors.Is(err, lvm.ErrNoLabel) {
-		return nil, fmt.Errorf("%s: %w", src.Ref, err)
+		return nil, 0, fmt.Errorf("%s: %w", ref, err)
 	}
-	table, perr := partition.Read(disk, size, partition.Options{})
-	if errors.Is(perr, partition.ErrNoTable) {
-		return nil, fmt.Errorf("%s: %w, and has no partitions", src.Ref, err)
-	}
-	if perr != nil {
-		return nil, fmt.Errorf("%s: %w", src.Ref, perr)
+	table, err := partition.Read(disk, size, partition.Options{})
+	if err != nil {
+		return nil, 0, fmt.Errorf("%s: %w", ref, err)
 	}
 	for _, w := range table.Warnings {
-		o.warn("%s: %s", src.Ref, w)
+		warn("%s: %s", ref, w)
 	}
-	var disks []lvm.Disk
 	for _, part := range table.Partitions {
-		name := fmt.Sprintf("%s partition %d", src.Ref, part.Number)
+		name := fmt.Sprintf("%s partition %d", ref, part.Number)
 		view := part.View(disk)
 		pv, err := lvm.ReadPV(view, part.Size)
 		if errors.Is(err, lvm.ErrNoLabel) {
 			continue
 		}
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", name, err)
+			return nil, 0, fmt.Errorf("%s: %w", name, err)
 		}
 		disks = append(disks, lvm.Disk{Name: name, PV: pv, R: view, Size: part.Size})
 	}
-	if len(disks) == 0 {
-		return nil, fmt.Errorf("%s: %w, and none of its %s is one", src.Ref, lvm.ErrNoLabel, countOf(len(table.Partitions), "partition"))
-	}
-	return disks, nil
+	return disks, len(table.Partitions), nil
 }
 
 // recheck says whether somebody changed what --pv names.

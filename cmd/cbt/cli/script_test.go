@@ -34,7 +34,8 @@ import (
 //	traced N DIR CMD...  run CMD under strace: exit code N, and no file opened
 //	                 outside DIR
 //
-// and the condition [tool:NAME], which is an error where tools are required.
+// and the conditions [tool:NAME], which is an error where tools are required, and
+// [fuse], that this process can mount.
 func TestScripts(t *testing.T) {
 	dir := sample.Dir(t)
 	// Under nohup what the scripts start would ignore SIGHUP too.
@@ -60,6 +61,10 @@ func TestScripts(t *testing.T) {
 			},
 		},
 		Condition: func(cond string) (bool, error) {
+			if cond == "fuse" {
+				_, err := os.Stat("/dev/fuse")
+				return err == nil && os.Geteuid() == 0, nil
+			}
 			name, ok := strings.CutPrefix(cond, "tool:")
 			if !ok {
 				return false, fmt.Errorf("unknown condition %q", cond)

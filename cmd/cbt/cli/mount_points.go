@@ -1,0 +1,391 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"cbt/cbt"
+	"cbt/internal/tree"
+	"cbt/sparse"
+)
+
+// mountedPoint is the state after a delta that is shown.
+type mountedPoint struct {
+	m     *mounting
+	in    *points
+	l     *logged
+	path  string
+	route []*logged // all that its state is read from, itself too
+	dir   string
+}
+
+// points are the deltas of a directory.
+type points struct {
+	m     *mounting
+	dir   string
+	list  []*logged
+	prev  map[step]*logged // the delta before, on the way from a full one; nil: it is full itself
+	files *tree.Pool[*logged, *file]
+	reads *reading
+
+	mu     sync.Mutex
+	deltas map[*logged]*cbt.Delta // those that were needed, once for all points
+}
+
+// step is a stream of a delta.
+type step struct {
+	l *logged
+	i int
+}
+
+// directory is the tree of a directory of deltas.
+func (m *mounting) directory(dir string) (*tree.Dir, error) {
+	p, err := m.pointsIn(dir)
+	if err != nil {
+		return nil, err
+	}
+	var shown []*logged
+	var named []tree.Named
+	for _, l := range p.list {
+		switch missing := p.missing(l); {
+		case l.Error != "":
+			m.log.printf("left out: %s", l.Error)
+		case missing != "":
+			m.log.printf("left out: %s: no chain leads to its %s from a full delta", printable(filepath.Join(dir, l.File)), printable(missing))
+		default:
+			shown = append(shown, l)
+			named = append(named, tree.Named{Name: strings.TrimSuffix(l.File, deltaSuffix), ID: l.ID[:12]})
+		}
+	}
+	if len(p.list) == 0 {
+		return nil, usageErrorf("%s: has no %s files", printable(dir), deltaSuffix)
+	}
+	var entries []tree.Entry
+	for i, name := range tree.Names(named, "") {
+		entries = append(entries, tree.Entry{Name: name, Dir: p.point(shown[i]).instant("").dir()})
+	}
+	return tree.Static(p.time(), tree.Entry{Name: pointsDir, Dir: tree.Static(p.time(), entries...)}), nil
+}
+
+// delta is the tree of one delta, or of one of its streams.
+func (m *mounting) delta(ref string, r reference) (*tree.Dir, error) {
+	if r.byID {
+		return nil, usageErrorf("%s: is a delta and has no snapshots", printable(ref))
+	}
+	dir := filepath.Dir(r.path)
+	if m.opt.chain.dir != "" {
+		dir = m.opt.chain.dir
+	}
+	p, err := m.pointsIn(dir)
+	if err != nil {
+		return nil, err
+	}
+	base := filepath.Base(r.path)
+	own, err := m.a.readOneLogged(filepath.Dir(r.path), r.path, false)
+	if err != nil {
+		return nil, err
+	}
+	if own.Error != "" {
+		return nil, errors.New(own.Error)
+	}
+	i := slices.IndexFunc(p.list, func(l *logged) bool { return l.ID == own.ID })
+	if i < 0 {
+		return nil, wrongBase("%s: is not in %s, where --chain looks", printable(r.path), printable(dir))
+	}
+	l := p.list[i]
+	if missing := p.missing(l); missing != "" {
+		return nil, wrongBase("%s: no chain leads to its %s from a full delta in %s (--chain DIR looks elsewhere)", printable(r.path), printable(missing), printable(dir))
+	}
+	at := p.point(l)
+	if r.byName && at.find(r.want) < 0 {
+		return nil, usageErrorf("%s: has no disk %s", printable(r.path), printable(r.want))
+	}
+	name := tree.Names([]tree.Named{{Name: strings.TrimSuffix(base, filepath.Ext(base)), ID: own.ID[:12]}}, "")[0]
+	return one(pointsDir, name, p.time(), at.instant(r.want).dir()), nil
+}
+
+// pointsIn reads the ends of all deltas in dir, which prune leaves alone as long as
+// the mount is there.
+func (m *mounting) pointsIn(dir string) (*points, error) {
+	o, err := m.opener()
+	if err != nil {
+		return nil, err
+	}
+	if err := o.shareDir(m.ctx, dir, 0); err != nil {
+		return nil, err
+	}
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, err
+	}
+	names, err := deltaNames(abs)
+	if err != nil {
+		return nil, err
+	}
+	p := &points{m: m, dir: abs, files: tree.NewPool[*logged, *file](openDeltas), reads: &o.reads, deltas: map[*logged]*cbt.Delta{}}
+	m.deltas = append(m.deltas, p.files)
+	if p.list, err = m.a.readLogged(m.ctx, abs, names, true); err != nil {
+		return nil, err
+	}
+	p.link()
+	return p, nil
+}
+
+// time is that of the newest point.
+func (p *points) time() (t time.Time) {
+	for _, l := range p.list {
+		if l.Instant != nil && l.Instant.After(t) {
+			t = *l.Instant
+		}
+	}
+	return t
+}
+
+// link finds the ways from full deltas with the fewest steps, as cbt.Chain
+// does: breadth first, smaller IDs before others.
+func (p *points) link() {
+	type end struct{ stream, point string }
+	p.prev = map[step]*logged{}
+	begins := map[end][]step{}
+	var queue []step
+	sorted := slices.SortedFunc(slices.Values(p.list), func(a, b *logged) int { return strings.Compare(a.ID, b.ID) })
+	for _, l := range sorted {
+		for i, s := range l.Streams {
+			if s.Full {
+				p.prev[step{l, i}] = nil
+				queue = append(queue, step{l, i})
+			} else if s.From != "" {
+				at := end{s.Name, s.From}
+				begins[at] = append(begins[at], step{l, i})
+			}
+		}
+	}
+	for ; len(queue) > 0; queue = queue[1:] {
+		at := queue[0]
+		s := at.l.Streams[at.i]
+		if s.To == "" {
+			continue
+		}
+		for _, next := range begins[end{s.Name, s.To}] {
+			if _, ok := p.prev[next]; !ok {
+				p.prev[next] = at.l
+				queue = append(queue, next)
+			}
+		}
+	}
+}
+
+// missing is the first stream of l that no chain leads to.
+func (p *points) missing(l *logged) string {
+	for i, s := range l.Streams {
+		if _, ok := p.prev[step{l, i}]; !ok {
+			return s.Name
+		}
+	}
+	return ""
+}
+
+// point collects what the state after l is read from.
+func (p *points) point(l *logged) *mountedPoint {
+	at := &mountedPoint{m: p.m, in: p, l: l, path: filepath.Join(p.dir, l.File), dir: p.dir}
+	seen := map[*logged]bool{}
+	for i, s := range l.Streams {
+		for d, n := l, i; d != nil; {
+			if !seen[d] {
+				seen[d] = true
+				at.route = append(at.route, d)
+			}
+			d = p.prev[step{d, n}]
+			if d != nil {
+				n = slices.IndexFunc(d.Streams, func(t logStream) bool { return t.Name == s.Name })
+			}
+		}
+	}
+	return at
+}
+
+// openPoint are the disks at a point, by their streams. What they are read from is
+// open as long as somebody reads that.
+type openPoint map[int]sparse.View
+
+// Close has nothing to close.
+func (openPoint) Close() error { return nil }
+
+func (p *mountedPoint) open() (openPoint, error) {
+	at := openPoint{}
+	for n, s := range p.l.Streams {
+		if !strings.HasPrefix(s.Name, diskStream) {
+			continue
+		}
+		var layers []cbt.Layer
+		for l, i := p.l, n; l != nil; {
+			d, err := p.in.delta(l)
+			if err != nil {
+				return nil, err
+			}
+			layers = append(layers, cbt.Layer{Delta: d, Stream: i})
+			if l = p.in.prev[step{l, i}]; l != nil {
+				i = slices.IndexFunc(l.Streams, func(t logStream) bool { return t.Name == s.Name })
+			}
+		}
+		slices.Reverse(layers)
+		stack, err := cbt.NewStack(layers...)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", p.path, err)
+		}
+		at[n] = stack
+	}
+	return at, nil
+}
+
+// delta is a delta of the directory, opened when it is first needed.
+func (p *points) delta(l *logged) (*cbt.Delta, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if d := p.deltas[l]; d != nil {
+		return d, nil
+	}
+	f := &deltaReader{p, l, filepath.Join(p.dir, l.File)}
+	d, err := cbt.Open(f, l.Size)
+	if err == nil {
+		if id := d.ID(); fmt.Sprintf("%x", id[:]) != l.ID {
+			err = errors.New("is another delta than when it was mounted")
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", f.path, err)
+	}
+	p.deltas[l] = d
+	return d, nil
+}
+
+// deltaReader reads a delta's file, which is open only for a while: there may be more
+// of them than a process may open. Each chunk has a CRC, and the index that leads to
+// them was read once, so one that was replaced meanwhile gives errors.
+type deltaReader struct {
+	in   *points
+	l    *logged
+	path string
+}
+
+func (r *deltaReader) ReadAt(p []byte, off int64) (int, error) {
+	f, release, err := r.in.files.Get(r.in.m.ctx, r.l, func() (*file, error) { return openFile(r.path, r.in.reads, nil) })
+	if err != nil {
+		return 0, err
+	}
+	defer release()
+	return f.ReadAt(p, off)
+}
+
+// openDeltas is how many files of deltas are kept open.
+const openDeltas = 512
+
+const diskStream = "disk/"
+
+// opener opens the deltas of the chain.
+func (p *mountedPoint) opener() (*opener, *deltaFile, error) {
+	o, err := p.m.newOpener()
+	if err != nil {
+		return nil, nil, err
+	}
+	var own *deltaFile
+	var all []*deltaFile
+	for _, l := range p.route {
+		d, err := o.openDeltaFile(filepath.Join(p.dir, l.File))
+		if err == nil {
+			if id := d.ID(); fmt.Sprintf("%x", id[:]) != l.ID {
+				err = fmt.Errorf("%s: is another delta than when it was mounted", d.name)
+			}
+		}
+		if err != nil {
+			_ = o.Close()
+			return nil, nil, err
+		}
+		if l == p.l {
+			own = d
+		}
+		all = append(all, d)
+	}
+	o.dirs = map[string]*deltaDir{p.dir: {files: all, catalogue: catalogue(all)}}
+	own.dir = p.dir
+	return o, own, nil
+}
+
+// source is a disk at the point as a source of its own.
+func (p *mountedPoint) source(stream int) (*opener, *source, error) {
+	o, d, err := p.opener()
+	if err != nil {
+		return nil, nil, err
+	}
+	p.m.files = append(p.m.files, o)
+	src, err := o.streamAfter(d, stream, d.name, chainOptions{dir: p.dir})
+	return o, src, err
+}
+
+// find is the stream of a disk, -1 if there is none of that name.
+func (p *mountedPoint) find(name string) int {
+	return slices.IndexFunc(p.l.Streams, func(s logStream) bool {
+		return s.Name == diskStream+name || s.Name == name && strings.HasPrefix(name, diskStream)
+	})
+}
+
+// instant is the machine at the point; of several disks only the named one, if there
+// is a name.
+func (p *mountedPoint) instant(only string) *instant {
+	i := &instant{m: p.m, name: p.path}
+	if p.l.Instant != nil {
+		i.time = *p.l.Instant
+	}
+	payload := int64(0)
+	for _, l := range p.route {
+		payload += l.Payload
+	}
+	var named []tree.Named
+	var streams []int
+	for n, s := range p.l.Streams {
+		if name, ok := strings.CutPrefix(s.Name, diskStream); ok && (only == "" || p.find(only) == n) {
+			named, streams = append(named, tree.Named{Name: name}), append(streams, n)
+		}
+	}
+	names := []string{onlyDisk}
+	if len(streams) != 1 {
+		names = tree.Names(named, rawSuffix)
+	}
+	for k, n := range streams {
+		size := p.l.Streams[n].Size
+		i.disks = append(i.disks, instantDisk{name: strings.TrimSuffix(names[k], rawSuffix), size: size, stored: min(size, payload), below: func(ctx context.Context) (*tree.Handle, error) {
+			at, release, err := p.m.points.Get(ctx, p, p.open)
+			if err != nil {
+				return nil, err
+			}
+			return &tree.Handle{View: at[n], Release: release}, nil
+		}, source: func() (*opener, *source, error) { return p.source(n) }})
+	}
+	if only == "" && slices.ContainsFunc(p.l.Streams, func(s logStream) bool { return s.Name == stateStream }) {
+		i.ram = p.state
+	}
+	return i
+}
+
+// state opens the RAM at the point.
+func (p *mountedPoint) state() (*openState, error) {
+	o, d, err := p.opener()
+	if err != nil {
+		return nil, err
+	}
+	s := &openState{o: o, guard: func(v sparse.View) sparse.View { return v }}
+	if s.machine, err = o.machineAfter(d.name, &chainRef{d, chainOptions{dir: p.dir}}); err == nil && s.machine == nil {
+		err = fmt.Errorf("%s: has no machine state", d.name)
+	}
+	if err != nil {
+		_ = o.Close()
+		return nil, err
+	}
+	return s, nil
+}

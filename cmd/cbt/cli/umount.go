@@ -1,0 +1,41 @@
+package cli
+
+import (
+	"context"
+	"errors"
+
+	"github.com/spf13/cobra"
+
+	"cbt/internal/fuse"
+)
+
+func newUmountCommand(a *app) *cobra.Command {
+	lazy := false
+	c := &cobra.Command{
+		Use:   "umount DIR",
+		Short: "end what cbt mount began",
+		Long: `umount ends the mount at DIR, also one whose process is gone, and returns when that
+has ended. What cbt did not mount is left alone. While a file or directory there is in
+use it fails; with --lazy it takes DIR away at once, and the mount ends when nobody uses
+it any more.`,
+		Example:     `  cbt umount /mnt`,
+		Annotations: exits(exitDone, exitFailed, exitUsage, exitBusy),
+		Args:        wantArgs("DIR"),
+		RunE: func(c *cobra.Command, args []string) error {
+			return umount(c.Context(), args[0], lazy)
+		},
+	}
+	c.Flags().BoolVar(&lazy, "lazy", false, "also while it is in use")
+	return c
+}
+
+func umount(ctx context.Context, dir string, lazy bool) error {
+	err := fuse.Unmount(ctx, dir, lazy)
+	switch {
+	case errors.Is(err, fuse.ErrBusy):
+		return busy("%w: a file there is open, or a program runs there (--lazy takes it away all the same)", err)
+	case errors.Is(err, fuse.ErrNotMounted):
+		return usageErrorf("%w", err)
+	}
+	return err
+}
