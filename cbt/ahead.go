@@ -88,11 +88,12 @@ func (s *Stack) readAhead(off, n int64) {
 func (s *Stack) decodeAhead(from, to int64) {
 	var done []partKey
 	// more says whether to go on behind a chunk.
-	more := func(c partKey, decode func() ([]byte, error)) bool {
+	more := func(c partKey, decode func() ([]byte, func(), error)) bool {
 		if slices.Contains(done, c) {
 			return true
 		}
-		_, err := decode()
+		_, giveBack, err := decode()
+		giveBack()
 		done = append(done, c)
 		return err == nil && len(done) < aheadChunks
 	}
@@ -102,7 +103,7 @@ func (s *Stack) decodeAhead(from, to int64) {
 		}
 		if x.src < chunkLimit {
 			c := x.region.chunks[x.src]
-			if !more(partKey{c.delta, c.k}, func() ([]byte, error) { return s.chunk(x) }) {
+			if !more(partKey{c.delta, c.k}, func() ([]byte, func(), error) { return s.chunk(x) }) {
 				return
 			}
 		}
@@ -111,7 +112,7 @@ func (s *Stack) decodeAhead(from, to int64) {
 		}
 		l := s.full
 		for p, err := range l.Delta.parts(l.Stream, x.lo, min(x.hi, s.last.base)) {
-			if err != nil || !p.zero && !more(partKey{l.Delta, p.k}, func() ([]byte, error) { return l.Delta.payloadOf(p) }) {
+			if err != nil || !p.zero && !more(partKey{l.Delta, p.k}, func() ([]byte, func(), error) { return l.Delta.payloadOf(p) }) {
 				return
 			}
 		}

@@ -11,6 +11,7 @@ type decoded struct {
 	leaves   *lru.Cache[partKey, []chunkRef]
 	tables   *lru.Cache[partKey, *table]
 	payloads *lru.Cache[partKey, []byte]
+	buffers  chan []byte // of maxPayload bytes, to be used again
 }
 
 type partKey struct {
@@ -26,11 +27,43 @@ const ( // bytes
 )
 
 func newDecoded() *decoded {
-	return &decoded{
-		lru.New[partKey, []chunkRef](leafCache),
-		lru.New[partKey, *table](tableCache),
-		lru.New[partKey, []byte](payloadCache),
+	c := &decoded{
+		leaves:  lru.New[partKey, []chunkRef](leafCache),
+		tables:  lru.New[partKey, *table](tableCache),
+		buffers: make(chan []byte, 4),
 	}
+	c.payloads = lru.NewLending[partKey](payloadCache, func(b []byte) {
+		if cap(b) == maxPayload {
+			select {
+			case c.buffers <- b:
+			default:
+			}
+		}
+	})
+	return c
+}
+
+// buffer is room for a payload of n bytes.
+func (c *decoded) buffer(n int) []byte {
+	if c.room(n) < maxPayload {
+		return make([]byte, n)
+	}
+	select {
+	case b := <-c.buffers:
+		return b[:n]
+	default:
+		return make([]byte, n, maxPayload)
+	}
+}
+
+// room is what a payload of n bytes takes. Large ones take as much as any, so
+// that the next can have their place: a garbage collector that comes late
+// would let a megabyte for each read pile up.
+func (c *decoded) room(n int) int64 {
+	if n > maxPayload/2 {
+		return maxPayload
+	}
+	return int64(n)
 }
 
 // Cache is what stacks share that were made with it: at most 36 MiB of decoded

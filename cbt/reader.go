@@ -228,10 +228,11 @@ func (d *Delta) readTable(k uint64, ref chunkRef) (*table, error) {
 	return t, nil
 }
 
-// payload returns the bytes of chunk k through the cache. Its payload has n
-// bytes, and frame says where they lie; nil means that the table must.
-func (d *Delta) payload(k uint64, n int, frame *dataFrame) ([]byte, error) {
-	return d.cache.payloads.Get(partKey{d, k}, int64(n), func() ([]byte, error) {
+// payload lends the bytes of chunk k, through the cache, until giveBack is
+// called. Its payload has n bytes, and frame says where they lie; nil means
+// that the table must.
+func (d *Delta) payload(k uint64, n int, frame *dataFrame) (data []byte, giveBack func(), err error) {
+	return d.cache.payloads.Borrow(partKey{d, k}, d.cache.room(n), func() ([]byte, error) {
 		if frame == nil {
 			t, err := d.table(k)
 			if err != nil {
@@ -245,7 +246,7 @@ func (d *Delta) payload(k uint64, n int, frame *dataFrame) ([]byte, error) {
 		}
 		buf := framePool.Get().(*[]byte)
 		defer framePool.Put(buf)
-		return d.decode(frame, make([]byte, n), *buf)
+		return d.decode(frame, d.cache.buffer(n), *buf)
 	})
 }
 
@@ -254,18 +255,18 @@ var framePool = sync.Pool{New: func() any {
 	return &b
 }}
 
-// payloadOf is the payload of the chunk that has p, which is data.
-func (d *Delta) payloadOf(p part) ([]byte, error) {
+// payloadOf lends the payload of the chunk that has p, which is data.
+func (d *Delta) payloadOf(p part) (data []byte, giveBack func(), err error) {
 	if p.table == nil {
 		ref, err := d.ref(p.k)
 		if err != nil {
-			return nil, err
+			return nil, func() {}, err
 		}
 		return d.payload(p.k, int(ref.end-ref.start), nil)
 	}
 	f, err := d.frameOf(p.k, p.table)
 	if err != nil {
-		return nil, err
+		return nil, func() {}, err
 	}
 	return d.payload(p.k, p.table.payload, &f)
 }

@@ -152,7 +152,8 @@ func (s *Stack) read(p []byte, x source) error {
 	case faulty:
 		return x.region.faults[x.at]
 	}
-	data, err := s.chunk(x)
+	data, giveBack, err := s.chunk(x)
+	defer giveBack()
 	if err == nil {
 		copy(p, data[x.at:])
 	}
@@ -165,8 +166,8 @@ func isDamage(err error) bool {
 	return errors.As(err, &format)
 }
 
-// chunk is the payload of the chunk that a piece of data comes from.
-func (s *Stack) chunk(x source) ([]byte, error) {
+// chunk lends the payload of the chunk that a piece of data comes from.
+func (s *Stack) chunk(x source) (data []byte, giveBack func(), err error) {
 	c := &x.region.chunks[x.src]
 	var frame *dataFrame
 	if c.dataLen > 0 {
@@ -193,11 +194,14 @@ func (s *Stack) readBase(p []byte, off int64) error {
 		if dst := p[x.off-off : x.end()-off]; x.zero {
 			clear(dst)
 		} else {
-			data, err := l.Delta.payloadOf(x)
+			data, giveBack, err := l.Delta.payloadOf(x)
+			if err == nil {
+				copy(dst, data[x.at:])
+			}
+			giveBack()
 			if err != nil {
 				return err
 			}
-			copy(dst, data[x.at:])
 		}
 		pos = x.end()
 	}

@@ -2,6 +2,7 @@ package lru
 
 import (
 	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -110,4 +111,68 @@ func TestPeek(t *testing.T) {
 	if _, ok := c.Peek(2); ok || c.cost != 10 {
 		t.Errorf("peeked at what failed; cost %d", c.cost)
 	}
+}
+
+// What is lent is freed when it is neither used nor kept, once.
+func TestLending(t *testing.T) {
+	var freed []int
+	c := NewLending[int](20, func(v int) { freed = append(freed, v) })
+	borrow := func(k int) func() {
+		t.Helper()
+		v, back, err := c.Borrow(k, 10, func() (int, error) { return k, nil })
+		if v != k || err != nil {
+			t.Fatal(v, err)
+		}
+		return back
+	}
+	want := func(list ...int) {
+		t.Helper()
+		if fmt.Sprint(freed) != fmt.Sprint(list) {
+			t.Fatalf("freed %v, want %v", freed, list)
+		}
+	}
+	one, again := borrow(1), borrow(1)
+	borrow(2)()
+	borrow(3)() // pushes out 1, which is in use
+	want()
+	one()
+	want()
+	again()
+	want(1)
+	borrow(4)() // pushes out 2
+	want(1, 2)
+	if _, back, err := c.Borrow(5, 10, func() (int, error) { return 0, errors.New("no") }); err == nil {
+		t.Error("no error")
+	} else {
+		back()
+	}
+	want(1, 2, 3)
+}
+
+func TestLendingToMany(t *testing.T) {
+	type buffer struct{ v, uses int }
+	free := make(chan *buffer, 100)
+	c := NewLending[int](50, func(b *buffer) { free <- b })
+	var wg sync.WaitGroup
+	for w := range 8 {
+		wg.Go(func() {
+			for i := range 2000 {
+				k := (i*7 + w) % 13
+				b, back, err := c.Borrow(k, 10, func() (*buffer, error) {
+					select {
+					case b := <-free:
+						b.v = k
+						return b, nil
+					default:
+						return &buffer{v: k}, nil
+					}
+				})
+				if err != nil || b.v != k {
+					t.Errorf("%v, %v, want %d", b, err, k)
+				}
+				back()
+			}
+		})
+	}
+	wg.Wait()
 }
