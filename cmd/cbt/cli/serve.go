@@ -5,9 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
+	"runtime/debug"
 	"strings"
 	"syscall"
 	"time"
@@ -128,6 +131,7 @@ func (a *app) serve(ctx context.Context, args []string, opt *serveOptions) (err 
 		return err
 	}
 	defer at.remove()
+	defer boundMemory(len(exports))()
 	err = a.serveUntil(ctx, server, at, list, opt)
 	written, also := o.syncOverlays()
 	if opt.overlay.path != "" {
@@ -306,4 +310,25 @@ func keepPipesQuiet() (undo func()) {
 	signal.Reset(syscall.SIGPIPE)
 	signal.Notify(caught, syscall.SIGPIPE)
 	return func() { signal.Stop(caught) }
+}
+
+// Memory that serving takes beyond what is there when all is open: requests
+// under way, and what is kept of a chain for each export.
+const (
+	servedRequests = 64 << 20
+	servedCache    = 36 << 20
+)
+
+// boundMemory has the collector leave less garbage when much is under way,
+// unless GOMEMLIMIT already says how much there may be.
+func boundMemory(exports int) (undo func()) {
+	old := debug.SetMemoryLimit(-1)
+	if old != math.MaxInt64 {
+		return func() {}
+	}
+	runtime.GC()
+	var now runtime.MemStats
+	runtime.ReadMemStats(&now)
+	debug.SetMemoryLimit(int64(now.HeapAlloc) + servedRequests + int64(exports)*servedCache)
+	return func() { debug.SetMemoryLimit(old) }
 }
