@@ -94,7 +94,8 @@ func (m *Merge) repack(ctx context.Context, stream int, opt Options, emit func(*
 	return pack.flush()
 }
 
-// sharing is the merge with one cache for all its deltas.
+// sharing is the merge with one cache for all its deltas, which is free again
+// when this stream is done.
 func (m *Merge) sharing() *Merge {
 	shared := newDecoded()
 	layers := slices.Clone(m.layers)

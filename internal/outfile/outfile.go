@@ -153,25 +153,17 @@ func (f *File) SetTime(t time.Time) error {
 }
 
 // RemovePart removes what a process that was killed left of a file that was to
-// replace the one at path, and says whether there was any. What a living process
-// writes is left alone.
-func RemovePart(path string) (bool, error) {
-	temp := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".part")
-	if st, err := os.Lstat(temp); err != nil || !st.Mode().IsRegular() {
-		if errors.Is(err, fs.ErrNotExist) {
-			err = nil
-		}
-		return false, err
+// be at path. What a living one writes stays, as with Sweep.
+func RemovePart(path string) error {
+	temp := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+partSuffix)
+	st, err := os.Lstat(temp)
+	if err == nil && st.Mode().IsRegular() && canLock {
+		err = sweep(temp)
 	}
-	f, err := os.OpenFile(temp, os.O_RDONLY|noFollow, 0)
-	if err != nil {
-		return false, err
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
 	}
-	defer f.Close()
-	if err := Lock(f); err != nil {
-		return false, nil
-	}
-	return true, os.Remove(temp)
+	return err
 }
 
 // Commit syncs the file, gives it its name, syncs the directory and closes it.

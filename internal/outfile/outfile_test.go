@@ -215,3 +215,28 @@ func TestSweep(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+func TestRemovePart(t *testing.T) {
+	dir := t.TempDir()
+	path, part := filepath.Join(dir, "x"), filepath.Join(dir, ".x.part")
+	if err := RemovePart(path); err != nil {
+		t.Fatal(err)
+	}
+	f := &File{path: path}
+	if err := f.createPart(); err != nil {
+		t.Fatal(err)
+	}
+	if err := RemovePart(path); err != nil || len(listed(t, dir)) != 1 {
+		t.Fatalf("a living process's file: %v, %q", err, listed(t, dir))
+	}
+	f.File.Close() // as if killed
+	if err := RemovePart(path); err != nil || len(listed(t, dir)) != 0 {
+		t.Fatalf("%v, %q", err, listed(t, dir))
+	}
+	if err := os.Mkdir(part, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := RemovePart(path); err != nil || len(listed(t, dir)) != 1 {
+		t.Fatalf("a directory: %v, %q", err, listed(t, dir))
+	}
+}

@@ -100,7 +100,7 @@ func (g *pruneGroup) dropSpare(nodes []retention.Delta) {
 // whole; an error leaves it as it is then.
 func (p *pruner) carryOut(ctx context.Context, g *pruneGroup) error {
 	for _, d := range g.Deltas {
-		if _, err := outfile.RemovePart(p.path(d)); err != nil {
+		if err := outfile.RemovePart(p.path(d)); err != nil {
 			return err
 		}
 	}

@@ -87,7 +87,7 @@ func (p *pruner) writeJournal(groups []*pruneGroup) error {
 		}
 		return outfile.WriteFile(path, append(text, '\n'))
 	}
-	_, left := outfile.RemovePart(path)
+	left := outfile.RemovePart(path)
 	err := os.Remove(path)
 	if errors.Is(err, os.ErrNotExist) {
 		return left

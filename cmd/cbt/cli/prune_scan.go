@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -25,10 +24,6 @@ type pruneNode struct {
 	depth  int    // deltas before it
 	run    bool   // its bytes will be read: to merge it, or to rely on it
 }
-
-// backupName is what cbt backup calls its files: image, time and the beginning
-// of the delta's ID.
-var backupName = regexp.MustCompile(`^(.+)-\d{8}T\d{6}Z-[0-9a-f]{12}(?:-\d+)?\.cbt$`)
 
 // scan reads the ends of all deltas of the directory, and the sizes of their
 // tables. What cannot be read as one is in the list too, with its error.
@@ -113,9 +108,9 @@ func groupPruned(list []*prunedDelta, together map[string]int) []*pruneGroup {
 	points, images, before := map[end]int{}, map[string]int{}, map[int]int{}
 	image := make([]string, len(list))
 	for i, d := range list {
-		if m := backupName.FindStringSubmatch(d.File); m != nil {
-			image[i] = m[1]
-			join(images, m[1], i, root, find)
+		if name, _, ok := splitDeltaName(d.File); ok {
+			image[i] = name
+			join(images, name, i, root, find)
 		}
 		if n, ok := together[d.pointHash()]; ok {
 			join(before, n, i, root, find)
