@@ -150,7 +150,7 @@ func TestLending(t *testing.T) {
 }
 
 func TestLendingToMany(t *testing.T) {
-	type buffer struct{ v, uses int }
+	type buffer struct{ v int }
 	free := make(chan *buffer, 100)
 	c := NewLending[int](50, func(b *buffer) { free <- b })
 	var wg sync.WaitGroup
