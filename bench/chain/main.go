@@ -178,12 +178,16 @@ func run(dir string, turns, increments, writes, reads int, m *image) (met bool, 
 	if err != nil {
 		return false, err
 	}
+	keep := dir != ""
 	dir, remove, err := tool.Work(dir, "cbt-bench-chain-")
 	if err != nil {
 		return false, err
 	}
 	defer remove()
 	long := filepath.Join(dir, fmt.Sprintf("chain-%d-%d-%d-%d-%d", m.size>>30, m.every, m.noise, increments, writes))
+	if !keep {
+		defer os.RemoveAll(long)
+	}
 	if err := makeChains(long, m, increments, writes); err != nil {
 		return false, err
 	}
