@@ -120,6 +120,9 @@ func (a *app) backup(ctx context.Context, refs []string, dir string, opt *backup
 	if err != nil {
 		return err
 	}
+	if n, first := store.unread(); n > 0 {
+		a.warnf("%s: passed over: %s that cannot be read as deltas, the first: %s", printable(dir), countOf(n, "file"), first)
+	}
 	b := &backupRun{app: a, opt: opt, opener: o, store: store}
 	if err := b.open(ctx, refs); err != nil {
 		return err

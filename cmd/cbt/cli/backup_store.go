@@ -39,6 +39,18 @@ func (a *app) readStore(ctx context.Context, dir string) (*store, error) {
 	return s, nil
 }
 
+// unread counts what cannot be read as deltas, and says why of the first.
+func (s *store) unread() (n int, first string) {
+	for _, l := range s.list {
+		if l.Error != "" {
+			if n++; n == 1 {
+				first = l.Error
+			}
+		}
+	}
+	return n, first
+}
+
 // leading is a delta that leads to a point of a stream, of several that with
 // the fewest deltas; nil if there is none.
 func (s *store) leading(stream, point string) *logged {
