@@ -73,6 +73,13 @@ var everyCommand = map[string]string{
 	"verify": `
 		cbt verify src/deltas; cbt verify --against src/disk.qcow2@tuesday src/deltas/tue.cbt
 		cbt verify - <in/mon.cbt; ! cbt verify src/disk.raw`,
+	"merge": `
+		cbt merge src/deltas/tue.cbt src/deltas/mon.cbt -o out/both.cbt
+		cbt merge - src/deltas/mon.cbt -o - <in/tue.cbt >out/piped.cbt
+		! cbt merge src/deltas/mon.cbt src/deltas/mon.cbt -o out/no.cbt; ! cbt merge src/deltas/mon.cbt src/deltas/tue.cbt -o src/disk.raw`,
+	"prune": `
+		cbt prune src/deltas --keep-last 1 --dry-run
+		mkdir out/b; cp in/mon.cbt in/tue.cbt out/b; cbt prune out/b --keep-last 1; ! cbt prune out/b`,
 	"log":   `cbt log src/deltas; ! cbt log --max-age 1s src/deltas`,
 	"check": `cbt check src/disk.qcow2; cbt check src/chain-top.qcow2`,
 	"ram":   `! cbt ram; ! cbt ram nonsense`,

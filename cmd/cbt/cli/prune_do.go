@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"syscall"
 	"time"
@@ -146,6 +145,13 @@ func (p *pruner) carryOut(ctx context.Context, g *pruneGroup) error {
 	return nil
 }
 
+// reader opens deltas that are closed again long before the end.
+func (p *pruner) reader() *opener {
+	o := &opener{}
+	o.reads.audit = p.audit
+	return o
+}
+
 func (p *pruner) path(d *prunedDelta) string { return filepath.Join(p.dir, d.File) }
 
 // verifyRun reads all deltas that will be merged before the first is.
@@ -172,7 +178,7 @@ func (p *pruner) verifyRun(ctx context.Context, g *pruneGroup) error {
 }
 
 func (p *pruner) verifyOne(ctx context.Context, d *prunedDelta, progress func(int64)) error {
-	o := &opener{}
+	o := p.reader()
 	defer o.Close()
 	f, err := openFile(p.path(d), &o.reads, nil)
 	if err != nil {
@@ -192,7 +198,7 @@ func (p *pruner) verifyOne(ctx context.Context, d *prunedDelta, progress func(in
 // mergeInto replaces a delta by one that stands for it and for those of the run
 // before it. Until the new one is verified and synced nothing changes.
 func (p *pruner) mergeInto(ctx context.Context, g *pruneGroup, s retention.Step) error {
-	o := &opener{}
+	o := p.reader()
 	defer o.Close()
 	var line []*cbt.Delta
 	var files []*deltaFile
@@ -212,7 +218,7 @@ func (p *pruner) mergeInto(ctx context.Context, g *pruneGroup, s retention.Step)
 	if err != nil {
 		return fmt.Errorf("%s: %w", into.File, o.lineError(err))
 	}
-	out, err := outfile.Create(p.path(into), true)
+	out, err := p.audit.create(p.path(into), true)
 	if err != nil {
 		return err
 	}
@@ -280,7 +286,7 @@ func checkMerged(ctx context.Context, f io.ReaderAt, sum cbt.Summary, merges []*
 // remove deletes a delta, durably: a parent must not be gone while its child is
 // there.
 func (p *pruner) remove(d *prunedDelta) error {
-	if err := os.Remove(p.path(d)); err != nil {
+	if err := p.audit.remove(p.path(d)); err != nil {
 		return err
 	}
 	return outfile.SyncDir(p.dir)

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 
@@ -35,19 +34,11 @@ func (d *prunedDelta) pointHash() string {
 // of the group.
 func (p *pruner) readJournal() (map[string]int, error) {
 	path := filepath.Join(p.dir, journalName)
-	f, err := os.Open(path)
+	text, err := p.audit.readFile("record", path, maxJournal)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
 	}
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
 	var j journal
-	text, err := io.ReadAll(io.LimitReader(f, maxJournal+1))
-	if err == nil && len(text) > maxJournal {
-		err = errors.New("is too large")
-	}
 	if err == nil {
 		err = json.Unmarshal(text, &j)
 	}
@@ -85,10 +76,10 @@ func (p *pruner) writeJournal(groups []*pruneGroup) error {
 		if err != nil {
 			return err
 		}
-		return outfile.WriteFile(path, append(text, '\n'))
+		return p.audit.writeFile("record", path, append(text, '\n'))
 	}
 	left := outfile.RemovePart(path)
-	err := os.Remove(path)
+	err := p.audit.remove(path)
 	if errors.Is(err, os.ErrNotExist) {
 		return left
 	}

@@ -41,7 +41,7 @@ func (p *pruner) scan(ctx context.Context) ([]*prunedDelta, error) {
 			return nil, context.Cause(ctx)
 		}
 		d := &prunedDelta{File: filepath.Base(name)}
-		if d.err = d.read(name); d.err != nil {
+		if d.err = d.read(p.reader(), name); d.err != nil {
 			d.Error = oneLine(d.err.Error())
 		}
 		list = append(list, d)
@@ -49,7 +49,8 @@ func (p *pruner) scan(ctx context.Context) ([]*prunedDelta, error) {
 	return list, nil
 }
 
-func (d *prunedDelta) read(path string) error {
+func (d *prunedDelta) read(o *opener, path string) error {
+	defer o.Close()
 	st, err := os.Lstat(path)
 	if err != nil {
 		return err
@@ -57,8 +58,6 @@ func (d *prunedDelta) read(path string) error {
 	if !st.Mode().IsRegular() {
 		return fmt.Errorf("%s: is no regular file", path)
 	}
-	o := &opener{}
-	defer o.Close()
 	f, err := o.openDeltaFile(path)
 	if err != nil {
 		return err
