@@ -102,6 +102,10 @@ func run(bin, dir, only string, runs int, each time.Duration, size int64) (met b
 
 func compare(bin, dir, image, kind string, runs int, questions []question) (met bool, err error) {
 	ours, theirs := filepath.Join(dir, "cbt.sock"), filepath.Join(dir, "qemu.sock")
+	// What is measured is not the disk.
+	if r := (tool.Cmd{Stdout: io.Discard}).Run("cat", image); r.Failed() {
+		return false, fmt.Errorf("cat: %s", r.Message())
+	}
 	for _, c := range []struct {
 		socket string
 		cmd    *exec.Cmd
