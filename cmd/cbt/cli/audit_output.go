@@ -56,6 +56,23 @@ func (f *outFile) Commit() error {
 	return f.audit.wrote(f.kind, f.path)
 }
 
+// createIn begins a file in dir as outfile.CreateIn does.
+func (u *audit) createIn(dir, prefix, suffix string) (*outFile, error) {
+	f, err := outfile.CreateIn(dir, prefix, suffix)
+	if err != nil {
+		return nil, err
+	}
+	return &outFile{f, u, dir, "file"}, nil
+}
+
+// CommitAs gives a file of createIn its name, and then records it.
+func (f *outFile) CommitAs(name string) error {
+	if err := f.File.CommitAs(name); err != nil {
+		return err
+	}
+	return f.audit.wrote(f.kind, filepath.Join(f.path, name))
+}
+
 // writeFile puts data under path as outfile.WriteFile does.
 func (u *audit) writeFile(kind, path string, data []byte) error {
 	f, err := u.create(path, true)

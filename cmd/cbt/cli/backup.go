@@ -354,12 +354,12 @@ func (b *backupRun) isOfOld(ctx context.Context, err error) bool {
 
 // outWriter remembers whether it was the writing that failed.
 type outWriter struct {
-	*outfile.File
+	*outFile
 	failed bool
 }
 
 func (w *outWriter) Write(p []byte) (int, error) {
-	n, err := w.File.Write(p)
+	n, err := w.outFile.Write(p)
 	w.failed = w.failed || err != nil
 	return n, err
 }
@@ -367,11 +367,11 @@ func (w *outWriter) Write(p []byte) (int, error) {
 // writeOnce writes the delta and gives it its name; writing says that an error
 // is the directory's.
 func (b *backupRun) writeOnce(ctx context.Context) (writing bool, err error) {
-	f, err := outfile.CreateIn(b.store.dir, b.image, deltaSuffix)
+	f, err := b.app.audit.createIn(b.store.dir, b.image, deltaSuffix)
 	if err != nil {
 		return true, err
 	}
-	out := &outWriter{File: f}
+	out := &outWriter{outFile: f}
 	defer f.Abort()
 	if err := b.job.write(ctx, out); err != nil {
 		return out.failed, err
@@ -382,7 +382,7 @@ func (b *backupRun) writeOnce(ctx context.Context) (writing bool, err error) {
 
 // commit gives the file its name. If a file has that already, it is the same
 // delta, which another run was faster with, or something that only is called so.
-func (b *backupRun) commit(f *outfile.File) (string, error) {
+func (b *backupRun) commit(f *outFile) (string, error) {
 	at := time.Now()
 	if b.job.header.Instant != nil {
 		at = *b.job.header.Instant

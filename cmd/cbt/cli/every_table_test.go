@@ -72,7 +72,8 @@ var everyCommand = map[string]string{
 		cbt hash --check out/list; cbt hash --check - <out/list; cbt hash src/deltas/tue.cbt`,
 	"verify": `
 		cbt verify src/deltas; cbt verify --against src/disk.qcow2@tuesday src/deltas/tue.cbt
-		cbt verify - <in/mon.cbt; ! cbt verify src/disk.raw`,
+		cbt verify - <in/mon.cbt; ! cbt verify src/disk.raw
+		cbt verify --salvage --salvage-to out/salvaged src/deltas/mon.cbt; cbt verify --subset 1/2 src/deltas`,
 	"merge": `
 		cbt merge src/deltas/tue.cbt src/deltas/mon.cbt -o out/both.cbt
 		cbt merge - src/deltas/mon.cbt -o - <in/tue.cbt >out/piped.cbt
@@ -80,6 +81,17 @@ var everyCommand = map[string]string{
 	"prune": `
 		cbt prune src/deltas --keep-last 1 --dry-run
 		mkdir out/b; cp in/mon.cbt in/tue.cbt out/b; cbt prune out/b --keep-last 1; ! cbt prune out/b`,
+	"backup": `
+		mkdir out/backups
+		cbt backup src/disk.qcow2@monday out/backups; cbt backup src/disk.qcow2@tuesday out/backups
+		cbt backup src/disk.qcow2@tuesday out/backups; cbt backup --full sda=src/disk.raw sdb=src/chain-top.qcow2 out/backups
+		cbt backup $pv lvm:mixed/snap1 out/backups; ! cbt backup src/disk.raw out/missing`,
+	"serve": `
+		cbt serve src/disk.qcow2@monday src/deltas/tue.cbt src/plain.state@pc.ram --run 'nbdcopy $uri null:; nbdinfo --no-content --list $uri >/dev/null'
+		cbt serve src/disk.qcow2@tuesday --overlay out/overlay --run 'head -c 64K /dev/zero | nbdcopy - $uri'
+		cbt serve src/disk.qcow2@tuesday --overlay out/overlay --run 'head -c 128K /dev/zero | nbdcopy - $uri'
+		! cbt serve src/disk.raw --overlay src/chain-base.raw --run true
+		cbt serve $pv lvm:mixed/snap1 --run 'nbdinfo --no-content $uri >/dev/null'; ! cbt serve src/disk.raw --tcp 0.0.0.0:0`,
 	"log":   `cbt log src/deltas; ! cbt log --max-age 1s src/deltas`,
 	"check": `cbt check src/disk.qcow2; cbt check src/chain-top.qcow2`,
 	"ram":   `! cbt ram; ! cbt ram nonsense`,

@@ -33,7 +33,7 @@ func (o *opener) overlay(s *source, view sparse.View, path string) (*overlay.Ima
 		if err != nil {
 			return nil, fmt.Errorf("--overlay tmp: %w", err)
 		}
-		return o.overlayIn(view, "", f)
+		return o.overlayIn(view, "", "", f)
 	}
 	identity := identityOf(s)
 	if identity == "" {
@@ -41,7 +41,7 @@ func (o *opener) overlay(s *source, view sparse.View, path string) (*overlay.Ima
 	}
 	f, err := o.openOverlayFile(path)
 	if isNotExist(err) {
-		if err := makeOverlay(view, identity, path); err != nil {
+		if err := o.makeOverlay(view, identity, path); err != nil {
 			return nil, fmt.Errorf("%s: %w", path, err)
 		}
 		f, err = o.openOverlayFile(path)
@@ -49,7 +49,7 @@ func (o *opener) overlay(s *source, view sparse.View, path string) (*overlay.Ima
 	if err != nil {
 		return nil, err
 	}
-	img, err := o.overlayIn(view, identity, f)
+	img, err := o.overlayIn(view, identity, path, f)
 	switch {
 	case errors.Is(err, overlay.ErrOtherBase):
 		return nil, wrongBase("%s: %w: it needs %s as it was then", path, err, s.Ref)
@@ -74,13 +74,13 @@ func identityOf(s *source) string {
 }
 
 // makeOverlay gives an overlay its name when it is whole.
-func makeOverlay(view sparse.View, identity, path string) error {
-	f, err := outfile.Create(path, false)
+func (o *opener) makeOverlay(view sparse.View, identity, path string) error {
+	f, err := o.reads.audit.create(path, false)
 	if err != nil {
 		return err
 	}
 	defer f.Abort()
-	target, err := sparse.OpenTarget(f.File)
+	target, err := sparse.OpenTarget(f.File.File)
 	if err != nil {
 		return err
 	}
@@ -93,17 +93,22 @@ func makeOverlay(view sparse.View, identity, path string) error {
 // openOverlayFile opens an existing overlay and keeps other runs out of it. It
 // must not be a file that is read.
 func (o *opener) openOverlayFile(path string) (*os.File, error) {
-	look, err := openFile(path, &o.reads, nil)
+	if err := o.reads.audit.refuseSelf(path); err != nil {
+		return nil, err
+	}
+	look, err := openReadOnly(path, nil)
 	if err != nil {
 		return nil, err
 	}
 	defer look.Close()
+	look.reads = &o.reads
 	head, err := look.head(8)
 	if err != nil {
 		return nil, err
 	}
 	if look.stat.block || look.stat.size > 0 && !overlay.IsOverlay(head) {
-		return nil, usageErrorf("%s: is there already, and no overlay", path)
+		err := usageErrorf("%s: is there already, and no overlay", path)
+		return nil, errors.Join(o.reads.audit.input(look), err)
 	}
 	real, err := filepath.EvalSymlinks(path)
 	if err != nil {
@@ -134,12 +139,12 @@ func (o *opener) openOverlayFile(path string) (*os.File, error) {
 	return f, nil
 }
 
-func (o *opener) overlayIn(view sparse.View, identity string, f *os.File) (*overlay.Image, error) {
+func (o *opener) overlayIn(view sparse.View, identity, path string, f *os.File) (*overlay.Image, error) {
 	target, err := sparse.OpenTarget(f)
 	if err == nil {
 		var img *overlay.Image
 		if img, err = overlay.Open(view, identity, target); err == nil {
-			o.scratch = append(o.scratch, scratch{img, f})
+			o.scratch = append(o.scratch, scratch{img, f, path})
 			return img, nil
 		}
 	}
@@ -150,7 +155,8 @@ func (o *opener) overlayIn(view sparse.View, identity string, f *os.File) (*over
 // scratch is an open overlay.
 type scratch struct {
 	*overlay.Image
-	f *os.File
+	f    *os.File
+	path string // empty: it has no name
 }
 
 // syncOverlays makes durable what was written to overlays that have a name,
@@ -160,6 +166,9 @@ func (o *opener) syncOverlays() (written int64, err error) {
 	for _, s := range o.scratch {
 		written += s.Written()
 		err = errors.Join(err, s.Sync())
+		if s.path != "" && err == nil {
+			err = o.reads.audit.wrote("overlay", s.path)
+		}
 	}
 	return written, err
 }

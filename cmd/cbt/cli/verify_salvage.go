@@ -13,7 +13,6 @@ import (
 	"strings"
 
 	"cbt/cbt"
-	"cbt/internal/outfile"
 	"cbt/sparse"
 )
 
@@ -33,8 +32,8 @@ type salvaging struct {
 	listed  int // streams
 	total   map[cbt.PieceState]int64
 	unsure  int64
-	image   *outfile.File
-	mapped  *outfile.File
+	image   *outFile
+	mapped  *outFile
 	mapping *bufio.Writer
 	end     int64 // of the stream, as far as it is known
 }
@@ -192,10 +191,10 @@ func (s *salvaging) beginStream(n int) error {
 		return nil
 	}
 	var err error
-	if s.image, err = createNew(path); err != nil {
+	if s.image, err = s.app.createNew(path); err != nil {
 		return err
 	}
-	if s.mapped, err = createNew(path + ".map"); err != nil {
+	if s.mapped, err = s.app.createNew(path + ".map"); err != nil {
 		return err
 	}
 	s.mapping = bufio.NewWriter(s.mapped)
@@ -203,8 +202,8 @@ func (s *salvaging) beginStream(n int) error {
 	return err
 }
 
-func createNew(path string) (*outfile.File, error) {
-	f, err := outfile.Create(path, false)
+func (a *app) createNew(path string) (*outFile, error) {
+	f, err := a.audit.create(path, false)
 	if errors.Is(err, fs.ErrExist) {
 		return nil, usageErrorf("%s: exists already, and is not replaced", printable(path))
 	}
@@ -277,7 +276,7 @@ func (s *salvaging) endStream() error {
 }
 
 func (s *salvaging) abort() {
-	for _, f := range []*outfile.File{s.image, s.mapped} {
+	for _, f := range []*outFile{s.image, s.mapped} {
 		if f != nil {
 			f.Abort()
 		}
