@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
@@ -115,8 +116,15 @@ func (a *app) mount(ctx context.Context, refs []string, dir string, opt *mountOp
 		server.Serve()
 		return err
 	}
+	if a.Getenv("GOGC") == "" {
+		defer debug.SetGCPercent(debug.SetGCPercent(mountGC))
+	}
 	return errors.Join(a.serveMount(ctx, server, log), m.sync())
 }
+
+// mountGC has the collector run when a quarter of what is in use was thrown away:
+// chunks are large, and most of what a mount reads is thrown away soon.
+const mountGC = 25
 
 // serveMount waits until the mount ends, and ends it when ctx does.
 func (a *app) serveMount(ctx context.Context, server *fuse.Server, log *mountLog) error {
