@@ -6,10 +6,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"cbt/cbt"
 )
@@ -90,8 +92,9 @@ func (d *prunedDelta) read(o *opener, path string) error {
 // end is a point of one stream.
 type end struct{ stream, point string }
 
-// groupPruned puts together what hangs together by points or names, or did when
-// an earlier run was killed, in the order of the names.
+// groupPruned puts together what hangs together by points, or did when an
+// earlier run was killed, and then those of one name that follow one another, in
+// the order of the names.
 func groupPruned(list []*prunedDelta, together map[string]int) []*pruneGroup {
 	root := make([]int, len(list))
 	for i := range root {
@@ -104,12 +107,11 @@ func groupPruned(list []*prunedDelta, together map[string]int) []*pruneGroup {
 		}
 		return i
 	}
-	points, images, before := map[end]int{}, map[string]int{}, map[int]int{}
+	points, before := map[end]int{}, map[int]int{}
 	image := make([]string, len(list))
 	for i, d := range list {
 		if name, _, ok := splitDeltaName(d.File); ok {
 			image[i] = name
-			join(images, name, i, root, find)
 		}
 		if n, ok := together[d.pointHash()]; ok {
 			join(before, n, i, root, find)
@@ -123,6 +125,7 @@ func groupPruned(list []*prunedDelta, together map[string]int) []*pruneGroup {
 			}
 		}
 	}
+	joinNamed(list, image, root, find)
 	byRoot := map[int]*pruneGroup{}
 	var groups []*pruneGroup
 	for i, d := range list {
@@ -140,13 +143,77 @@ func groupPruned(list []*prunedDelta, together map[string]int) []*pruneGroup {
 		}
 		g.Deltas = append(g.Deltas, d)
 	}
+	names := map[string]int{}
 	for _, g := range groups {
 		slices.SortFunc(g.Deltas, byPruneTime)
 		if g.Name == "" {
 			g.Name = strings.TrimSuffix(g.Deltas[0].File, ".cbt")
 		}
+		names[g.Name]++
+	}
+	for _, g := range groups {
+		if at := g.Deltas[0].Time; names[g.Name] > 1 && at != nil {
+			g.Name += " from " + at.Format(time.DateTime)
+		}
 	}
 	return groups
+}
+
+// joinNamed joins chains of one image name that follow one another in time: a
+// new full delta, the deltas before it. Two at one time are two machines that
+// are called the same, or branches; taken for one, the points of the one would
+// be dropped in favour of the other's. A damaged delta may be of any of them.
+func joinNamed(list []*prunedDelta, image []string, root []int, find func(int) int) {
+	type chain struct {
+		any         int // one of its deltas
+		first, last time.Time
+	}
+	named := map[string]map[int]*chain{} // by name and root
+	damaged := map[string]bool{}
+	for i, d := range list {
+		name := image[i]
+		if name == "" {
+			continue
+		}
+		if named[name] == nil {
+			named[name] = map[int]*chain{}
+		}
+		c := named[name][find(i)]
+		if c == nil {
+			c = &chain{any: i}
+			named[name][find(i)] = c
+		}
+		if d.Time == nil {
+			damaged[name] = true
+			continue
+		}
+		if c.first.IsZero() || d.Time.Before(c.first) {
+			c.first = *d.Time
+		}
+		if d.Time.After(c.last) {
+			c.last = *d.Time
+		}
+	}
+	for name, byRoot := range named {
+		chains := slices.SortedFunc(maps.Values(byRoot), func(a, b *chain) int {
+			return cmp.Or(a.first.Compare(b.first), strings.Compare(list[a.any].File, list[b.any].File))
+		})
+		var lines []*chain // each a line of chains, with the last time of all
+		for _, c := range chains {
+			var best *chain
+			for _, l := range lines {
+				if damaged[name] || l.last.Before(c.first) && (best == nil || best.last.Before(l.last)) {
+					best = l
+				}
+			}
+			if best == nil {
+				lines = append(lines, c)
+				continue
+			}
+			root[find(c.any)] = find(best.any)
+			best.last = c.last
+		}
+	}
 }
 
 func join[K comparable](first map[K]int, key K, i int, root []int, find func(int) int) {

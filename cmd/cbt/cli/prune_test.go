@@ -95,6 +95,10 @@ func TestPrune(t *testing.T) {
 			[]string{"0.cbt: disk/0 - a, disk/x - a, vmstate - a", "1.cbt: disk/0 a b, disk/y - b, vmstate - b", "2.cbt: disk/0 b c, disk/y b c, vmstate - c"}, "--keep-last 1", 0, "2.cbt", ""},
 		{"streams that follow different deltas", []string{"0.cbt: disk/0 - a", "x.cbt: disk/x - a", "1.cbt: disk/0 a b, disk/x a b"}, "--keep-last 1", 1, "0.cbt 1.cbt x.cbt", "1.cbt: its streams follow different deltas"},
 		{"a circle", []string{"0.cbt: disk/0 b a", "1.cbt: disk/0 a b"}, "--keep-last 1", 1, "0.cbt 1.cbt", "no full delta"},
+		{"two machines of one name are two groups",
+			[]string{"vm-20261120T000000Z-0123456789aa.cbt: disk/0 - a", "vm-20261120T000000Z-0123456789bb.cbt: disk/0 - z", "vm-20261121T000000Z-0123456789aa.cbt: disk/0 a b", "vm-20261121T000000Z-0123456789bb.cbt: disk/0 z y"}, "--keep-last 1", 0, "vm-20261121T000000Z-0123456789aa.cbt vm-20261121T000000Z-0123456789bb.cbt", "vm from 2026-11-23 01:00:00"},
+		{"a full delta goes on with the line of its name",
+			[]string{"vm-20261120T000000Z-0123456789aa.cbt: disk/0 - a", "vm-20261121T000000Z-0123456789aa.cbt: disk/0 a b", "vm-20261122T000000Z-0123456789aa.cbt: disk/0 - c", "vm-20261123T000000Z-0123456789aa.cbt: disk/0 c d"}, "--keep-last 1", 0, "vm-20261123T000000Z-0123456789aa.cbt", "vm: "},
 		{"of an image that was not frozen", []string{"vm-20261123T000000Z-0123456789ab.cbt: disk/0 - a", "vm-20261124T000000Z-0123456789ab.cbt: disk/0 z b"}, "--keep-last 1", 1,
 			"vm-20261123T000000Z-0123456789ab.cbt vm-20261124T000000Z-0123456789ab.cbt", "vm: left alone: "},
 	} {
