@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -17,12 +18,11 @@ import (
 
 // mountedPoint is the state after a delta that is shown.
 type mountedPoint struct {
-	m     *mounting
-	in    *points
-	l     *logged
-	path  string
-	route []*logged // all that its state is read from, itself too
-	dir   string
+	m    *mounting
+	in   *points
+	l    *logged
+	path string
+	dir  string
 }
 
 // points are the deltas of a directory.
@@ -31,6 +31,8 @@ type points struct {
 	dir   string
 	list  []*logged
 	prev  map[step]*logged // the delta before, on the way from a full one; nil: it is full itself
+	held  map[step]int64   // bytes of payload in all deltas of that way
+	cache *cbt.Cache
 	files *tree.Pool[*logged, *file]
 	reads *reading
 
@@ -128,7 +130,7 @@ func (m *mounting) pointsIn(dir string) (*points, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &points{m: m, dir: abs, files: tree.NewPool[*logged, *file](openDeltas), reads: &o.reads, deltas: map[*logged]*cbt.Delta{}}
+	p := &points{m: m, dir: abs, files: tree.NewPool[*logged, *file](openDeltas), reads: &o.reads, cache: cbt.NewCache(), deltas: map[*logged]*cbt.Delta{}}
 	m.deltas = append(m.deltas, p.files)
 	if p.list, err = m.a.readLogged(m.ctx, abs, names, true); err != nil {
 		return nil, err
@@ -151,14 +153,14 @@ func (p *points) time() (t time.Time) {
 // does: breadth first, smaller IDs before others.
 func (p *points) link() {
 	type end struct{ stream, point string }
-	p.prev = map[step]*logged{}
+	p.prev, p.held = map[step]*logged{}, map[step]int64{}
 	begins := map[end][]step{}
 	var queue []step
 	sorted := slices.SortedFunc(slices.Values(p.list), func(a, b *logged) int { return strings.Compare(a.ID, b.ID) })
 	for _, l := range sorted {
 		for i, s := range l.Streams {
 			if s.Full {
-				p.prev[step{l, i}] = nil
+				p.prev[step{l, i}], p.held[step{l, i}] = nil, l.Payload
 				queue = append(queue, step{l, i})
 			} else if s.From != "" {
 				at := end{s.Name, s.From}
@@ -174,7 +176,7 @@ func (p *points) link() {
 		}
 		for _, next := range begins[end{s.Name, s.To}] {
 			if _, ok := p.prev[next]; !ok {
-				p.prev[next] = at.l
+				p.prev[next], p.held[next] = at.l, p.held[at]+next.l.Payload
 				queue = append(queue, next)
 			}
 		}
@@ -191,23 +193,36 @@ func (p *points) missing(l *logged) string {
 	return ""
 }
 
-// point collects what the state after l is read from.
+// point is the state after l.
 func (p *points) point(l *logged) *mountedPoint {
-	at := &mountedPoint{m: p.m, in: p, l: l, path: filepath.Join(p.dir, l.File), dir: p.dir}
-	seen := map[*logged]bool{}
-	for i, s := range l.Streams {
-		for d, n := l, i; d != nil; {
-			if !seen[d] {
-				seen[d] = true
-				at.route = append(at.route, d)
-			}
-			d = p.prev[step{d, n}]
-			if d != nil {
-				n = slices.IndexFunc(d.Streams, func(t logStream) bool { return t.Name == s.Name })
+	return &mountedPoint{m: p.m, in: p, l: l, path: filepath.Join(p.dir, l.File), dir: p.dir}
+}
+
+// way yields the deltas that a stream of l is read from, l first, and which of
+// their streams.
+func (p *points) way(l *logged, stream int) iter.Seq2[*logged, int] {
+	name := l.Streams[stream].Name
+	return func(yield func(*logged, int) bool) {
+		for d, n := l, stream; d != nil && yield(d, n); {
+			if d = p.prev[step{d, n}]; d != nil {
+				n = slices.IndexFunc(d.Streams, func(t logStream) bool { return t.Name == name })
 			}
 		}
 	}
-	return at
+}
+
+// route is all that the state is read from.
+func (p *mountedPoint) route() (all []*logged) {
+	seen := map[*logged]bool{}
+	for i := range p.l.Streams {
+		for d := range p.in.way(p.l, i) {
+			if !seen[d] {
+				seen[d] = true
+				all = append(all, d)
+			}
+		}
+	}
+	return all
 }
 
 // openPoint are the disks at a point, by their streams. What they are read from is
@@ -224,18 +239,15 @@ func (p *mountedPoint) open() (openPoint, error) {
 			continue
 		}
 		var layers []cbt.Layer
-		for l, i := p.l, n; l != nil; {
+		for l, i := range p.in.way(p.l, n) {
 			d, err := p.in.delta(l)
 			if err != nil {
 				return nil, err
 			}
 			layers = append(layers, cbt.Layer{Delta: d, Stream: i})
-			if l = p.in.prev[step{l, i}]; l != nil {
-				i = slices.IndexFunc(l.Streams, func(t logStream) bool { return t.Name == s.Name })
-			}
 		}
 		slices.Reverse(layers)
-		stack, err := cbt.NewStack(layers...)
+		stack, err := p.in.cache.Stack(layers...)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", p.path, err)
 		}
@@ -296,7 +308,7 @@ func (p *mountedPoint) opener() (*opener, *deltaFile, error) {
 	}
 	var own *deltaFile
 	var all []*deltaFile
-	for _, l := range p.route {
+	for _, l := range p.route() {
 		d, err := o.openDeltaFile(filepath.Join(p.dir, l.File))
 		if err == nil {
 			if id := d.ID(); fmt.Sprintf("%x", id[:]) != l.ID {
@@ -342,10 +354,6 @@ func (p *mountedPoint) instant(only string) *instant {
 	if p.l.Instant != nil {
 		i.time = *p.l.Instant
 	}
-	payload := int64(0)
-	for _, l := range p.route {
-		payload += l.Payload
-	}
 	var named []tree.Named
 	var streams []int
 	for n, s := range p.l.Streams {
@@ -359,7 +367,7 @@ func (p *mountedPoint) instant(only string) *instant {
 	}
 	for k, n := range streams {
 		size := p.l.Streams[n].Size
-		i.disks = append(i.disks, instantDisk{name: strings.TrimSuffix(names[k], rawSuffix), size: size, stored: min(size, payload), below: func(ctx context.Context) (*tree.Handle, error) {
+		i.disks = append(i.disks, instantDisk{name: strings.TrimSuffix(names[k], rawSuffix), size: size, stored: min(size, p.in.held[step{p.l, n}]), below: func(ctx context.Context) (*tree.Handle, error) {
 			at, release, err := p.m.points.Get(ctx, p, p.open)
 			if err != nil {
 				return nil, err
