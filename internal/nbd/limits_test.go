@@ -62,6 +62,12 @@ func TestStalledClients(t *testing.T) {
 		t.Fatal("a slow client was cut though nobody waits")
 	}
 	c := open(t, socket, "a", true)
+	if _, err := c.ReadAt(make([]byte, 64<<10), 0); err != nil {
+		t.Fatal(err)
+	}
+	if len(s.all()) != 3 {
+		t.Error("a client was cut for a small request")
+	}
 	if _, err := c.ReadAt(make([]byte, 1<<20), 0); err != nil {
 		t.Fatal(err)
 	}

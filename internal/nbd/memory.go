@@ -12,7 +12,7 @@ var errClosed = errors.New("the connection is closed")
 // memory is what the data of all requests under way may take.
 type memory struct {
 	limit int64
-	full  func() // called now and then while somebody waits
+	full  func(waited time.Duration) // called now and then while somebody waits
 
 	mu      sync.Mutex
 	changed sync.Cond
@@ -39,27 +39,39 @@ func (m *memory) take(ss *session, n int64, ready func()) error {
 		ready()
 		m.mu.Lock()
 	}
-	for !m.fits(ss, n) {
+	for began := time.Now(); !m.fits(ss, n); {
 		if ss.closed.Load() {
 			return errClosed
 		}
-		m.waitForChange()
+		m.waitForChange(time.Since(began))
 	}
 	m.used += n
 	ss.held += n
 	return nil
 }
 
+// A small request of a client that holds little finds room where others hold
+// all of the rest: clients that do not take what they asked for in megabytes
+// must not keep a guest from its disk.
+const (
+	smallRequest = 64 << 10
+	smallShare   = 256 << 10 // of one client
+	smallReserve = 8 << 20
+)
+
 func (m *memory) fits(ss *session, n int64) bool {
+	if n <= smallRequest && ss.held+n <= smallShare && m.used+n <= m.limit+smallReserve {
+		return true
+	}
 	return m.used+n <= m.limit && ss.held+n <= m.limit/2
 }
 
-func (m *memory) waitForChange() {
+func (m *memory) waitForChange(waited time.Duration) {
 	full := m.used > m.limit/2
 	m.waiting++
 	wake := time.AfterFunc(lookEvery, func() {
 		if full && m.full != nil {
-			m.full()
+			m.full(waited)
 		}
 		m.changed.Broadcast()
 	})

@@ -15,7 +15,7 @@ import (
 type Limits struct {
 	Connections int           // further clients wait; 128
 	Handshake   time.Duration // from connecting to the end of negotiation; 10 s
-	Memory      int64         // data of requests under way, at least 64 MiB; 64 MiB
+	Memory      int64         // data of requests under way, at least 64 MiB; 64 MiB; small requests have 8 MiB more
 	Stall       time.Duration // after which a client that takes no replies may be cut; 10 s
 	Grace       time.Duration // requests under way have to end; 1 s
 }
@@ -62,7 +62,7 @@ func New(exports []Export, limits Limits, log func(line string)) (*Server, error
 		limits: limits, byName: make(map[string]*export), log: &limitedLog{print: log},
 		memory: newMemory(limits.Memory), sessions: make(map[*session]struct{}),
 	}
-	s.memory.full = func() { s.cutStalled() }
+	s.memory.full = s.cutStalled
 	for _, e := range exports {
 		x, err := newExport(e)
 		if err != nil {
@@ -198,10 +198,16 @@ func (s *Server) shutdown() {
 }
 
 // cutStalled ends the connections of clients that hold memory and move nothing.
-func (s *Server) cutStalled() {
+// Who has waited for that long already does not wait as long for each of many
+// that stall by turns.
+func (s *Server) cutStalled(waited time.Duration) {
+	limit := s.limits.Stall
+	if waited >= limit {
+		limit /= 10
+	}
 	for _, ss := range s.all() {
-		if ss.stalled(s.limits.Stall) {
-			s.log.printf("client %s: cut: it moved no data for %v while others wait for memory", peer(ss.conn), s.limits.Stall)
+		if ss.stalled(limit) {
+			s.log.printf("client %s: cut: it moved no data for %v while others wait for memory", peer(ss.conn), limit)
 			ss.cut()
 		}
 	}

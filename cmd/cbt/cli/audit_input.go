@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -58,10 +59,10 @@ type auditAfter struct {
 	auditHead
 	Path    text       `json:"path"`
 	Real    text       `json:"real"`
-	Size    int64      `json:"size"`
+	Size    *int64     `json:"size,omitempty"`
 	Mtime   *time.Time `json:"mtime,omitempty"`
 	SHA256  string     `json:"sha256,omitempty"`
-	Changed bool       `json:"changed"`
+	Changed *bool      `json:"changed,omitempty"` // absent: not known
 	Note    string     `json:"note,omitempty"`
 }
 
@@ -122,6 +123,21 @@ func (u *audit) input(f *file) error {
 // hashOf is the SHA-256 of all bytes of f, which is left where it was opened:
 // looking for holes moves what Read takes next.
 func (u *audit) hashOf(f *os.File, size int64) (string, error) {
+	return u.hashIn(u.ctx, f, size)
+}
+
+// hashAtEnd is hashOf also when a signal has ended the run in order, as it ends
+// mounts and servers; another signal ends that too.
+func (u *audit) hashAtEnd(f *os.File, size int64) (string, error) {
+	hashingAtEnd.Store(true)
+	defer hashingAtEnd.Store(false)
+	return u.hashIn(context.WithoutCancel(u.ctx), f, size)
+}
+
+// hashingAtEnd says that a run that a signal ended is not stuck.
+var hashingAtEnd atomic.Bool
+
+func (u *audit) hashIn(ctx context.Context, f *os.File, size int64) (string, error) {
 	if size == 0 {
 		return hex.EncodeToString(newSum().Sum(nil)), nil
 	}
@@ -132,7 +148,7 @@ func (u *audit) hashOf(f *os.File, size int64) (string, error) {
 	sum := newSum()
 	bar := u.progress("hashing for the record", v.Size())
 	defer bar.finish()
-	if err := writeRange(u.ctx, sum, v, 0, v.Size(), bar); err != nil {
+	if err := writeRange(ctx, sum, v, 0, v.Size(), bar); err != nil {
 		return "", err
 	}
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
@@ -252,35 +268,39 @@ func (u *audit) recheck() (first error) {
 
 func (u *audit) recheckOne(in *auditInput, seen map[text]string) error {
 	line := auditAfter{auditHead: u.head("input-after"), Path: in.Path, Real: in.Real}
+	changed, unhashed := false, false
 	u.mu.Lock()
 	mine, live := u.mine[string(in.Real)], u.live[in.id]
 	u.mu.Unlock()
 	if mine {
-		line.Changed, line.Note = true, "removed or replaced by this run"
+		changed = true
+		line.Changed, line.Note = &changed, "removed or replaced by this run"
 		return u.append(line)
 	}
 	sum, st, err := u.hashAfter(in, seen)
-	switch {
-	case err != nil && u.ctx.Err() != nil:
-		line.Note = "interrupted"
-		return u.append(line)
-	case err != nil:
-		line.Changed, line.Note = true, err.Error()
-	default:
-		line.Size, line.SHA256 = st.size, sum
-		line.Changed = st.size != in.Size || in.Mtime != nil && !st.mtime.Equal(*in.Mtime)
+	if err != nil && st.size == 0 && st.ino == 0 {
+		changed, line.Note = true, err.Error()
+	} else {
+		line.Size, line.SHA256 = &st.size, sum
+		changed = st.size != in.Size || in.Mtime != nil && !st.mtime.Equal(*in.Mtime)
 		if in.Mtime != nil {
 			line.Mtime = &st.mtime
+		}
+		if unhashed = err != nil; unhashed {
+			line.Note = "not hashed: " + err.Error()
 		}
 	}
 	other := in.SHA256 != "" && sum != "" && sum != in.SHA256
 	switch {
-	case (other || line.Changed) && live:
+	case (other || changed) && live:
 		line.Note = "read through a snapshot, while something else wrote to it"
-	case !u.after && !line.Changed:
+	case !u.after && !changed:
 		return nil // nothing to tell
 	}
-	line.Changed = line.Changed || other
+	changed = changed || other
+	if changed || !unhashed { // its bytes may be others, if nobody looked
+		line.Changed = &changed
+	}
 	if err := u.append(line); err != nil {
 		return err
 	}
@@ -306,8 +326,8 @@ func (u *audit) hashAfter(in *auditInput, seen map[text]string) (sum string, st 
 		return "", st, fmt.Errorf("%s: is another file now", in.Real)
 	}
 	if sum = seen[in.Real]; sum == "" && u.after {
-		if sum, err = u.hashOf(f.File, f.stat.size); err != nil {
-			return "", st, fmt.Errorf("%s: %w", in.Real, err)
+		if sum, err = u.hashAtEnd(f.File, f.stat.size); err != nil {
+			return "", f.stat, fmt.Errorf("%s: %w", in.Real, err)
 		}
 		seen[in.Real] = sum
 	}

@@ -55,7 +55,8 @@ const releaseGrace = 2 * time.Second
 // awaitEnd returns if the process has to be ended: walking the tables of a
 // hostile image, or a system call on a dead disk, may not look at ctx for hours.
 // Ending there is safe: new files have no name yet, targets are marked
-// incomplete. If the command ends by itself first, it does not return.
+// incomplete. If the command ends by itself first, it does not return. The
+// hashes that --hash after asks for may take their time, up to a second signal.
 //
 // Further writes to a closed pipe are no further signals.
 func awaitEnd(caught <-chan os.Signal, done <-chan struct{}) {
@@ -67,7 +68,10 @@ func awaitEnd(caught <-chan os.Signal, done <-chan struct{}) {
 				return
 			}
 		case <-grace:
-			return
+			if !hashingAtEnd.Load() {
+				return
+			}
+			grace = time.After(signalGrace)
 		case <-done:
 			select {} // the process is about to end
 		}
