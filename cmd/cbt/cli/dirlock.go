@@ -41,7 +41,7 @@ func (o *opener) lockDeltas(ctx context.Context, dir string, alone bool, wait ti
 	lock, err := outfile.LockDir(ctx, real, alone, max(wait, 2*moment))
 	switch {
 	case errors.Is(err, outfile.ErrLocked) && alone:
-		return busy("%s: is in use: a backup is being written there, or it is mounted or served (--wait waits for them)", dir)
+		return busy("%s: is in use: it is mounted, served or verified, a backup is being written there, or another prune runs (--wait waits for them)", dir)
 	case errors.Is(err, outfile.ErrLocked):
 		return busy("%s: is being pruned (--wait waits for that)", dir)
 	case errors.Is(err, errors.ErrUnsupported):

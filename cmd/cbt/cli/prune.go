@@ -166,8 +166,11 @@ func (a *app) prune(ctx context.Context, dir string, opt *pruneOptions) error {
 		return err
 	}
 	result := pruned{DryRun: opt.dryRun, Groups: groupPruned(list, together)}
+	unknown := unknownPlace(list)
 	for _, g := range result.Groups {
-		g.err = p.plan(g, opt.rules)
+		if g.err = p.plan(g, opt.rules); g.err == nil && unknown != nil && len(g.steps) > 0 {
+			g.err = fmt.Errorf("left alone: %s cannot be read, and may build on what would fall away: repair it, or move it elsewhere", printable(unknown.File))
+		}
 		g.pending = g.err == nil && len(g.steps) > 0 || g.err != nil && g.resumed
 	}
 	if !opt.dryRun {

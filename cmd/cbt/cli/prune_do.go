@@ -103,7 +103,11 @@ func (p *pruner) carryOut(ctx context.Context, g *pruneGroup) error {
 			return err
 		}
 	}
-	if err := p.verifyRun(ctx, g); err != nil {
+	err := p.verifyRun(ctx, g)
+	if err == nil && len(g.steps) > 0 {
+		err = p.checkRun(ctx, g)
+	}
+	if err != nil {
 		g.pending = g.resumed
 		return fmt.Errorf("left alone: %w", err)
 	}

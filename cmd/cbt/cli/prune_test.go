@@ -3,6 +3,7 @@ package cli
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -31,7 +32,8 @@ func (m bytesView) Extents(off, n int64) sparse.Seq {
 }
 
 // pruneDir makes deltas of one size by hand: "NAME: STREAM FROM TO, ..." where
-// FROM "-" is full. Their points have no instants; each is an hour younger than
+// FROM "-" is full. The bytes at a point are its name again and again, or, in
+// POINT=TEXT, the text: in FROM what the delta takes for the old ones. Their points have no instants; each is an hour younger than
 // the one before.
 func pruneDir(t *testing.T, deltas ...string) string {
 	t.Helper()
@@ -42,12 +44,16 @@ func pruneDir(t *testing.T, deltas ...string) string {
 		var src []cbt.Source
 		for _, part := range strings.Split(rest, ", ") {
 			f := strings.Fields(part)
-			m := bytesView(bytes.Repeat([]byte(f[2]), 9000)[:9000])
-			s := cbt.Stream{Name: f[0], Size: m.Size(), To: f[2], Full: f[1] == "-"}
+			to, m := namedBytes(f[2])
+			s := cbt.Stream{Name: f[0], Size: m.Size(), To: to, Full: f[1] == "-"}
 			source := cbt.Source{New: m}
 			if !s.Full {
-				s.From = &cbt.Base{Point: f[1], Size: m.Size()}
+				from, old := namedBytes(f[1])
+				s.From = &cbt.Base{Point: from, Size: m.Size()}
 				source.Changed = m.Extents(0, m.Size())
+				if from != f[1] {
+					source.Old = old
+				}
 			}
 			h.Streams, src = append(h.Streams, s), append(src, source)
 		}
@@ -66,6 +72,14 @@ func pruneDir(t *testing.T, deltas ...string) string {
 		}
 	}
 	return dir
+}
+
+func namedBytes(text string) (point string, content bytesView) {
+	point, with, ok := strings.Cut(text, "=")
+	if !ok {
+		with = point
+	}
+	return point, bytesView(bytes.Repeat([]byte(with), 9000)[:9000])
 }
 
 // cbtRun runs a command line and returns its exit code and both outputs.
@@ -95,6 +109,10 @@ func TestPrune(t *testing.T) {
 			[]string{"0.cbt: disk/0 - a, disk/x - a, vmstate - a", "1.cbt: disk/0 a b, disk/y - b, vmstate - b", "2.cbt: disk/0 b c, disk/y b c, vmstate - c"}, "--keep-last 1", 0, "2.cbt", ""},
 		{"streams that follow different deltas", []string{"0.cbt: disk/0 - a", "x.cbt: disk/x - a", "1.cbt: disk/0 a b, disk/x a b"}, "--keep-last 1", 1, "0.cbt 1.cbt x.cbt", "1.cbt: its streams follow different deltas"},
 		{"a circle", []string{"0.cbt: disk/0 b a", "1.cbt: disk/0 a b"}, "--keep-last 1", 1, "0.cbt 1.cbt", "no full delta"},
+		{"what a delta replaces is not what its parent holds", []string{"0.cbt: disk/0 - a", "1.cbt: disk/0 a=z b"}, "--keep-last 1", 1, "0.cbt 1.cbt", "1.cbt: what it replaces is not what its parent holds"},
+		{"what a delta replaces is what its parent holds", []string{"0.cbt: disk/0 - a", "1.cbt: disk/0 a=a b"}, "--keep-last 1", 0, "1.cbt", ""},
+		{"two ways that lead to other bytes", []string{"0.cbt: disk/0 - a", "1.cbt: disk/0 a b=x", "2.cbt: disk/0 - b", "3.cbt: disk/0 b c"}, "--keep-last 1", 1,
+			"0.cbt 1.cbt 2.cbt 3.cbt", "and not to the same bytes: first at offset 0"},
 		{"two machines of one name are two groups",
 			[]string{"vm-20261120T000000Z-0123456789aa.cbt: disk/0 - a", "vm-20261120T000000Z-0123456789bb.cbt: disk/0 - z", "vm-20261121T000000Z-0123456789aa.cbt: disk/0 a b", "vm-20261121T000000Z-0123456789bb.cbt: disk/0 z y"}, "--keep-last 1", 0, "vm-20261121T000000Z-0123456789aa.cbt vm-20261121T000000Z-0123456789bb.cbt", "vm from 2026-11-23 01:00:00"},
 		{"a full delta goes on with the line of its name",
@@ -138,6 +156,24 @@ func TestPrune(t *testing.T) {
 					t.Errorf("%s: %s of %s: exit %d, %d bytes", test.name, f[0], name, code, len(out))
 				}
 			}
+		}
+	}
+}
+
+// What an unreadable delta builds on may be what would fall away.
+func TestPruneBesideUnreadable(t *testing.T) {
+	for what, spoil := range map[string]func(path string) error{
+		"cut":       func(path string) error { return os.Truncate(path, 100) },
+		"a link":    func(path string) error { return errors.Join(os.Rename(path, path+".away"), os.Symlink("gone", path)) },
+		"an option": func(path string) error { return os.WriteFile(path, []byte("no delta"), 0o600) },
+	} {
+		dir := pruneDir(t, "0.cbt: disk/0 - a", "1.cbt: disk/0 a b", "2.cbt: disk/0 b c", "3.cbt: disk/0 a d")
+		if err := spoil(filepath.Join(dir, "3.cbt")); err != nil {
+			t.Fatal(err)
+		}
+		code, out := cbtRun(t, "prune", dir, "--keep-last", "1")
+		if _, err := os.Stat(filepath.Join(dir, "0.cbt")); code != exitFailed || err != nil || !strings.Contains(out, "3.cbt cannot be read, and may build on what would fall away") {
+			t.Errorf("%s: exit %d, %v\n%s", what, code, err, out)
 		}
 	}
 }
