@@ -204,7 +204,7 @@ func decodeRoot(body []byte, streams []Stream, off int64) (*root, error) {
 		switch {
 		case uint64(l.entries) != want || le.Uint32(body[28:]) != 0:
 			return bad("entry", i, "has the wrong number of chunks")
-		case l.stream < 0 || l.stream >= len(streams) || l.start < 0:
+		case l.stream < 0 || l.stream >= len(streams) || l.start < 0 || l.start >= streams[l.stream].Size:
 			return bad("entry", i, "names no place in a stream")
 		case i > 0 && (l.stream < r.leaves[i-1].stream || l.stream == r.leaves[i-1].stream && l.start <= r.leaves[i-1].start):
 			return bad("entry", i, "does not follow the one before")

@@ -389,8 +389,8 @@ func (b *backupRun) commit(f *outFile) (string, error) {
 	}
 	id := b.job.sum.ID
 	same := func(path string) bool {
-		l, err := b.app.readOneLogged(b.store.dir, path, true)
-		return err == nil && l.ID == fmt.Sprintf("%x", id[:])
+		l := b.app.readOneLogged(b.store.dir, path)
+		return l.Error == "" && l.ID == fmt.Sprintf("%x", id[:])
 	}
 	for try := 1; ; try++ {
 		path := filepath.Join(b.store.dir, deltaFileName(b.image, at, id, try))

@@ -23,7 +23,7 @@ func (a *app) readStore(ctx context.Context, dir string) (*store, error) {
 		return nil, err
 	}
 	s := &store{dir: dir, byFile: map[string]*logged{}, ends: map[streamPoint][]*logged{}}
-	if s.list, err = a.readLogged(ctx, dir, names, true); err != nil {
+	if s.list, err = a.readLogged(ctx, dir, names); err != nil {
 		return nil, err
 	}
 	linkLogged(s.list)

@@ -217,6 +217,11 @@ func (opt *diffOptions) check(a *app) error {
 	if opt.out == stdinName && a.StdoutTerminal {
 		return usageErrorf("-o -: stdout is a terminal: redirect it, or name a file")
 	}
+	if opt.out == stdinName {
+		if err := a.keepsStdout(); err != nil {
+			return err
+		}
+	}
 	if opt.spotCheck != "off" {
 		if n, err := parseSize(opt.spotCheck); err != nil {
 			return usageErrorf("--spot-check: %w, or off", err)

@@ -21,18 +21,16 @@ type Env struct {
 	Stdout, Stderr io.Writer
 	Getenv         func(string) string
 	StdoutTerminal bool // Stdout is a terminal: no image bytes go there
+	StdoutClosed   bool // Stdout was closed, or may have been: no delta goes there
 	StderrTerminal bool // Stderr is a terminal: progress is shown there
 }
 
 // System is the environment of this process.
 func System() Env {
-	var stdout io.Writer = os.Stdout
-	if wasClosed(os.Stdout) {
-		stdout = closedWriter{}
-	}
 	return Env{
 		Stdin:          os.Stdin,
-		Stdout:         stdout,
+		Stdout:         os.Stdout,
+		StdoutClosed:   wasClosed(os.Stdout),
 		Stderr:         os.Stderr,
 		Getenv:         os.Getenv,
 		StdoutTerminal: term.IsTerminal(int(os.Stdout.Fd())),
@@ -40,11 +38,16 @@ func System() Env {
 	}
 }
 
-// closedWriter stands for a stdout that was closed when the program started.
-// Go puts /dev/null in its place, where a delta would vanish unseen.
-type closedWriter struct{}
-
-func (closedWriter) Write([]byte) (int, error) { return 0, errors.New("stdout is closed") }
+// keepsStdout refuses to make a delta or a dump that nobody would keep. Go puts
+// /dev/null in the place of a stdout that was closed when the program started;
+// who opened it so himself, as some do for programs in the background, is told
+// the same.
+func (a *app) keepsStdout() error {
+	if a.StdoutClosed {
+		return errors.New("-o -: stdout is closed, or is /dev/null")
+	}
+	return nil
+}
 
 // stickyWriter remembers the first error of w: a help text, a table or a last
 // flush that did not reach a full disk must not end with exit code 0. A write

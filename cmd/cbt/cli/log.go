@@ -2,8 +2,9 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -73,7 +74,7 @@ func (a *app) log(ctx context.Context, dir string, opt *logOptions) error {
 	if err != nil {
 		return err
 	}
-	list, err := a.readLogged(ctx, dir, names, false)
+	list, err := a.readLogged(ctx, dir, names)
 	if err != nil {
 		return err
 	}
@@ -98,16 +99,22 @@ func (a *app) log(ctx context.Context, dir string, opt *logOptions) error {
 	case len(list) == 0 && opt.maxAge == 0:
 		a.notef("%s: has no .cbt files", printable(dir))
 	}
-	return tooOld(dir, list, opt.maxAge)
+	return a.tooOld(dir, list, opt.maxAge)
 }
 
-// tooOld says that the newest point is older than it may be.
-func tooOld(dir string, list []*logged, most time.Duration) error {
+// tooOld says that the newest point is older than it may be. One of a time to
+// come, which a clock once was at, does not hide for ever that nothing newer
+// comes.
+func (a *app) tooOld(dir string, list []*logged, most time.Duration) error {
 	if most == 0 {
 		return nil
 	}
 	var newest time.Time
 	for _, l := range list {
+		if l.Instant != nil && time.Until(*l.Instant) > time.Hour {
+			a.warnf("%s: is of a time to come, %s: not counted", printable(l.File), l.Instant.Format(timeLayout))
+			continue
+		}
 		if l.Instant != nil && l.Error == "" && len(l.Missing) == 0 && l.Instant.After(newest) {
 			newest = *l.Instant
 		}
@@ -121,9 +128,9 @@ func tooOld(dir string, list []*logged, most time.Duration) error {
 	return nil
 }
 
-// readLogged reads the ends of all deltas. What the operating system does not
-// let it read is an error, or, if passOver is set, noted like damage.
-func (a *app) readLogged(ctx context.Context, dir string, names []string, passOver bool) (list []*logged, err error) {
+// readLogged reads the ends of all deltas. What cannot be read is noted; what was
+// there and is no more, as prune may run, is left out.
+func (a *app) readLogged(ctx context.Context, dir string, names []string) (list []*logged, err error) {
 	list = []*logged{}
 	err = ordered.Map(ctx, 2*runtime.GOMAXPROCS(0),
 		func(_ context.Context, emit func(string) error) error {
@@ -134,27 +141,28 @@ func (a *app) readLogged(ctx context.Context, dir string, names []string, passOv
 			}
 			return nil
 		},
-		func(_ context.Context, name string) (*logged, error) { return a.readOneLogged(dir, name, passOver) },
+		func(_ context.Context, name string) (*logged, error) { return a.readOneLogged(dir, name), nil },
 		func(l *logged) error {
+			if l.Error != "" {
+				if _, err := os.Lstat(filepath.Join(dir, l.File)); isNotExist(err) {
+					return nil
+				}
+			}
 			list = append(list, l)
 			return nil
 		})
 	return list, err
 }
 
-func (a *app) readOneLogged(dir, path string, passOver bool) (*logged, error) {
+func (a *app) readOneLogged(dir, path string) *logged {
 	o := &opener{}
 	o.reads.audit = a.audit
 	defer o.Close()
 	l := &logged{File: strings.TrimLeft(strings.TrimPrefix(path, dir), "/")}
 	d, err := o.openDeltaFile(path)
 	if err != nil {
-		var unread interface{ Timeout() bool } // of the operating system
-		if errors.As(err, &unread) && !passOver {
-			return nil, err
-		}
 		l.Error = oneLine(err.Error())
-		return l, nil
+		return l
 	}
 	id := d.ID()
 	l.ID, l.Size, l.Payload = fmt.Sprintf("%x", id[:]), d.Size(), d.Payload()
@@ -166,7 +174,7 @@ func (a *app) readOneLogged(dir, path string, passOver bool) (*logged, error) {
 		}
 		l.Streams = append(l.Streams, line)
 	}
-	return l, nil
+	return l
 }
 
 // streamPoint is a point of a stream: points are of images, and a chain is of

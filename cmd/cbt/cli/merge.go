@@ -60,6 +60,10 @@ func (a *app) merge(ctx context.Context, args []string, opt *mergeOptions) error
 		return usageErrorf("--workers %d: must be 1 to 64", opt.workers)
 	case opt.out == stdinName && a.StdoutTerminal:
 		return usageErrorf("-o -: stdout is a terminal: redirect it, or name a file")
+	case opt.out == stdinName:
+		if err := a.keepsStdout(); err != nil {
+			return err
+		}
 	}
 	start := time.Now()
 	o, err := a.newOpener(openerOptions{})

@@ -8,6 +8,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -156,6 +157,10 @@ func mountPoint(dir string, refs []string) (string, error) {
 	switch {
 	case isNotExist(err):
 		return "", usageErrorf("%s: does not exist: the directory to mount at has to be there", printable(dir))
+	case errors.Is(err, syscall.ENOTDIR):
+		return "", usageErrorf("%s: is no directory", printable(dir))
+	case errors.Is(err, syscall.ENOTCONN):
+		return "", fmt.Errorf("%s: a mount whose server was killed is there: cbt umount %s takes it away", printable(dir), shellQuote(dir))
 	case err != nil:
 		return "", err
 	case len(entries) > 0:

@@ -89,10 +89,7 @@ func (m *mounting) delta(ref string, r reference) (*tree.Dir, error) {
 		return nil, err
 	}
 	base := filepath.Base(r.path)
-	own, err := m.a.readOneLogged(filepath.Dir(r.path), r.path, false)
-	if err != nil {
-		return nil, err
-	}
+	own := m.a.readOneLogged(filepath.Dir(r.path), r.path)
 	if own.Error != "" {
 		return nil, errors.New(own.Error)
 	}
@@ -132,7 +129,7 @@ func (m *mounting) pointsIn(dir string) (*points, error) {
 	}
 	p := &points{m: m, dir: abs, files: tree.NewPool[*logged, *file](openDeltas), reads: &o.reads, cache: cbt.NewCache(), deltas: map[*logged]*cbt.Delta{}}
 	m.deltas = append(m.deltas, p.files)
-	if p.list, err = m.a.readLogged(m.ctx, abs, names, true); err != nil {
+	if p.list, err = m.a.readLogged(m.ctx, abs, names); err != nil {
 		return nil, err
 	}
 	p.link()

@@ -64,6 +64,10 @@ func (a *app) ramDump(ctx context.Context, ref string, opt *ramDumpOptions) erro
 		return usageErrorf("ram dump: -o FILE is missing")
 	case opt.out == stdinName && (opt.kind == dumpBlocks || a.StdoutTerminal):
 		return usageErrorf("-o -: name a file or a directory")
+	case opt.out == stdinName:
+		if err := a.keepsStdout(); err != nil {
+			return err
+		}
 	}
 	o, m, err := a.openRAM(ctx, ref, &opt.ramOptions)
 	if err != nil {

@@ -67,6 +67,9 @@ func (a *app) verifyDir(ctx context.Context, dir string, list *[]verified, part 
 		return err
 	}
 	defer o.Close()
+	if err := o.shareDir(ctx, dir, defaultWait); err != nil {
+		return err
+	}
 	c := &dirCheck{app: a, opener: o, subset: part, place: map[*cbt.Delta]int{}}
 	defer func() { *list = append(*list, c.list...) }()
 	if err := c.read(ctx, names); err != nil {
