@@ -54,6 +54,14 @@ func Write(ctx context.Context, w io.Writer, h Header, sources []Source, opt Opt
 	if err := checkSources(&h, sources); err != nil {
 		return Summary{}, err
 	}
+	return writeStreams(ctx, w, h, opt, func(ctx context.Context, i int, opt Options, emit func(*chunk) error) error {
+		return readStream(ctx, i, &h.Streams[i], sources[i], opt, emit)
+	})
+}
+
+// writeStreams writes a delta whose chunks read emits, for one stream after the
+// other; opt then says how many workers there are.
+func writeStreams(ctx context.Context, w io.Writer, h Header, opt Options, read func(ctx context.Context, stream int, opt Options, emit func(*chunk) error) error) (Summary, error) {
 	if opt.Workers <= 0 {
 		opt.Workers = min(runtime.GOMAXPROCS(0), maxWorkers)
 	}
@@ -63,15 +71,15 @@ func Write(ctx context.Context, w io.Writer, h Header, sources []Source, opt Opt
 	}
 	defer dw.index.close()
 
-	read := func(ctx context.Context, emit func(*chunk) error) error {
-		for i, src := range sources {
-			if err := readStream(ctx, i, &h.Streams[i], src, opt, emit); err != nil {
+	all := func(ctx context.Context, emit func(*chunk) error) error {
+		for i := range h.Streams {
+			if err := read(ctx, i, opt, emit); err != nil {
 				return err
 			}
 		}
 		return nil
 	}
-	err = ordered.Map(ctx, opt.Workers, read, compress, func(c *chunk) error {
+	err = ordered.Map(ctx, opt.Workers, all, compress, func(c *chunk) error {
 		defer c.release()
 		return dw.chunk(&c.table, c.frame)
 	})

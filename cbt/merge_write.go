@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"runtime"
 	"slices"
 	"sync"
 
@@ -35,34 +34,9 @@ func WriteMerges(ctx context.Context, w io.Writer, h Header, merges []*Merge, op
 			return Summary{}, fmt.Errorf("stream %s of the header is not what its merge leads to", s.Name)
 		}
 	}
-	if opt.Workers <= 0 {
-		opt.Workers = min(runtime.GOMAXPROCS(0), maxWorkers)
-	}
-	dw, err := newWriter(w, h)
-	if err != nil {
-		return Summary{}, err
-	}
-	defer dw.index.close()
-
-	read := func(ctx context.Context, emit func(*chunk) error) error {
-		for i, m := range merges {
-			if err := m.repack(ctx, i, opt, emit); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
-	err = ordered.Map(ctx, opt.Workers, read, compress, func(c *chunk) error {
-		defer c.release()
-		return dw.chunk(&c.table, c.frame)
+	return writeStreams(ctx, w, h, opt, func(ctx context.Context, i int, opt Options, emit func(*chunk) error) error {
+		return merges[i].repack(ctx, i, opt, emit)
 	})
-	if err == nil && opt.Finish != nil {
-		err = opt.Finish()
-	}
-	if err != nil {
-		return Summary{}, err
-	}
-	return dw.close()
 }
 
 // repack emits the chunks of the merge.
