@@ -1,11 +1,9 @@
 package cli
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 
 	"cbt/cbt"
 	"cbt/sparse"
@@ -47,62 +45,26 @@ func (p *pruner) checkRun(ctx context.Context, g *pruneGroup) error {
 		}
 	}
 	all := catalogue(files)
-	var chains [][]cbt.Layer
-	for _, l := range run {
-		chain, err := all.Chain(l.Delta, l.Stream)
+	err := checkLinks(ctx, all, run, func(l cbt.Layer, err error) error {
+		if errors.As(err, new(*cbt.MissingError)) {
+			return err
+		}
+		return fmt.Errorf("%s: what it replaces is not what its parent holds: %w", o.deltaName(l.Delta), err)
+	})
+	if err != nil {
+		return err
+	}
+	for r, err := range otherRoutes(files, all) {
 		if err != nil {
 			return err
 		}
-		chains = append(chains, chain)
-	}
-	// From the full ones on each state is little more work than the one before.
-	slices.SortStableFunc(chains, func(a, b []cbt.Layer) int { return cmp.Compare(len(a), len(b)) })
-	cache := cbt.NewCache()
-	for _, chain := range chains {
-		err := checkLink(ctx, cache, chain)
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
+		e, err := cbt.Disagree(ctx, r.first, r.other)
 		if err != nil {
-			return fmt.Errorf("%s: what it replaces is not what its parent holds: %w", o.deltaName(chain[len(chain)-1].Delta), err)
+			return err
 		}
-	}
-	return o.sameRoutes(ctx, files, all)
-}
-
-// sameRoutes compares what the ways to each point lead to.
-func (o *opener) sameRoutes(ctx context.Context, files []*deltaFile, all *cbt.Catalogue) error {
-	seen := map[end]bool{}
-	for _, f := range files {
-		for _, s := range f.Header.Streams {
-			at := end{s.Name, s.To}
-			if s.To == "" || seen[at] {
-				continue
-			}
-			seen[at] = true
-			var first []cbt.Layer
-			for _, l := range all.Leading(s.Name, s.To) {
-				chain, err := all.Chain(l.Delta, l.Stream)
-				if err != nil {
-					return err
-				}
-				if first == nil {
-					first = chain
-					continue
-				}
-				one := first[len(first)-1].Delta
-				if one.ID() == l.Delta.ID() {
-					continue
-				}
-				e, err := cbt.Disagree(ctx, first, chain)
-				if err != nil {
-					return err
-				}
-				if e.Len > 0 {
-					return fmt.Errorf("%s and %s lead to the same point of %s, and not to the same bytes: first at offset %d (cbt verify tells more)",
-						o.deltaName(one), o.deltaName(l.Delta), printable(s.Name), e.Off)
-				}
-			}
+		if e.Len > 0 {
+			return fmt.Errorf("%s and %s lead to the same point of %s, and not to the same bytes: first at offset %d (cbt verify tells more)",
+				o.deltaName(r.first[len(r.first)-1].Delta), o.deltaName(r.other[len(r.other)-1].Delta), printable(r.stream), e.Off)
 		}
 	}
 	return nil

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"iter"
 	"strconv"
 	"strings"
 
@@ -150,48 +151,20 @@ func (c *dirCheck) links(ctx context.Context) error {
 	return nil
 }
 
-// routes compares the images of deltas that lead to one point. The deltas
-// before them need not be looked at: where several of those lead to one point,
-// that is a comparison of its own.
+// routes compares the images of deltas that lead to one point.
 func (c *dirCheck) routes(ctx context.Context) error {
-	type end struct{ stream, point string }
-	seen := map[end]bool{}
-	for _, d := range c.files {
-		if d == nil {
-			continue
-		}
-		for _, s := range d.Header.Streams {
-			if s.To == "" || seen[end{s.Name, s.To}] {
-				continue
-			}
-			seen[end{s.Name, s.To}] = true
-			if err := c.routesTo(ctx, s); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-func (c *dirCheck) routesTo(ctx context.Context, s cbt.Stream) error {
-	var first []cbt.Layer
-	for _, l := range c.catalogue.Leading(s.Name, s.To) {
-		chain, err := c.catalogue.Chain(l.Delta, l.Stream)
+	for r, err := range otherRoutes(c.files, c.catalogue) {
 		if errors.As(err, new(*cbt.MissingError)) {
 			continue // said already
 		}
 		if err != nil {
 			return err
 		}
-		if first == nil {
-			first = chain
+		one, other := r.first[len(r.first)-1].Delta, r.other[len(r.other)-1].Delta
+		if !c.subset.has(other.ID()) {
 			continue
 		}
-		one, other := first[len(first)-1].Delta, l.Delta
-		if one.ID() == other.ID() || !c.subset.has(other.ID()) {
-			continue
-		}
-		e, err := cbt.Disagree(ctx, first, chain)
+		e, err := cbt.Disagree(ctx, r.first, r.other)
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
@@ -204,13 +177,55 @@ func (c *dirCheck) routesTo(ctx context.Context, s cbt.Stream) error {
 		case err != nil:
 			return fmt.Errorf("%s and %s: %w", c.opener.deltaName(one), c.opener.deltaName(other), err)
 		case e.Len > 0:
-			text := fmt.Sprintf("leads to the same point of %s as %s, and not to the same bytes: first at offset %d", printable(s.Name), printable(c.opener.deltaName(one)), e.Off)
+			text := fmt.Sprintf("leads to the same point of %s as %s, and not to the same bytes: first at offset %d", printable(r.stream), printable(c.opener.deltaName(one)), e.Off)
 			if err := c.find(c.place[other], text); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+// routePair are two ways to one point of a stream.
+type routePair struct {
+	stream       string
+	first, other []cbt.Layer
+}
+
+// otherRoutes yields, for each point that several deltas lead to, the first one
+// together with each other. The deltas before them need not be looked at: where
+// several of those lead to one point, that is a pair of its own. An error is a
+// delta's that no chain leads to.
+func otherRoutes(files []*deltaFile, all *cbt.Catalogue) iter.Seq2[routePair, error] {
+	return func(yield func(routePair, error) bool) {
+		seen := map[end]bool{}
+		for _, d := range files {
+			if d == nil {
+				continue
+			}
+			for _, s := range d.Header.Streams {
+				if s.To == "" || seen[end{s.Name, s.To}] {
+					continue
+				}
+				seen[end{s.Name, s.To}] = true
+				r := routePair{stream: s.Name}
+				for _, l := range all.Leading(s.Name, s.To) {
+					chain, err := all.Chain(l.Delta, l.Stream)
+					switch {
+					case err == nil && r.first == nil:
+						r.first = chain
+						continue
+					case err == nil && r.first[len(r.first)-1].Delta.ID() == l.Delta.ID():
+						continue // a copy
+					}
+					r.other = chain
+					if !yield(r, err) {
+						return
+					}
+				}
+			}
+		}
+	}
 }
 
 // find notes what is wrong with a delta.
@@ -228,46 +243,68 @@ func (c *dirCheck) say(i int, what string) error {
 }
 
 // linkFaults checks what each stream of the deltas of the part replaces, and
-// of the others whether it is there. It goes from the full ones on, so that each
-// state is little more work than the one before.
+// of the others whether it is there.
 func (c *dirCheck) linkFaults(ctx context.Context) (map[cbt.Layer]error, error) {
 	faults := map[cbt.Layer]error{}
-	var steps [][]cbt.Layer // by the length of the chain
+	var part []cbt.Layer
 	for _, d := range c.files {
 		if d == nil {
 			continue
 		}
 		for s := range d.Header.Streams {
 			l := cbt.Layer{Delta: d.Delta, Stream: s}
-			chain, err := c.catalogue.Chain(d.Delta, s)
-			if err != nil {
-				faults[l] = err
-				continue
-			}
-			for len(steps) < len(chain) {
-				steps = append(steps, nil)
-			}
 			if c.subset.has(d.ID()) {
-				steps[len(chain)-1] = append(steps[len(chain)-1], l)
+				part = append(part, l)
+			} else if _, err := c.catalogue.Chain(d.Delta, s); err != nil {
+				faults[l] = err
 			}
 		}
+	}
+	err := checkLinks(ctx, c.catalogue, part, func(l cbt.Layer, err error) error {
+		faults[l] = err
+		return nil
+	})
+	return faults, err
+}
+
+// checkLinks checks what streams of deltas replace, and ends with the first
+// error that found returns. It goes from the full ones on, so that each state is
+// little more work than the one before.
+func checkLinks(ctx context.Context, all *cbt.Catalogue, layers []cbt.Layer, found func(cbt.Layer, error) error) error {
+	var steps [][]cbt.Layer // by the length of the chain
+	for _, l := range layers {
+		chain, err := all.Chain(l.Delta, l.Stream)
+		if err != nil {
+			if err := found(l, err); err != nil {
+				return err
+			}
+			continue
+		}
+		for len(steps) < len(chain) {
+			steps = append(steps, nil)
+		}
+		steps[len(chain)-1] = append(steps[len(chain)-1], l)
 	}
 	cache := cbt.NewCache()
 	for _, step := range steps {
 		for _, l := range step {
-			chain, err := c.catalogue.Chain(l.Delta, l.Stream)
+			chain, err := all.Chain(l.Delta, l.Stream)
 			if err != nil {
-				return nil, err
+				return err
 			}
-			if err := checkLink(ctx, cache, chain); err != nil {
-				faults[l] = err
-			}
+			err = checkLink(ctx, cache, chain)
 			if ctx.Err() != nil {
-				return nil, context.Cause(ctx)
+				return context.Cause(ctx)
+			}
+			if err == nil {
+				continue
+			}
+			if err := found(l, err); err != nil {
+				return err
 			}
 		}
 	}
-	return faults, nil
+	return nil
 }
 
 // checkLink compares the old content that the last delta of a chain knows with
