@@ -11,10 +11,9 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-)
 
-// lockPoll is how often a run looks whether the other one is done.
-const lockPoll = 100 * time.Millisecond
+	"cbt/internal/outfile"
+)
 
 // lockPool locks a pool against other runs of cbt, waiting for at most wait.
 func lockPool(ctx context.Context, dir string, ref PoolRef, wait time.Duration) (_ *poolLock, err error) {
@@ -27,25 +26,14 @@ func lockPool(ctx context.Context, dir string, ref PoolRef, wait time.Duration) 
 			f.Close()
 		}
 	}()
-	deadline := time.Now().Add(wait)
-	for {
-		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		switch {
-		case err == nil:
-			return &poolLock{f}, nil
-		case errors.Is(err, unix.EINTR):
-			continue
-		case !errors.Is(err, unix.EWOULDBLOCK):
-			return nil, &os.PathError{Op: "flock", Path: f.Name(), Err: err}
-		case time.Until(deadline) <= 0:
-			return nil, fmt.Errorf("another run of cbt%s reads the metadata of this pool: %w", holder(f), ErrBusy)
-		}
-		select {
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		case <-time.After(min(lockPoll, time.Until(deadline))):
-		}
+	err = outfile.LockWait(ctx, f, true, wait)
+	switch {
+	case errors.Is(err, outfile.ErrLocked):
+		return nil, fmt.Errorf("another run of cbt%s reads the metadata of this pool: %w", holder(f), ErrBusy)
+	case err != nil:
+		return nil, err
 	}
+	return &poolLock{f}, nil
 }
 
 // holder names the process that the file's record names.

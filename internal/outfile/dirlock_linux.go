@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// lockPoll is how often LockDir looks whether the others are done.
+// lockPoll is how often LockWait looks whether the others are done.
 const lockPoll = 100 * time.Millisecond
 
 // LockDir locks a directory until the file that it returns is closed: shared
@@ -23,31 +23,41 @@ func LockDir(ctx context.Context, dir string, alone bool, wait time.Duration) (*
 		return nil, &os.PathError{Op: "open", Path: dir, Err: err}
 	}
 	f := os.NewFile(uintptr(fd), dir)
+	err = LockWait(ctx, f, alone, wait)
+	switch {
+	case err == nil:
+		return f, nil
+	case errors.Is(err, unix.ENOLCK), errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EBADF), errors.Is(err, unix.ENOSYS):
+		err = &os.PathError{Op: "lock", Path: dir, Err: errors.ErrUnsupported}
+	}
+	f.Close()
+	return nil, err
+}
+
+// LockWait locks a file until it is closed, as flock(2) does: shared with others
+// that do, or for this one alone. It waits for at most wait, then the error wraps
+// ErrLocked; if ctx ends before, it is the cause of that.
+func LockWait(ctx context.Context, f *os.File, alone bool, wait time.Duration) error {
 	how := unix.LOCK_SH
 	if alone {
 		how = unix.LOCK_EX
 	}
 	deadline := time.Now().Add(wait)
 	for {
-		err := unix.Flock(fd, how|unix.LOCK_NB)
+		err := unix.Flock(int(f.Fd()), how|unix.LOCK_NB)
 		switch {
 		case err == nil:
-			return f, nil
+			return nil
 		case errors.Is(err, unix.EINTR):
 			continue
-		case errors.Is(err, unix.EWOULDBLOCK):
-			err = ErrLocked
-		case errors.Is(err, unix.ENOLCK), errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EBADF), errors.Is(err, unix.ENOSYS):
-			err = errors.ErrUnsupported
-		}
-		if !errors.Is(err, ErrLocked) || time.Until(deadline) <= 0 {
-			f.Close()
-			return nil, &os.PathError{Op: "lock", Path: dir, Err: err}
+		case !errors.Is(err, unix.EWOULDBLOCK):
+			return &os.PathError{Op: "lock", Path: f.Name(), Err: err}
+		case time.Until(deadline) <= 0:
+			return &os.PathError{Op: "lock", Path: f.Name(), Err: ErrLocked}
 		}
 		select {
 		case <-ctx.Done():
-			f.Close()
-			return nil, context.Cause(ctx)
+			return context.Cause(ctx)
 		case <-time.After(min(lockPoll, time.Until(deadline))):
 		}
 	}
