@@ -30,8 +30,12 @@ func (o *opener) guarded(ctx context.Context, s *source) (sparse.View, error) {
 		return o.guardedThin(ctx, s)
 	}
 	g := &guard{recheck: s.Recheck, look: s.recheck != nil}
+	deltas := map[*file]bool{}
+	for _, d := range o.deltas {
+		deltas[d.f] = true
+	}
 	for _, f := range o.files {
-		if o.isDelta(f) {
+		if deltas[f] {
 			continue
 		}
 		if f.stat.block {
@@ -66,16 +70,6 @@ func (o *opener) guardedThin(ctx context.Context, s *source) (sparse.View, error
 		return context.Cause(ctx)
 	}}
 	return &guardedView{&countedView{sparse.Plain(r, size), &o.reads}, g}, nil
-}
-
-// isDelta says whether f was opened as a delta.
-func (o *opener) isDelta(f *file) bool {
-	for _, d := range o.deltas {
-		if d.f == f {
-			return true
-		}
-	}
-	return false
 }
 
 // guard says whether what a view reads still is what it was.
