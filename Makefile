@@ -1,16 +1,18 @@
 # make demo   shows the program on a shipped image; needs Go and make
 # make test   installs the Debian packages the tests need, then runs every test
+# make more   longer rounds, with more packages: what make test has no time for
 # Long runs: make fuzz | torture | torture-lvm | kill | bench
 
-GO       ?= go
-PREFIX   ?= /usr/local
-FUZZTIME ?= 5m
-RACE     := ./sparse/... ./cbt/... ./internal/...
-SHORT    := ./qcow2/... ./lvm/...
-REST     := ./qcow2/... ./lvm/... ./cmd/... ./fuzz/... ./bench/...
-CBT      := CBT=$(CURDIR)/bin/cbt
+GO        ?= go
+PREFIX    ?= /usr/local
+FUZZTIME  ?= 5m
+FUZZROUND ?= 2000x
+RACE      := ./sparse/... ./cbt/... ./internal/...
+SHORT     := ./qcow2/... ./lvm/...
+REST      := ./qcow2/... ./lvm/... ./cmd/... ./fuzz/... ./bench/...
+CBT       := CBT=$(CURDIR)/bin/cbt
 
-.PHONY: build demo test packages lint cross fuzz torture torture-lvm kill bench install clean
+.PHONY: build demo test more packages lint cross fuzz torture torture-lvm kill bench install clean
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/cbt ./cmd/cbt
@@ -24,8 +26,14 @@ test: packages lint cross build
 		-count=1 -timeout=20m -race $(RACE) -- -count=1 -timeout=20m -race -short $(SHORT) -- \
 		-count=1 -timeout=20m $(REST)
 
+# Tests whose names begin with TestMore, and a round of every fuzz target.
+more: build
+	@scripts/packages.sh test more
+	scripts/fuzz.sh $(FUZZROUND)
+	CBT_MORE=1 CBT_REQUIRE_TOOLS=1 $(GO) run ./internal/tally -count=1 -timeout=30m -run '^TestMore' ./...
+
 packages:
-	@scripts/packages.sh
+	@scripts/packages.sh test
 
 lint:
 	@test -z "$$(gofmt -l .)" || { gofmt -d . ; exit 1; }
@@ -45,7 +53,8 @@ torture kill: packages build
 torture-lvm: packages build
 	$(CBT) $(GO) run ./fuzz/lvm $(LVM_ARGS)
 
-bench: packages build
+bench: build
+	@scripts/packages.sh test bench
 	$(CBT) $(GO) run ./bench $(ARGS)
 
 install: build

@@ -1,9 +1,11 @@
 #!/bin/bash
-# Installs the Debian packages whose programs the tests run, those that are missing.
+# Installs the Debian packages of some lists, those that are missing: scripts/packages.sh test [more] [bench]
+# The list NAME is packages-NAME.txt: test is what make test runs, more and bench what those two need besides.
 set -euo pipefail
 cd "$(dirname "$0")"
 
-wanted=$(sed 's/#.*//' packages.txt)
+[ $# -gt 0 ] || set -- test
+wanted=$(for list; do sed 's/#.*//' "packages-$list.txt"; done)
 if ! command -v apt-get >/dev/null; then
 	echo "no apt-get here: the tests fail unless the programs of these packages are installed:" $wanted >&2
 	exit 0

@@ -53,6 +53,6 @@ var pathless = []string{"qcow2/...", "lvm/...", "internal/binfmt", "internal/ove
 // Limits of the tree.
 const (
 	maxGoLines       = 500
-	maxMakefileLines = 59
+	maxMakefileLines = 79
 	maxFile          = 1 << 20 // bytes
 )

@@ -14,6 +14,10 @@ import (
 // tool from a skipped test into a failed one.
 const RequireEnv = "CBT_REQUIRE_TOOLS"
 
+// MoreEnv names the environment variable that, set to "1", has the tests run
+// that are part of make more.
+const MoreEnv = "CBT_MORE"
+
 // sbin is where a user's PATH may not lead.
 var sbin = []string{"/usr/local/sbin", "/usr/sbin", "/sbin"}
 
@@ -50,6 +54,19 @@ func Missing(t testing.TB, what string) {
 		t.Fatalf("%s, and %s=1", what, RequireEnv)
 	}
 	t.Skipf("%s", what)
+}
+
+// More skips the test unless MoreEnv is set to "1", as make more does. Such
+// tests take long, or run tools that make test does not install; make more
+// finds them by their names, which begin with TestMore.
+func More(t testing.TB) {
+	t.Helper()
+	if !strings.HasPrefix(t.Name(), "TestMore") {
+		t.Fatalf("make more would not find %s: its name does not begin with TestMore", t.Name())
+	}
+	if os.Getenv(MoreEnv) != "1" {
+		t.Skip("part of make more")
+	}
 }
 
 // Run runs a tool, which it Needs, in the C locale and returns its standard

@@ -15,6 +15,7 @@ type fakeTB struct {
 }
 
 func (f *fakeTB) Helper()               {}
+func (f *fakeTB) Skip(...any)           { f.skipped = true; panic(f) }
 func (f *fakeTB) Skipf(string, ...any)  { f.skipped = true; panic(f) }
 func (f *fakeTB) Fatalf(string, ...any) { f.failed = true; panic(f) }
 
@@ -41,6 +42,24 @@ func TestMissingTool(t *testing.T) {
 	t.Setenv(testtool.RequireEnv, "1")
 	if f := endOf(t, need); f.skipped || !f.failed {
 		t.Errorf("with %s=1: %+v, want a failure", testtool.RequireEnv, f)
+	}
+}
+
+func TestMore(t *testing.T) {
+	more := func(tb testing.TB) { testtool.More(tb) }
+	t.Setenv(testtool.MoreEnv, "")
+	if f := endOf(t, more); !f.skipped || f.failed {
+		t.Errorf("without %s: %+v, want a skip", testtool.MoreEnv, f)
+	}
+	t.Setenv(testtool.MoreEnv, "1")
+	if f := endOf(t, more); f.skipped || f.failed {
+		t.Errorf("with %s=1: %+v, want neither", testtool.MoreEnv, f)
+	}
+}
+
+func TestOtherName(t *testing.T) {
+	if f := endOf(t, func(tb testing.TB) { testtool.More(tb) }); !f.failed {
+		t.Errorf("a name that make more does not find: %+v, want a failure", f)
 	}
 }
 
