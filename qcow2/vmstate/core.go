@@ -85,7 +85,8 @@ func appendProgram(b []byte, kind elf.ProgType, off int64, addr uint64, size int
 	le := binary.LittleEndian
 	b = le.AppendUint32(b, uint32(kind))
 	b = le.AppendUint32(b, 0)
-	for _, v := range []uint64{uint64(off), 0, addr, uint64(size), uint64(size), 0} { // p_vaddr is 0, as without paging
+	// p_vaddr is p_paddr, as QEMU has it without paging: gdb reads by it.
+	for _, v := range []uint64{uint64(off), addr, addr, uint64(size), uint64(size), 0} {
 		b = le.AppendUint64(b, v)
 	}
 	return b

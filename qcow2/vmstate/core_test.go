@@ -121,6 +121,8 @@ func sameCore(t *testing.T, core *Core, dump string) (compared, total uint64) {
 	if got.Type != want.Type || got.Machine != want.Machine || got.Class != want.Class || got.Data != want.Data {
 		t.Errorf("%+v, want %+v", got.FileHeader, want.FileHeader)
 	}
+	sameAddresses(t, got)
+	sameAddresses(t, want)
 	for _, p := range want.Progs {
 		if p.Type == elf.PT_NOTE {
 			a, _ := io.ReadAll(got.Progs[0].Open())
@@ -157,6 +159,22 @@ func sameCore(t *testing.T, core *Core, dump string) (compared, total uint64) {
 	return compared, total
 }
 
+// sameAddresses checks that each segment is where it is in physical memory:
+// gdb reads by virtual addresses, and takes the first segment that fits.
+func sameAddresses(t *testing.T, f *elf.File) {
+	t.Helper()
+	end := uint64(0)
+	for _, p := range f.Progs {
+		if p.Type != elf.PT_LOAD {
+			continue
+		}
+		if p.Vaddr != p.Paddr || p.Vaddr < end {
+			t.Errorf("a segment at the virtual address 0x%x, at 0x%x in physical memory, behind one that ends at 0x%x", p.Vaddr, p.Paddr, end)
+		}
+		end = p.Vaddr + p.Memsz
+	}
+}
+
 // TestCoreOfSamples reads core files at random, and those of states that tell
 // less.
 func TestCoreOfSamples(t *testing.T) {
@@ -189,6 +207,11 @@ func TestCoreOfSamples(t *testing.T) {
 			if c.noCPU != "" && (core.CPUs != 0 || core.NoCPUs == nil || core.NoCPUs.Error() != c.noCPU) || c.noCPU == "" && core.CPUs != 1 {
 				t.Errorf("%d processors, %v", core.CPUs, core.NoCPUs)
 			}
+			f, err := elf.NewFile(core)
+			if err != nil {
+				t.Fatal(err)
+			}
+			sameAddresses(t, f)
 			b := make([]byte, core.Size())
 			if _, err := sparse.ReadFull(core, b, 0); err != nil {
 				t.Fatal(err)
