@@ -137,7 +137,7 @@ func (a *app) apply(ctx context.Context, args []string, opt *applyOptions) error
 		return err
 	}
 	if last := deltas[len(deltas)-1]; last.Stream(stateStream) >= 0 {
-		a.notef("%s: has the machine's RAM too, which is left out: cbt restore %s --state FILE writes it", last.name, shellQuote(last.name))
+		a.notef("%s: has the machine's RAM too, which is left out: cbt restore %s --state FILE writes it", last.name, shellQuote(pathArgument(last.name)))
 	}
 	a.notef("applied %s: %s written, %s zeroed; %s of the old content checked, %s unchecked",
 		countOf(len(deltas), "delta"), formatSize(st.Written), formatSize(st.Zeroed), formatSize(checked), formatSize(max(0, st.Written+st.Zeroed-checked)))

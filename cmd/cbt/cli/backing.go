@@ -178,14 +178,3 @@ func hasProtocol(name string) bool {
 	i := strings.IndexAny(name, ":/")
 	return i >= 0 && name[i] == ':' && filepath.VolumeName(name) == ""
 }
-
-// shellQuote quotes s for a command line that somebody may paste.
-func shellQuote(s string) string {
-	plain := func(r rune) bool {
-		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("/._-+,:@%=", r)
-	}
-	if s != "" && strings.TrimLeftFunc(s, plain) == "" {
-		return s
-	}
-	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
-}

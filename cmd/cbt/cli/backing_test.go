@@ -137,13 +137,3 @@ func TestOwnDirs(t *testing.T) {
 		t.Errorf("a device owns %q", got)
 	}
 }
-
-func TestShellQuote(t *testing.T) {
-	for s, want := range map[string]string{
-		"/srv/images": "/srv/images", "": "''", "a b": "'a b'", "it's": `'it'\''s'`, "$x": "'$x'", "~": "'~'",
-	} {
-		if got := shellQuote(s); got != want {
-			t.Errorf("shellQuote(%q) = %s, want %s", s, got, want)
-		}
-	}
-}

@@ -159,7 +159,7 @@ func haveDir(dir string) error {
 	st, err := os.Stat(dir)
 	switch {
 	case isNotExist(err):
-		return fmt.Errorf("%s: there is no such directory: is its disk mounted? `mkdir -m 700 %s` makes a new one", printable(dir), shellQuote(dir))
+		return fmt.Errorf("%s: there is no such directory: is its disk mounted? `mkdir -m 700 %s` makes a new one", printable(dir), shellQuote(pathArgument(dir)))
 	case err != nil:
 		return err
 	case !st.IsDir():

@@ -16,9 +16,9 @@ type kept struct {
 	point   string
 	ref     string // as the user would name it
 	instant time.Time
-	ram     bool   // it was saved with RAM
-	remove  string // the command that deletes it; empty: there is none to give
-	spare   bool   // it is a snapshot, which somebody might want to delete
+	ram     bool     // it was saved with RAM
+	remove  []string // the words of the command that deletes it; nil: there is none to give
+	spare   bool     // it is a snapshot, which somebody might want to delete
 	open    func() (*source, error)
 }
 
@@ -50,13 +50,13 @@ func (o *opener) keptSnapshots(s *source) []kept {
 	table := s.Img.Snapshots()
 	names := map[string]int{}
 	for _, snap := range table {
-		names[snap.Name]++
+		names[qemuName(snap.Name)]++
 	}
 	for i := range table {
 		snap := &table[i]
 		k := kept{point: snapshotPoint(s.img, snap), ref: s.Path + "@" + snap.Name, instant: snap.Date, ram: snap.VMStateSize > 0, spare: true}
-		if names[snap.Name] == 1 && snap.Name != "" { // qemu-img goes by the name
-			k.remove = "qemu-img snapshot -d " + shellQuote(snap.Name) + " " + shellQuote(qemuPath(s.Path))
+		if snap.Name != "" && qemuName(snap.Name) == snap.Name && names[snap.Name] == 1 { // qemu-img goes by the name
+			k.remove = []string{"qemu-img", "snapshot", "-d", snap.Name, qemuPath(s.Path)}
 		}
 		k.open = func() (*source, error) {
 			old := &source{Ref: k.ref, Path: s.Path, Format: s.Format, Img: s.Img, img: s.img}
@@ -79,6 +79,13 @@ func (o *opener) keptSnapshots(s *source) []kept {
 		list = append(list, k)
 	}
 	return list
+}
+
+// qemuName is what qemu-img takes for the name of a snapshot: up to a zero byte,
+// and 255 bytes at most.
+func qemuName(name string) string {
+	name, _, _ = strings.Cut(name, "\x00")
+	return name[:min(len(name), 255)]
 }
 
 // qemuPath keeps qemu-img from taking a path for an option or a protocol.
@@ -119,7 +126,7 @@ func (o *opener) keptVolumes(ctx context.Context, s *source, wanted func(string)
 		k.point, k.instant = old.Point, old.Instant
 		k.open = func() (*source, error) { return old, nil }
 		if len(o.PVs) == 0 && k.spare {
-			k.remove = "lvremove " + shellQuote(other.FullName())
+			k.remove = []string{"lvremove", other.FullName()}
 		}
 		list = append(list, k)
 	}

@@ -30,7 +30,9 @@ type backedUpStream struct {
 // unneeded is a snapshot that the directory has.
 type unneeded struct {
 	Snapshot string `json:"snapshot"`
-	Command  string `json:"command,omitempty"` // that deletes it
+	Command  string `json:"command,omitempty"` // that deletes it, for any POSIX shell
+
+	words []string // of the command
 }
 
 // reportThere says that there was nothing to do.
@@ -80,7 +82,7 @@ func (b *backupRun) print(r backedUp) error {
 	for _, u := range r.NoLongerNeeded {
 		text := "no longer needed: " + printable(u.Snapshot)
 		if u.Command != "" {
-			text += ": " + u.Command
+			text += ": " + commandLine(shellQuote, u.words...)
 		}
 		b.app.notef("%s", text)
 	}
@@ -112,7 +114,7 @@ func (b *backupRun) noLongerNeeded() []unneeded {
 			if b.store.with([]streamPoint{{d.stream(), k.point}}, k.ram && b.opt.diff.ram != ramNo) == nil {
 				continue
 			}
-			list = append(list, unneeded{strings.TrimPrefix(k.ref, lvmPrefix), k.remove})
+			list = append(list, unneeded{strings.TrimPrefix(k.ref, lvmPrefix), commandLine(scriptQuote, k.remove...), k.remove})
 		}
 	}
 	return list

@@ -218,9 +218,9 @@ func (d *deltaFile) find(name string) (int, error) {
 			return disks[0], nil
 		}
 		if len(d.disks()) == 0 && d.Stream(stateStream) >= 0 {
-			return 0, usageErrorf("%s: has RAM and no disk: cbt restore %s --state FILE writes the machine's state", d.name, shellQuote(d.name))
+			return 0, usageErrorf("%s: has RAM and no disk: cbt restore %s --state FILE writes the machine's state", d.name, shellQuote(pathArgument(d.name)))
 		}
-		return 0, usageErrorf("%s: has %d streams: choose one with %s@NAME: %s", d.name, len(streams), d.name, d.streamNames())
+		return 0, usageErrorf("%s: has %d streams: choose one with %s: %s", d.name, len(streams), shellQuote(d.name+"@NAME"), d.streamNames())
 	}
 	if i := d.Stream("disk/" + name); i >= 0 {
 		return i, nil

@@ -188,8 +188,8 @@ func (o *opener) hold(img *image, below bool) error {
 	case errors.Is(err, imagelock.ErrBusy) && img.format == formatRaw:
 		return busy("%s: a running machine or another program writes to it: shut the machine down: %w", img.file.path, err)
 	case errors.Is(err, imagelock.ErrBusy):
-		return busy("%s: a running machine or another program writes to it: take a snapshot and name that (%s@NAME), or shut the machine down: %w",
-			img.file.path, img.file.path, err)
+		return busy("%s: a running machine or another program writes to it: take a snapshot and name that (%s), or shut the machine down: %w",
+			img.file.path, shellQuote(img.file.path+"@NAME"), err)
 	case err != nil:
 		o.warn("%s: cannot be locked, so a machine that starts meanwhile is not noticed: %v", img.file.path, err)
 	}

@@ -160,7 +160,7 @@ func mountPoint(dir string, refs []string) (string, error) {
 	case errors.Is(err, syscall.ENOTDIR):
 		return "", usageErrorf("%s: is no directory", printable(dir))
 	case errors.Is(err, syscall.ENOTCONN):
-		return "", fmt.Errorf("%s: a mount whose server was killed is there: cbt umount %s takes it away", printable(dir), shellQuote(dir))
+		return "", fmt.Errorf("%s: a mount whose server was killed is there: cbt umount %s takes it away", printable(dir), shellQuote(pathArgument(dir)))
 	case err != nil:
 		return "", err
 	case len(entries) > 0:

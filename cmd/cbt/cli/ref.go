@@ -75,7 +75,7 @@ var refPrefixes = map[string]string{
 func parseRef(ref string, opt refOptions, has func(path, name string) bool) (reference, error) {
 	for prefix, what := range refPrefixes {
 		if strings.HasPrefix(ref, prefix) {
-			return reference{}, usageErrorf("%s: is %s, which cannot be named here (a file of that name is ./%s)", ref, what, ref)
+			return reference{}, usageErrorf("%s: is %s, which cannot be named here (a file of that name is %s)", ref, what, shellQuote("./"+ref))
 		}
 	}
 	switch {
@@ -159,7 +159,7 @@ func listSnapshots(table []qcow2.Snapshot, places []int) string {
 			break
 		}
 		s := table[i]
-		list = append(list, fmt.Sprintf("id %s %s of %s", printable(s.ID), printable(s.Name), s.Date.Format(timeLayout)))
+		list = append(list, fmt.Sprintf("id %s %s of %s", shellQuote(s.ID), shellQuote(s.Name), s.Date.Format(timeLayout)))
 	}
 	return strings.Join(list, ", ")
 }
