@@ -11,6 +11,9 @@ import (
 // Writer finds nobody.
 func Writer(*os.File) (bool, error) { return false, nil }
 
+// MachineOf finds none.
+func MachineOf(*os.File) (m Machine, ok bool) { return m, false }
+
 // HoldRead keeps nobody out.
 func HoldRead(*os.File) error { return nil }
 

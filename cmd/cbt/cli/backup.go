@@ -22,6 +22,7 @@ type backupOptions struct {
 	name      string
 	full      bool
 	fullEvery int
+	unneeded  bool        // say what is no longer needed whatever else is quiet
 	diff      diffOptions // what diff -o takes too
 }
 
@@ -52,7 +53,9 @@ snapshot of a volume: VG-ORIGIN), the time of the source, and what the delta's
 ID begins with. It appears when it is whole, synced and spot-checked. Its path
 goes to stdout. On stderr are the snapshots that are no longer needed, because
 DIR has them and the next run goes on from a newer one, each with the command
-that deletes it: cbt deletes none.
+that deletes it: cbt deletes none. While a machine has the image open that is a
+command for virsh or for its monitor, because qemu-img must not write to it.
+-q leaves these lines out too; -q --unneeded prints them alone, for cron.
 
 DIR must exist: where it does not, the disk that it is on may not be mounted.`,
 		Example: `  cbt backup disk.qcow2@tuesday backups/
@@ -69,6 +72,7 @@ DIR must exist: where it does not, the disk that it is on may not be mounted.`,
 	flags.StringVar(&opt.name, "name", "", "`NAME` of the image in the names of its deltas (default: that of the first REF)")
 	flags.BoolVar(&opt.full, "full", false, "write a full delta")
 	flags.IntVar(&opt.fullEvery, "full-every", 0, "write a full delta when this would be number `N`+1 of its chain (1: always full)")
+	flags.BoolVar(&opt.unneeded, "unneeded", false, "say which snapshots are no longer needed, with --quiet too")
 	flags.StringVar(&opt.diff.ram, "ram", ramAuto, "`WHICH`: auto: RAM too if REF has it; no")
 	flags.StringVar(&opt.diff.spotCheck, "spot-check", "64M", "compare a sample of this `SIZE` of what did not change; or off")
 	flags.StringVar(&opt.diff.consistency, "consistency", string(cbt.Crash), "`LEVEL`: crash, filesystem or application: what the snapshot was told to be")
@@ -170,16 +174,17 @@ func haveDir(dir string) error {
 
 // backupRun is one run of backup.
 type backupRun struct {
-	app    *app
-	opt    *backupOptions
-	opener *opener
-	store  *store
-	image  string // of the names of its deltas
-	disks  []disk
-	kept   [][]kept // for each disk, what the source has of it
-	bases  []base   // for each disk
-	job    *deltaJob
-	file   string // what was written
+	app     *app
+	opt     *backupOptions
+	opener  *opener
+	store   *store
+	image   string // of the names of its deltas
+	disks   []disk
+	kept    [][]kept        // for each disk, what the source has of it
+	bases   []base          // for each disk
+	running map[*image]bool // which images a machine has open
+	job     *deltaJob
+	file    string // what was written
 }
 
 // base is what a disk is compared with.

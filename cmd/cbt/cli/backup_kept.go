@@ -15,6 +15,10 @@ import (
 type kept struct {
 	point   string
 	ref     string // as the user would name it
+	name    string // of the snapshot
+	id      string // of the snapshot
+	img     *image // that holds it; nil: it is a volume
+	alone   bool   // no other snapshot of the image has its name
 	instant time.Time
 	ram     bool     // it was saved with RAM
 	remove  []string // the words of the command that deletes it; nil: there is none to give
@@ -54,8 +58,11 @@ func (o *opener) keptSnapshots(s *source) []kept {
 	}
 	for i := range table {
 		snap := &table[i]
-		k := kept{point: snapshotPoint(s.img, snap), ref: s.Path + "@" + snap.Name, instant: snap.Date, ram: snap.VMStateSize > 0, spare: true}
-		if snap.Name != "" && qemuName(snap.Name) == snap.Name && names[snap.Name] == 1 { // qemu-img goes by the name
+		k := kept{
+			point: snapshotPoint(s.img, snap), ref: s.Path + "@" + snap.Name, name: snap.Name, id: snap.ID, img: s.img,
+			instant: snap.Date, ram: snap.VMStateSize > 0, spare: true, alone: names[snap.Name] == 1,
+		}
+		if snap.Name != "" && qemuName(snap.Name) == snap.Name && k.alone { // qemu-img goes by the name
 			k.remove = []string{"qemu-img", "snapshot", "-d", snap.Name, qemuPath(s.Path)}
 		}
 		k.open = func() (*source, error) {
@@ -104,7 +111,7 @@ func (o *opener) keptVolumes(ctx context.Context, s *source, wanted func(string)
 	var list []kept
 	for _, other := range lv.Group().LVs {
 		ref := lvmPrefix + other.FullName()
-		k := kept{ref: ref, spare: isSnapshot(other), open: func() (*source, error) { return s, nil }}
+		k := kept{ref: ref, name: other.Name, id: other.ID, spare: isSnapshot(other), open: func() (*source, error) { return s, nil }}
 		if other.Name == lv.Name {
 			k.point, k.instant = s.Point, s.Instant
 			list = append(list, k)

@@ -3,7 +3,6 @@ package cli
 import (
 	"fmt"
 	"path/filepath"
-	"strings"
 	"time"
 )
 
@@ -18,21 +17,14 @@ type backedUp struct {
 	Why            string           `json:"why,omitempty"`
 	Bytes          int64            `json:"bytes"` // of the file
 	Streams        []backedUpStream `json:"streams,omitempty"`
-	NoLongerNeeded []unneeded       `json:"no_longer_needed"`
+	NoLongerNeeded []unneeded       `json:"no-longer-needed"`
+	OldKey         []unneeded       `json:"no_longer_needed"` // the same, for scripts of before
 }
 
 type backedUpStream struct {
 	writtenStream
 	From string `json:"from,omitempty"`
 	To   string `json:"to,omitempty"`
-}
-
-// unneeded is a snapshot that the directory has.
-type unneeded struct {
-	Snapshot string `json:"snapshot"`
-	Command  string `json:"command,omitempty"` // that deletes it, for any POSIX shell
-
-	words []string // of the command
 }
 
 // reportThere says that there was nothing to do.
@@ -79,43 +71,13 @@ func (b *backupRun) report(took time.Duration) error {
 // print prints the result, and which snapshots are no longer needed.
 func (b *backupRun) print(r backedUp) error {
 	r.NoLongerNeeded = b.noLongerNeeded()
+	r.OldKey = r.NoLongerNeeded
 	for _, u := range r.NoLongerNeeded {
-		text := "no longer needed: " + printable(u.Snapshot)
-		if u.Command != "" {
-			text += ": " + commandLine(shellQuote, u.words...)
-		}
-		b.app.notef("%s", text)
+		b.app.sayUnneeded(u, b.opt.unneeded)
 	}
 	if b.app.json {
 		return writeJSON(b.app.Stdout, r)
 	}
 	_, err := fmt.Fprintln(b.app.Stdout, oneLine(r.File))
 	return err
-}
-
-// noLongerNeeded are the snapshots of the source that the directory has, but
-// for the newest, which the next run goes on from, and for what was backed up
-// now. One whose RAM the directory has not is needed, unless RAM is not wanted.
-func (b *backupRun) noLongerNeeded() []unneeded {
-	list := []unneeded{}
-	for i, states := range b.kept {
-		d := &b.disks[i]
-		var newest *kept
-		for n := range states {
-			if newest == nil || b.newer(i, &states[n], newest) {
-				newest = &states[n]
-			}
-		}
-		for n := range states {
-			k := &states[n]
-			if !k.spare || k.point == d.img.Point || k == newest {
-				continue
-			}
-			if b.store.with([]streamPoint{{d.stream(), k.point}}, k.ram && b.opt.diff.ram != ramNo) == nil {
-				continue
-			}
-			list = append(list, unneeded{strings.TrimPrefix(k.ref, lvmPrefix), commandLine(scriptQuote, k.remove...), k.remove})
-		}
-	}
-	return list
 }

@@ -77,8 +77,13 @@ func (a *app) warnf(format string, args ...any) {
 // are on stdout.
 func (a *app) notef(format string, args ...any) {
 	if !a.quiet {
-		fmt.Fprintf(a.Stderr, "%s\n", oneLine(fmt.Sprintf(format, args...)))
+		a.sayf(format, args...)
 	}
+}
+
+// sayf prints what is wanted with --quiet too.
+func (a *app) sayf(format string, args ...any) {
+	fmt.Fprintf(a.Stderr, "%s\n", oneLine(fmt.Sprintf(format, args...)))
 }
 
 // debugf prints what --verbose asks for.

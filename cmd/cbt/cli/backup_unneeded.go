@@ -1,0 +1,158 @@
+package cli
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"unicode/utf8"
+
+	"cbt/internal/imagelock"
+)
+
+// unneeded is a snapshot that the directory has.
+type unneeded struct {
+	Snapshot string      `json:"snapshot"`
+	Name     string      `json:"name"`
+	ID       string      `json:"id,omitempty"`
+	Command  string      `json:"command,omitempty"` // that deletes it, for any POSIX shell
+	Running  bool        `json:"running,omitempty"` // a machine has the image open, so it has to delete it
+	QMP      *qmpCommand `json:"qmp,omitempty"`     // for the machine's monitor
+	HMP      string      `json:"hmp,omitempty"`     // for its human monitor; of all disks of the machine
+
+	words []string // of the command
+}
+
+// qmpCommand is a command of QEMU's monitor.
+type qmpCommand struct {
+	Execute   string            `json:"execute"`
+	Arguments map[string]string `json:"arguments"`
+}
+
+func (q *qmpCommand) String() string {
+	var text bytes.Buffer
+	e := json.NewEncoder(&text)
+	e.SetEscapeHTML(false)
+	if e.Encode(q) != nil {
+		return "" // strings can always be encoded
+	}
+	return escapeJSON(strings.TrimSuffix(text.String(), "\n"))
+}
+
+// noLongerNeeded are the snapshots of the source that the directory has, but
+// for the newest, which the next run goes on from, and for what was backed up
+// now. One whose RAM the directory has not is needed, unless RAM is not wanted.
+func (b *backupRun) noLongerNeeded() []unneeded {
+	list := []unneeded{}
+	for i, states := range b.kept {
+		d := &b.disks[i]
+		var newest *kept
+		for n := range states {
+			if newest == nil || b.newer(i, &states[n], newest) {
+				newest = &states[n]
+			}
+		}
+		for n := range states {
+			k := &states[n]
+			if !k.spare || k.point == d.img.Point || k == newest {
+				continue
+			}
+			if b.store.with([]streamPoint{{d.stream(), k.point}}, k.ram && b.opt.diff.ram != ramNo) == nil {
+				continue
+			}
+			list = append(list, b.deletion(k))
+		}
+	}
+	return list
+}
+
+// deletion says how a snapshot is deleted now.
+func (b *backupRun) deletion(k *kept) unneeded {
+	u := unneeded{Snapshot: strings.TrimPrefix(k.ref, lvmPrefix), Name: k.name, ID: k.id, words: k.remove}
+	if k.img != nil && b.runs(k.img) {
+		u.byMachine(k)
+	}
+	u.Command = commandLine(scriptQuote, u.words...)
+	return u
+}
+
+// byMachine says how the machine that has the image open deletes the snapshot.
+func (u *unneeded) byMachine(k *kept) {
+	m, _ := imagelock.MachineOf(k.img.file.File)
+	u.Running, u.words = true, nil
+	if k.alone {
+		u.HMP = delvm(k.name)
+	}
+	switch {
+	case m.Device != "" && utf8.ValidString(k.name+k.id):
+		u.QMP = &qmpCommand{"blockdev-snapshot-delete-internal-sync", map[string]string{"device": m.Device, "id": k.id, "name": k.name}}
+	case u.HMP != "":
+		u.QMP = &qmpCommand{"human-monitor-command", map[string]string{"command-line": u.HMP}}
+	}
+	switch {
+	case m.Domain == "":
+	case k.alone && libvirtKnows(m.Domain, k.name):
+		u.words = []string{"virsh", "snapshot-delete", m.Domain, k.name}
+	case u.QMP != nil:
+		u.words = []string{"virsh", "qemu-monitor-command", m.Domain, u.QMP.String()}
+	}
+}
+
+// runs says whether a machine has an image open for writing. Where nothing can
+// tell, qemu-img will be refused if one has.
+func (b *backupRun) runs(img *image) bool {
+	running, known := b.running[img]
+	if !known {
+		running, _ = imagelock.Writer(img.file.File)
+		if b.running == nil {
+			b.running = map[*image]bool{}
+		}
+		b.running[img] = running
+	}
+	return running
+}
+
+// libvirtKnows says whether libvirt keeps a record of a snapshot, which
+// snapshot-delete removes too.
+func libvirtKnows(domain, snapshot string) bool {
+	if strings.Contains(domain+snapshot, "/") {
+		return false
+	}
+	return exists(filepath.Join("/var/lib/libvirt/qemu/snapshot", domain, snapshot+".xml"))
+}
+
+// delvm is the command of the human monitor, which knows quotes and a few
+// escapes; empty if it could not be said so.
+func delvm(name string) string {
+	plain := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("._-+:@%", r)
+	}
+	if name != "" && name[0] != '-' && strings.TrimLeftFunc(name, plain) == "" {
+		return "delvm " + name
+	}
+	if !utf8.ValidString(name) || strings.ContainsFunc(strings.ReplaceAll(name, "\n", ""), unprintable) {
+		return ""
+	}
+	return `delvm "` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`).Replace(name) + `"`
+}
+
+// sayUnneeded prints one on stderr.
+func (a *app) sayUnneeded(u unneeded, always bool) {
+	text := "no longer needed: " + printable(u.Snapshot)
+	switch {
+	case u.Command != "":
+		text += ": " + commandLine(shellQuote, u.words...)
+	case u.QMP != nil && u.HMP != "":
+		text += fmt.Sprintf(": a machine has the image open, whose monitor can delete it: %s (QMP), or for all its disks: %s (HMP)", u.QMP, u.HMP)
+	case u.QMP != nil:
+		text += fmt.Sprintf(": a machine has the image open, whose monitor can delete it: %s (QMP)", u.QMP)
+	case u.Running:
+		text += ": a machine has the image open: delete it when that is off"
+	}
+	if always {
+		a.sayf("%s", text)
+	} else {
+		a.notef("%s", text)
+	}
+}
