@@ -147,7 +147,7 @@ A reference REF names an image:
 	flags := root.PersistentFlags()
 	flags.BoolVar(&a.json, "json", false, "machine-readable output; errors as an object on stderr")
 	flags.BoolVarP(&a.verbose, "verbose", "v", false, "say more on stderr")
-	flags.BoolVarP(&a.quiet, "quiet", "q", false, "no summary on stderr, only warnings and errors")
+	flags.BoolVarP(&a.quiet, "quiet", "q", false, "no summary on stderr, only warnings and errors; no lines on stdout that say that all is well")
 	flags.BoolVar(&a.progress, "progress", false, "show progress on stderr even if it is no terminal")
 	flags.StringVar(&a.auditFlag, "audit", "", "append a record of the run to `FILE`: what was read and written (CBT_AUDIT)")
 	flags.StringVar(&a.hashFlag, "hash", "", "hash all inputs for the record: `WHEN` is before, after or both")

@@ -118,6 +118,9 @@ func (c *hashChecker) check(ctx context.Context) error {
 		c.list = append(c.list, result)
 		return nil
 	}
+	if result.OK && c.quiet {
+		return nil
+	}
 	_, err = fmt.Fprintf(c.Stdout, "%s: %s\n", printable(name), text)
 	return err
 }

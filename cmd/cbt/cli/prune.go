@@ -194,7 +194,7 @@ func (a *app) prune(ctx context.Context, dir string, opt *pruneOptions) error {
 			}
 			a.warnf("%s: %s", printable(g.Name), g.Error)
 		}
-		if !a.json {
+		if !a.json && (opt.dryRun || !a.quiet) { // what was not pruned is on stderr
 			if err := g.print(a.Stdout, opt.dryRun); err != nil {
 				return err
 			}

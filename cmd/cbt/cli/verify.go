@@ -154,10 +154,9 @@ func (a *app) say(list *[]verified, name string, sum cbt.Summary, err error) err
 		v.Error = err.Error()
 	}
 	*list = append(*list, v)
-	if a.json {
-		return nil
-	}
 	switch {
+	case a.json, v.OK && a.quiet: // what is wrong is said all the same
+		return nil
 	case v.OK:
 		_, err = fmt.Fprintf(a.Stdout, "%s: ok, %s, sha256 %s\n", printable(name), formatSize(v.Size), v.ID)
 	case v.Unread:
