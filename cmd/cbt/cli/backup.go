@@ -46,7 +46,9 @@ already is not written again: then it says so and ends with 0.
 
 Several REFs are the disks of one machine at one instant: one delta of all of
 them. A disk is called by NAME in NAME=REF, else by its file's or volume's name.
-RAM that was saved with a snapshot goes along (--ram).
+RAM that was saved with a snapshot goes along (--ram). RAM that lies elsewhere is
+named by --new-state: QEMU puts a machine's state into the first disk that can
+take it, often that of the UEFI variables.
 
 The delta is named IMAGE-TIME-ID.cbt: --name or the name of the file (of a
 snapshot of a volume: VG-ORIGIN), the time of the source, and what the delta's
@@ -60,7 +62,8 @@ command for virsh or for its monitor, because qemu-img must not write to it.
 DIR must exist: where it does not, the disk that it is on may not be mounted.`,
 		Example: `  cbt backup disk.qcow2@tuesday backups/
   cbt backup --full-every 30 lvm:vg0/vm1-tue backups/
-  cbt backup --name vm1 sda=a.qcow2@tue sdb=b.qcow2@tue backups/`,
+  cbt backup --name vm1 sda=a.qcow2@tue sdb=b.qcow2@tue backups/
+  cbt backup --new-state nvram.qcow2@tue disk.qcow2@tue backups/`,
 		Annotations: exits(exitDone, exitFailed, exitUsage, exitBusy),
 		Args:        wantArgs("REF...", "DIR"),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -74,6 +77,7 @@ DIR must exist: where it does not, the disk that it is on may not be mounted.`,
 	flags.IntVar(&opt.fullEvery, "full-every", 0, "write a full delta when this would be number `N`+1 of its chain (1: always full)")
 	flags.BoolVar(&opt.unneeded, "unneeded", false, "say which snapshots are no longer needed, with --quiet too")
 	flags.StringVar(&opt.diff.ram, "ram", ramAuto, "`WHICH`: auto: RAM too if REF has it; no")
+	flags.StringVar(&opt.diff.newState, "new-state", "", "`REF` of the machine state that goes with REF, where it lies elsewhere")
 	flags.StringVar(&opt.diff.spotCheck, "spot-check", "64M", "compare a sample of this `SIZE` of what did not change; or off")
 	flags.StringVar(&opt.diff.consistency, "consistency", string(cbt.Crash), "`LEVEL`: crash, filesystem or application: what the snapshot was told to be")
 	flags.IntVar(&opt.diff.workers, "workers", 0, "`N`: how many read, compare and compress (default: one per processor, at most 16)")
@@ -139,6 +143,10 @@ func (a *app) backup(ctx context.Context, refs []string, dir string, opt *backup
 	if err := b.look(ctx); err != nil {
 		return err
 	}
+	if err := b.openNewState(ctx); err != nil {
+		return err
+	}
+	a.warnOfRAM(o, b.disks, &opt.diff)
 	if there := b.there(); there != nil {
 		return b.reportThere(there)
 	}
@@ -280,7 +288,11 @@ func (b *backupRun) there() *logged {
 			ram = ram || k.ram && k.point == d.img.Point && b.opt.diff.ram != ramNo
 		}
 	}
-	return b.store.with(ends, ram)
+	state, frozen := b.stateEnds()
+	if !frozen {
+		return nil
+	}
+	return b.store.with(append(ends, state...), ram)
 }
 
 // addRAM adds the streams of RAM. What of OLD's RAM no delta leads to is no
@@ -291,6 +303,9 @@ func (b *backupRun) addRAM(ctx context.Context) error {
 		full = full && d.old == nil
 	}
 	b.opt.diff.full = full
+	if b.opt.diff.newState != "" && !full {
+		b.opt.diff.oldState = b.stateOfBase()
+	}
 	disks, err := b.app.addRAM(ctx, b.opener, b.disks, &b.opt.diff)
 	if err != nil {
 		return err

@@ -21,6 +21,7 @@ type kept struct {
 	alone   bool   // no other snapshot of the image has its name
 	instant time.Time
 	ram     bool     // it was saved with RAM
+	mayRAM  bool     // it was taken of a machine that had run: its RAM may lie elsewhere
 	remove  []string // the words of the command that deletes it; nil: there is none to give
 	spare   bool     // it is a snapshot, which somebody might want to delete
 	open    func() (*source, error)
@@ -60,7 +61,7 @@ func (o *opener) keptSnapshots(s *source) []kept {
 		snap := &table[i]
 		k := kept{
 			point: snapshotPoint(s.img, snap), ref: s.Path + "@" + snap.Name, name: snap.Name, id: snap.ID, img: s.img,
-			instant: snap.Date, ram: snap.VMStateSize > 0, spare: true, alone: names[snap.Name] == 1,
+			instant: snap.Date, ram: snap.VMStateSize > 0, mayRAM: mayHaveStateElsewhere(snap), spare: true, alone: names[snap.Name] == 1,
 		}
 		if snap.Name != "" && qemuName(snap.Name) == snap.Name && k.alone { // qemu-img goes by the name
 			k.remove = []string{"qemu-img", "snapshot", "-d", snap.Name, qemuPath(s.Path)}

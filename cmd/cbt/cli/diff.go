@@ -27,6 +27,7 @@ type diffOptions struct {
 	ram         string
 	oldState    string
 	newState    string
+	newMachine  *machine // of newState, if it is open already
 	oldStateRef refOptions
 	newStateRef refOptions
 	stateDir    string
@@ -146,6 +147,7 @@ func (a *app) diff(ctx context.Context, args []string, opt *diffOptions) error {
 			return err
 		}
 	}
+	a.warnOfRAM(o, disks, opt)
 	if disks, err = a.addRAM(ctx, o, disks, opt); err != nil {
 		return err
 	}

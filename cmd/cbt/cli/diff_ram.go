@@ -73,8 +73,13 @@ func (opt *diffOptions) machines(ctx context.Context, o *opener, disks []disk) (
 		return nil, nil, nil
 	}
 	o.together = true
-	if opt.newState != "" {
+	if img = opt.newMachine; opt.newState != "" && img == nil {
 		if img, err = o.openMachine(ctx, opt.newState, opt.newStateRef); err != nil {
+			return nil, nil, err
+		}
+	}
+	if img != nil {
+		if err := img.sameClock(disks, opt.source.Force); err != nil {
 			return nil, nil, err
 		}
 	}

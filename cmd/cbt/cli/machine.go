@@ -22,6 +22,7 @@ type machine struct {
 	ref            string
 	point          string // of the state as a whole; empty: not frozen
 	instant        time.Time
+	clock          time.Duration // of a snapshot: how long the machine had run; 0: not known
 	vol            *volume
 	src            io.ReaderAt
 	size           int64 // bytes of src
@@ -51,7 +52,7 @@ func (o *opener) machineOf(ctx context.Context, s *source) (*machine, error) {
 		if err != nil || r == nil {
 			return nil, refError(s.Ref, err)
 		}
-		s.machine = &machine{ref: s.Ref, instant: s.Instant, recheck: s.recheck, point: s.Point, src: r, size: size}
+		s.machine = &machine{ref: s.Ref, instant: s.Instant, clock: view.Snapshot().VMClock, recheck: s.recheck, point: s.Point, src: r, size: size}
 		return s.machine, o.index(ctx, s.machine)
 	}
 	return nil, nil
@@ -141,10 +142,19 @@ func (m *machine) source(b *vmstate.Block) *source {
 	} else {
 		s.View = b
 	}
-	if m.point != "" {
-		s.Point = point("ram", appendString(appendString(appendString(nil, ramPointV1), m.point), name))
-	}
+	s.Point = m.pointOf(name)
 	return s
+}
+
+// pointOf is the point of a stream of the state; empty if it is not frozen.
+func (m *machine) pointOf(name string) string {
+	switch s := m.streams[name]; {
+	case s != nil:
+		return s.Point
+	case m.point == "":
+		return ""
+	}
+	return point("ram", appendString(appendString(appendString(nil, ramPointV1), m.point), name))
 }
 
 // openMachine opens the state that ref names. As the user called it one, what

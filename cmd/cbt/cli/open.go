@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -281,22 +282,23 @@ func (o *opener) inspect(f *file) (*qcow2.Image, error) {
 
 // hasSnapshot says whether path is a qcow2 image with a snapshot of that name.
 func (o *opener) hasSnapshot(path, name string) bool {
+	return slices.ContainsFunc(o.snapshotsIn(path), func(s qcow2.Snapshot) bool { return s.Name == name })
+}
+
+// snapshotsIn are the snapshots of the qcow2 image at path; none if it is no such
+// image.
+func (o *opener) snapshotsIn(path string) []qcow2.Snapshot {
 	f, err := openFile(path, &o.reads, nil)
 	if err != nil {
-		return false
+		return nil
 	}
 	defer f.Close()
 	if format, err := sniff(f); err != nil || format != formatQcow2 {
-		return false
+		return nil
 	}
 	img, err := o.inspect(f)
 	if err != nil {
-		return false
+		return nil
 	}
-	for _, s := range img.Snapshots() {
-		if s.Name == name {
-			return true
-		}
-	}
-	return false
+	return img.Snapshots()
 }
