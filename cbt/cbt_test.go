@@ -213,9 +213,8 @@ func TestRandomChains(t *testing.T) {
 	for seed := range uint64(150) {
 		r := rand.New(rand.NewPCG(seed, 1))
 		h := newHistory(t, r, 2+r.IntN(6), r.IntN(200000))
-		all := NewCatalogue(h.deltas)
 		for i := range h.states {
-			chain, err := all.Chain(h.deltas[i], 0)
+			chain, err := Chain(h.deltas[i], 0, h.deltas)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -1,7 +1,7 @@
 package cbt
 
 import (
-	"bytes"
+	"errors"
 	"fmt"
 	"slices"
 )
@@ -19,12 +19,14 @@ func (e *MissingError) Error() string {
 	return fmt.Sprintf("parent missing: no delta leads to point %s of %s", e.Point, e.Stream)
 }
 
-// Catalogue is a set of deltas in which chains are found. Making it takes time
-// in proportion to their number, finding a chain in proportion to its length.
-// It is safe for concurrent use.
+// Catalogue is a set of deltas and the graph that their points make: whatever
+// asks which delta builds on which asks it. Making it takes time in proportion
+// to their number, finding a route in proportion to its length. It is safe for
+// concurrent use.
 type Catalogue struct {
-	leads map[end][]Layer  // to a point, ascending IDs
-	best  map[state]*route // how a state is reached in the fewest deltas
+	all   []*Ends
+	leads map[end][]Step   // to a point, ascending IDs
+	best  map[state]*Route // how a state is reached in the fewest steps
 }
 
 // end is a point of a stream.
@@ -36,118 +38,223 @@ type state struct {
 	size int64
 }
 
-// route is the last delta on the way to a state.
-type route struct {
-	Layer
-	before *route // nil: the layer is full
-}
-
-func (l Layer) to() state {
-	s := l.stream()
-	return state{end{s.Name, s.To}, s.Size}
-}
-
-func (l Layer) from() state {
-	s := l.stream()
-	return state{end{s.Name, s.From.Point}, s.From.Size}
-}
-
-// byID orders layers of any deltas by the deltas' IDs.
-func byID(a, b Layer) int {
-	ida, idb := a.Delta.ID(), b.Delta.ID()
-	return bytes.Compare(ida[:], idb[:])
-}
-
-// NewCatalogue takes deltas in any order. Only their headers and IDs matter,
-// so that their files may be closed already.
-func NewCatalogue(deltas []*Delta) *Catalogue {
-	c := &Catalogue{leads: map[end][]Layer{}, best: map[state]*route{}}
-	begin := map[state][]Layer{}
-	var next []*route // deltas of the next step
-	for _, d := range deltas {
-		for i := range d.Header.Streams {
-			l := Layer{d, i}
-			s := l.stream()
-			if s.To == "" { // nothing follows a tip
+// NewCatalogue takes deltas in any order.
+func NewCatalogue(all []*Ends) *Catalogue {
+	c := &Catalogue{all: all, leads: map[end][]Step{}, best: map[state]*Route{}}
+	begin := map[state][]Step{}
+	var first []*Route
+	for _, e := range all {
+		for i := range e.Header.Streams {
+			s := Step{e, i}
+			t := s.stream()
+			if t.To == "" { // nothing follows a tip
 				continue
 			}
-			c.leads[l.to().end] = append(c.leads[l.to().end], l)
-			if s.Full {
-				next = append(next, &route{l, nil})
-			} else if s.From.Point != "" {
-				begin[l.from()] = append(begin[l.from()], l)
+			c.leads[s.to().end] = append(c.leads[s.to().end], s)
+			if t.Full {
+				first = append(first, (*Route)(nil).after(s))
+			} else if t.From.Point != "" {
+				begin[s.from()] = append(begin[s.from()], s)
 			}
 		}
 	}
-	for _, l := range c.leads {
-		slices.SortFunc(l, byID)
+	for _, steps := range c.leads {
+		slices.SortFunc(steps, func(a, b Step) int { return byID(a.Ends, b.Ends) })
 	}
-	// Breadth first, so that the first way to a state has the fewest deltas.
-	for len(next) > 0 {
-		step := next
-		next = nil
-		slices.SortFunc(step, func(a, b *route) int { return byID(a.Layer, b.Layer) })
-		for _, r := range step {
-			to := r.to()
-			if c.best[to] != nil {
-				continue
-			}
-			c.best[to] = r
-			for _, l := range begin[to] {
-				next = append(next, &route{l, r})
-			}
+	breadthFirst(first, func(r *Route) *Ends { return r.Ends }, func(r *Route) (next []*Route) {
+		to := r.to()
+		if c.best[to] != nil {
+			return nil
 		}
-	}
+		c.best[to] = r
+		for _, s := range begin[to] {
+			next = append(next, r.after(s))
+		}
+		return next
+	})
 	return c
+}
+
+// breadthFirst visits nodes level by level, each level in the order of the
+// deltas' IDs; visit returns what is to be visited in the next one. So the first
+// visit of a place comes by the fewest deltas, and of several such ways by the
+// one whose IDs are smallest, from there backwards.
+func breadthFirst[N any](level []N, delta func(N) *Ends, visit func(N) []N) {
+	for len(level) > 0 {
+		slices.SortFunc(level, func(a, b N) int { return byID(delta(a), delta(b)) })
+		var next []N
+		for _, n := range level {
+			next = append(next, visit(n)...)
+		}
+		level = next
+	}
+}
+
+// Without is the catalogue of those deltas that are not left out.
+func (c *Catalogue) Without(out func(*Ends) bool) *Catalogue {
+	return NewCatalogue(slices.DeleteFunc(slices.Clone(c.all), out))
 }
 
 // Leading returns the streams of deltas that lead to a point of the named
 // stream, ordered by the deltas' IDs. If there is more than one they have to
 // give the same image, however they do it.
-func (c *Catalogue) Leading(stream, point string) []Layer {
+func (c *Catalogue) Leading(stream, point string) []Step {
 	return slices.Clone(c.leads[end{stream, point}])
 }
 
-// Chain finds the layers that lead to the state after d of one of its streams,
-// oldest first and d itself last; d need not be in the catalogue. Points and
-// sizes alone decide, not names. Of several ways it takes the one with the
-// fewest deltas, and among those the one whose IDs are smallest, from d
-// backwards. If there is none the error is a *MissingError for the point at
-// which the longest way back ends.
-func (c *Catalogue) Chain(d *Delta, stream int) ([]Layer, error) {
-	last := Layer{d, stream}
-	chain := []Layer{last}
+// Route finds the way to the state after e of one of its streams; e need not be
+// in the catalogue. Points and sizes alone decide, not names. Of several ways it
+// takes the one with the fewest deltas, and among those the one whose IDs are
+// smallest, from e backwards. If there is none the error is a *MissingError for
+// the point at which the longest way back ends.
+func (c *Catalogue) Route(e *Ends, stream int) (*Route, error) {
+	last := Step{e, stream}
 	if last.stream().Full {
-		return chain, nil
+		return (*Route)(nil).after(last), nil
 	}
 	r := c.best[last.from()]
 	if r == nil || last.stream().From.Point == "" {
 		return nil, c.missing(last)
 	}
-	for ; r != nil; r = r.before {
-		chain = append(chain, r.Layer)
-	}
-	slices.Reverse(chain)
-	return chain, nil
+	return r.after(last), nil
 }
 
-// missing says where the longest way back from a layer ends that no full one
+// RouteTo finds the way to a state of a stream, whichever delta is the last; nil
+// if none leads there.
+func (c *Catalogue) RouteTo(stream, point string, size int64) *Route {
+	if point == "" {
+		return nil
+	}
+	return c.best[state{end{stream, point}, size}]
+}
+
+// missing says where the longest way back from a step ends that no full one
 // leads to.
-func (c *Catalogue) missing(from Layer) error {
+func (c *Catalogue) missing(from Step) error {
 	err := &MissingError{Stream: from.stream().Name}
 	seen := map[state]bool{}
-	for queue := []Layer{from}; len(queue) > 0; queue = queue[1:] {
+	for queue := []Step{from}; len(queue) > 0; queue = queue[1:] {
 		need := queue[0].from()
 		err.Point = need.point
 		if need.point == "" || seen[need] {
 			continue
 		}
 		seen[need] = true
-		for _, l := range c.leads[need.end] {
-			if l.stream().Size == need.size && !l.stream().Full {
-				queue = append(queue, l)
+		for _, s := range c.before(need) {
+			if !s.stream().Full {
+				queue = append(queue, s)
 			}
 		}
 	}
 	return err
+}
+
+// before are the steps that lead to a state.
+func (c *Catalogue) before(need state) (steps []Step) {
+	for _, s := range c.leads[need.end] {
+		if s.stream().Size == need.size {
+			steps = append(steps, s)
+		}
+	}
+	return steps
+}
+
+// Before are the deltas that lead to where one of the streams of e begins, each
+// once, ordered by the streams and then by the deltas' IDs.
+func (c *Catalogue) Before(e *Ends) (list []*Ends) {
+	seen := map[*Ends]bool{e: true}
+	for i, t := range e.Header.Streams {
+		if t.Full || t.From.Point == "" {
+			continue
+		}
+		for _, s := range c.before(Step{e, i}.from()) {
+			if !seen[s.Ends] {
+				seen[s.Ends] = true
+				list = append(list, s.Ends)
+			}
+		}
+	}
+	return list
+}
+
+// Parent is the delta from which all streams of another go on.
+type Parent struct {
+	*Ends       // nil: it is full and has none
+	Depth int   // deltas before the other
+	Err   error // why there is none: often a *MissingError
+}
+
+// Parents finds the parent of each delta of the catalogue, for those who take
+// deltas as wholes: of several the one that has the fewest deltas before it, and
+// among those the one with the smallest ID.
+func (c *Catalogue) Parents() map[*Ends]Parent {
+	parents := map[*Ends]Parent{}
+	children := map[*Ends][]*Ends{}
+	type node struct {
+		delta  *Ends
+		parent Parent
+	}
+	var first []node
+	for _, e := range c.all {
+		before, err := c.wholes(e)
+		switch {
+		case err != nil:
+			parents[e] = Parent{Err: err}
+		case e.Full():
+			first = append(first, node{delta: e})
+		}
+		for _, p := range before {
+			children[p] = append(children[p], e)
+		}
+	}
+	breadthFirst(first, func(n node) *Ends { return n.delta }, func(n node) (next []node) {
+		if _, ok := parents[n.delta]; ok {
+			return nil
+		}
+		parents[n.delta] = n.parent
+		for _, e := range children[n.delta] {
+			if _, ok := parents[e]; !ok {
+				next = append(next, node{e, Parent{Ends: n.delta, Depth: n.parent.Depth + 1}})
+			}
+		}
+		return next
+	})
+	for _, e := range c.all {
+		if _, ok := parents[e]; !ok {
+			parents[e] = Parent{Err: errors.New("no full delta: what it builds on leads back to none")}
+		}
+	}
+	return parents
+}
+
+// wholes are the deltas that lead to where all streams of e begin.
+func (c *Catalogue) wholes(e *Ends) (parents []*Ends, err error) {
+	first := true
+	for i, t := range e.Header.Streams {
+		if t.Full {
+			continue
+		}
+		var here []*Ends
+		for _, s := range c.before(Step{e, i}.from()) {
+			if s.Ends != e {
+				here = append(here, s.Ends)
+			}
+		}
+		switch {
+		case len(here) == 0 || t.From.Point == "":
+			return nil, &MissingError{Stream: t.Name, Point: t.From.Point}
+		case first:
+			parents, first = here, false
+			continue
+		}
+		there := map[*Ends]bool{}
+		for _, p := range here {
+			there[p] = true
+		}
+		parents = slices.DeleteFunc(parents, func(p *Ends) bool { return !there[p] })
+	}
+	if !first && len(parents) == 0 {
+		return nil, errors.New("its streams follow different deltas")
+	}
+	return parents, nil
 }

@@ -80,7 +80,7 @@ func TestGoldenFiles(t *testing.T) {
 			t.Errorf("%s: %d streams", g.file, len(d.Header.Streams))
 		}
 		for name, want := range g.content {
-			layers, err := NewCatalogue(others).Chain(d, d.Stream(name))
+			layers, err := Chain(d, d.Stream(name), others)
 			if err != nil {
 				t.Fatalf("%s: %s: %v", g.file, name, err)
 			}

@@ -86,10 +86,10 @@ func noLine(deltas, firsts []*Delta) error {
 		return &LineError{deltas[0], deltas[len(deltas)-1], errors.New("wrong base: the deltas follow one another in a circle")}
 	}
 	a, b := firsts[0], firsts[1]
-	if b.full() {
+	if b.ends.Full() {
 		a, b = b, a
 	}
-	if b.full() {
+	if b.ends.Full() {
 		return &LineError{a, b, errors.New("wrong base: both are full and follow nothing")}
 	}
 	for _, s := range b.Header.Streams {
@@ -103,11 +103,6 @@ func noLine(deltas, firsts []*Delta) error {
 		return &LineError{a, b, fmt.Errorf("%w, and none of the deltas leads there", e)}
 	}
 	return &LineError{a, b, errors.New("wrong base: the second does not follow from the first")}
-}
-
-// full says that d builds on nothing.
-func (d *Delta) full() bool {
-	return !slices.ContainsFunc(d.Header.Streams, func(s Stream) bool { return !s.Full })
 }
 
 // follows says whether d's streams begin where those of prev end.

@@ -162,7 +162,7 @@ func TestWrongLinks(t *testing.T) {
 			t.Errorf("%s: stacked", name)
 		}
 	}
-	if _, err := NewCatalogue([]*Delta{h.deltas[0], h.deltas[2], h.deltas[3]}).Chain(h.deltas[3], 0); err == nil {
+	if _, err := Chain(h.deltas[3], 0, []*Delta{h.deltas[0], h.deltas[2], h.deltas[3]}); err == nil {
 		t.Error("a chain with a gap was found")
 	} else if missing := (*MissingError)(nil); !errors.As(err, &missing) || missing.Point != point(1) {
 		t.Errorf("missing: %v", err)

@@ -25,6 +25,7 @@ type Delta struct {
 	size    int64
 	root    root
 	cache   *decoded
+	ends    *Ends
 }
 
 // Open reads the ends of a delta of size bytes.
@@ -83,6 +84,7 @@ func Open(r io.ReaderAt, size int64) (*Delta, error) {
 	if want := 1 + rt.chunks + uint64(len(rt.leaves)) + 1; tr.seq != want {
 		return nil, &sparse.FormatError{Struct: "delta trailer", Field: "sequence number", Off: end, Value: tr.seq, Msg: fmt.Sprintf("should be %d", want)}
 	}
+	d.ends = &Ends{Header: d.Header, ID: d.ID(), Size: d.size, Payload: d.Payload()}
 	return d, nil
 }
 
@@ -109,14 +111,7 @@ func (d *Delta) Payload() int64 { return d.trailer.payload }
 func (d *Delta) Totals() []Totals { return d.root.totals }
 
 // Stream is the index of the named stream, or -1.
-func (d *Delta) Stream(name string) int {
-	for i, s := range d.Header.Streams {
-		if s.Name == name {
-			return i
-		}
-	}
-	return -1
-}
+func (d *Delta) Stream(name string) int { return d.ends.Stream(name) }
 
 // readAt reads a part of the file. n was bounded by the frame's type, or lies
 // between two places in the file; the file's end bounds it again.

@@ -95,10 +95,9 @@ func measure(dir, places string, reads int) error {
 		}
 	}
 	var stack *cbt.Stack
-	all := cbt.NewCatalogue(deltas)
 	for _, d := range deltas {
 		if !parent[d.Header.Streams[0].To] {
-			layers, err := all.Chain(d, 0)
+			layers, err := cbt.Chain(d, 0, deltas)
 			if err != nil {
 				return err
 			}

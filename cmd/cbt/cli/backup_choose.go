@@ -15,7 +15,7 @@ func (b *backupRun) choose(ctx context.Context) error {
 	length := 0
 	for i := range b.disks {
 		if c := b.candidates(i); len(c) > 0 {
-			length = max(length, b.store.length(c[0].delta))
+			length = max(length, b.store.length(c[0].delta, b.disks[i].stream()))
 		}
 	}
 	if n := b.opt.fullEvery; n > 0 && length >= n {
@@ -93,7 +93,7 @@ func (b *backupRun) newer(i int, k, than *kept) bool {
 		if l == nil {
 			return 0
 		}
-		return b.store.length(l)
+		return b.store.length(l, b.disks[i].stream())
 	}
 	return length(k) > length(than)
 }

@@ -12,6 +12,7 @@ type store struct {
 	dir    string
 	list   []*logged // in the order of log
 	byFile map[string]*logged
+	graph  *deltaGraph
 	ends   map[streamPoint][]*logged // those that a whole chain leads to
 }
 
@@ -26,7 +27,8 @@ func (a *app) readStore(ctx context.Context, dir string) (*store, error) {
 	if s.list, err = a.readLogged(ctx, dir, names); err != nil {
 		return nil, err
 	}
-	linkLogged(s.list)
+	s.graph = graphOf(s.list)
+	s.graph.link(s.list)
 	for _, l := range s.list {
 		s.byFile[l.File] = l
 		for _, st := range l.Streams {
@@ -56,7 +58,7 @@ func (s *store) unread() (n int, first string) {
 func (s *store) leading(stream, point string) *logged {
 	var best *logged
 	for _, l := range s.ends[streamPoint{stream, point}] {
-		if best == nil || s.length(l) < s.length(best) {
+		if best == nil || s.length(l, stream) < s.length(best, stream) {
 			best = l
 		}
 	}
@@ -95,14 +97,14 @@ func (s *store) newest(image, stream string, img *source) (best *logged, there i
 	return best, there
 }
 
-// length is the number of deltas of the chain that ends with l, from the last
-// full one on.
-func (s *store) length(l *logged) int {
-	n := 1
-	for ; !l.Full && l.below != nil && n <= len(s.list); n++ {
-		l = l.below
+// length is the number of deltas that a stream of l is read from; 0 if no chain
+// leads there.
+func (s *store) length(l *logged, stream string) int {
+	r, err := s.graph.Route(l.ends, l.ends.Stream(stream))
+	if err != nil {
+		return 0
 	}
-	return n
+	return r.Len
 }
 
 // openChainOf opens l and all that it could build on, and nothing else of what
@@ -136,7 +138,7 @@ func (o *opener) openChainOf(s *store, l *logged) error {
 			}
 		}
 	}
-	all.catalogue = catalogue(all.files)
+	all.Catalogue = catalogue(all.files)
 	return nil
 }
 

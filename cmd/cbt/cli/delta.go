@@ -66,15 +66,15 @@ func (o *opener) openDeltaFile(path string) (*deltaFile, error) {
 // keep remembers where a delta came from.
 func (o *opener) keep(d *deltaFile) *deltaFile {
 	if o.deltas == nil {
-		o.deltas = make(map[*cbt.Delta]*deltaFile)
+		o.deltas = make(map[*cbt.Ends]*deltaFile)
 	}
-	o.deltas[d.Delta] = d
+	o.deltas[d.Ends()] = d
 	return d
 }
 
 // deltaName is what messages call a delta of a chain.
 func (o *opener) deltaName(d *cbt.Delta) string {
-	if f := o.deltas[d]; f != nil {
+	if f := o.deltas[d.Ends()]; f != nil {
 		return f.name
 	}
 	return "delta"
@@ -103,7 +103,7 @@ func (o *opener) deltasIn(dir string) (*deltaDir, error) {
 		}
 		all.files = append(all.files, d)
 	}
-	all.catalogue = catalogue(all.files)
+	all.Catalogue = catalogue(all.files)
 	if o.dirs == nil {
 		o.dirs = make(map[string]*deltaDir)
 	}
@@ -113,16 +113,29 @@ func (o *opener) deltasIn(dir string) (*deltaDir, error) {
 
 // deltaDir is a directory of deltas, all of them open.
 type deltaDir struct {
-	files     []*deltaFile // ascending names
-	catalogue *cbt.Catalogue
+	files []*deltaFile // ascending names
+	*cbt.Catalogue
 }
 
 func catalogue(files []*deltaFile) *cbt.Catalogue {
-	deltas := make([]*cbt.Delta, len(files))
+	ends := make([]*cbt.Ends, len(files))
 	for i, f := range files {
-		deltas[i] = f.Delta
+		ends[i] = f.Ends()
 	}
-	return cbt.NewCatalogue(deltas)
+	return cbt.NewCatalogue(ends)
+}
+
+// opened is the delta of these ends, which the opener has opened.
+func (o *opener) opened(e *cbt.Ends) (*cbt.Delta, error) { return o.deltas[e].Delta, nil }
+
+// layersTo are the open deltas of the catalogue that lead to the state after d of
+// one of its streams.
+func (o *opener) layersTo(all *cbt.Catalogue, d *cbt.Delta, stream int) ([]cbt.Layer, error) {
+	r, err := all.Route(d.Ends(), stream)
+	if err != nil {
+		return nil, err
+	}
+	return r.Layers(o.opened)
 }
 
 // deltaNames lists the paths of what is named .cbt in dir.
@@ -155,9 +168,9 @@ func (o *opener) chain(d *deltaFile, stream int, opt chainOptions) ([]cbt.Layer,
 		if err != nil {
 			return nil, err
 		}
-		all = others.catalogue
+		all = others.Catalogue
 	}
-	layers, err := all.Chain(d.Delta, stream)
+	layers, err := o.layersTo(all, d.Delta, stream)
 	if missing := (*cbt.MissingError)(nil); errors.As(err, &missing) {
 		where := "in " + printable(dir) + " (--chain DIR looks elsewhere)"
 		if dir == "" {
@@ -290,7 +303,7 @@ func (e *badDeltaError) Unwrap() error { return e.err }
 func (o *opener) without(d *cbt.Delta) {
 	for _, all := range o.dirs {
 		all.files = slices.DeleteFunc(all.files, func(f *deltaFile) bool { return f.ID() == d.ID() })
-		all.catalogue = catalogue(all.files)
+		all.Catalogue = catalogue(all.files)
 	}
 }
 

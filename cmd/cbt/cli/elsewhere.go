@@ -115,7 +115,7 @@ func (b *backupRun) stateOfBase() string {
 		}
 		var best *logged
 		for _, l := range b.store.ends[streamPoint{d.stream(), d.old.Point}] {
-			if l.has(stateStream) && !slices.Contains(l.Missing, stateStream) && (best == nil || b.store.length(l) < b.store.length(best)) {
+			if l.has(stateStream) && !slices.Contains(l.Missing, stateStream) && (best == nil || b.store.length(l, stateStream) < b.store.length(best, stateStream)) {
 				best = l
 			}
 		}

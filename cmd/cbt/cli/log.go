@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"cbt/cbt"
 	"cbt/internal/ordered"
 )
 
@@ -55,7 +56,8 @@ type logged struct {
 	Streams     []logStream `json:"streams,omitempty"`
 	Error       string      `json:"error,omitempty"`
 
-	below *logged // the parent that it is drawn below; nil: none
+	ends  *cbt.Ends // nil: it cannot be read
+	below *logged   // the parent that it is drawn below; nil: none
 }
 
 type logStream struct {
@@ -78,7 +80,7 @@ func (a *app) log(ctx context.Context, dir string, opt *logOptions) error {
 	if err != nil {
 		return err
 	}
-	linkLogged(list)
+	graphOf(list).link(list)
 	if a.json {
 		err = writeJSON(a.Stdout, list)
 	} else {
@@ -164,8 +166,8 @@ func (a *app) readOneLogged(dir, path string) *logged {
 		l.Error = oneLine(err.Error())
 		return l
 	}
-	id := d.ID()
-	l.ID, l.Size, l.Payload = fmt.Sprintf("%x", id[:]), d.Size(), d.Payload()
+	l.ends = d.Ends()
+	l.ID, l.Size, l.Payload = fmt.Sprintf("%x", l.ends.ID[:]), d.Size(), d.Payload()
 	l.Instant, l.Consistency, l.Full = d.Header.Instant, string(d.Header.Consistency), true
 	for _, s := range d.Header.Streams {
 		line := logStream{Name: s.Name, Size: s.Size, Full: s.Full, To: s.To}
@@ -181,63 +183,64 @@ func (a *app) readOneLogged(dir, path string) *logged {
 // streams of one name.
 type streamPoint struct{ stream, point string }
 
-// linkLogged finds the parents of each delta, those that lead to where one of
-// its streams begins, and which of them leads there from a full one in the
-// fewest steps.
-func linkLogged(list []*logged) {
-	type node struct {
-		l *logged
-		i int // of its streams
-	}
-	var queue []node
-	leads, begins := map[streamPoint][]*logged{}, map[streamPoint][]node{}
-	reached := map[node]bool{}
+// deltaGraph is the catalogue of the deltas of a list that could be read.
+type deltaGraph struct {
+	*cbt.Catalogue
+	of map[*cbt.Ends]*logged
+}
+
+// graphOf orders the list by time and notes which streams no chain leads to.
+func graphOf(list []*logged) *deltaGraph {
 	slices.SortFunc(list, byTime)
+	g := &deltaGraph{of: map[*cbt.Ends]*logged{}}
+	var all []*cbt.Ends
 	for _, l := range list {
-		for i, s := range l.Streams {
-			if s.Full {
-				queue, reached[node{l, i}] = append(queue, node{l, i}), true
-			} else {
-				begins[streamPoint{s.Name, s.From}] = append(begins[streamPoint{s.Name, s.From}], node{l, i})
-			}
-			if s.To != "" {
-				leads[streamPoint{s.Name, s.To}] = append(leads[streamPoint{s.Name, s.To}], l)
+		if l.ends != nil {
+			all = append(all, l.ends)
+			g.of[l.ends] = l
+		}
+	}
+	g.Catalogue = cbt.NewCatalogue(all)
+	for _, e := range all {
+		for i, s := range e.Header.Streams {
+			if _, err := g.Route(e, i); err != nil {
+				g.of[e].Missing = append(g.of[e].Missing, s.Name)
 			}
 		}
 	}
-	for ; len(queue) > 0; queue = queue[1:] {
-		at := queue[0]
-		s := at.l.Streams[at.i]
-		if s.To == "" {
+	return g
+}
+
+// link notes what each delta of the list builds on, and which of these it is drawn
+// below: the one from which all its streams go on, else the one before it on the
+// way to its first stream.
+func (g *deltaGraph) link(list []*logged) {
+	place := map[*logged]int{}
+	for i, l := range list {
+		place[l] = i
+	}
+	parents := g.Catalogue.Parents()
+	for _, l := range list {
+		if l.ends == nil {
 			continue
 		}
-		for _, n := range begins[streamPoint{s.Name, s.To}] {
-			if !reached[n] {
-				reached[n] = true
-				if n.l.below == nil && n.l != at.l {
-					n.l.below = at.l
-				}
-				queue = append(queue, n)
+		if p := parents[l.ends].Ends; p != nil {
+			l.below = g.of[p]
+		}
+		for i := range l.Streams {
+			if r, err := g.Route(l.ends, i); err == nil && r.Before != nil && l.below == nil {
+				l.below = g.of[r.Before.Ends]
 			}
 		}
-	}
-	for _, l := range list {
-		seen := map[*logged]bool{l: true}
-		for i, s := range l.Streams {
-			if !reached[node{l, i}] {
-				l.Missing = append(l.Missing, s.Name)
-			}
-			if s.Full || s.From == "" {
-				continue
-			}
-			for _, p := range leads[streamPoint{s.Name, s.From}] {
-				if !seen[p] {
-					seen[p] = true
-					l.Parents = append(l.Parents, p.File)
-					if l.below == nil && !reached[node{l, i}] {
-						l.below = p
-					}
-				}
+		var before []*logged
+		for _, p := range g.Before(l.ends) {
+			before = append(before, g.of[p])
+		}
+		slices.SortFunc(before, func(a, b *logged) int { return place[a] - place[b] })
+		for _, p := range before {
+			l.Parents = append(l.Parents, p.File)
+			if l.below == nil {
+				l.below = p
 			}
 		}
 	}

@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// printLogged draws the tree of a list that linkLogged has put in order. A delta stands below the parent that is fewest
-// steps from a full one; others are named behind it.
+// printLogged draws the tree of a list that graphOf has put in order and link has linked. A delta stands
+// below one that it builds on; others are named after it.
 func printLogged(w io.Writer, list []*logged) error {
 	t := &treePrinter{w: bufio.NewWriter(w), below: map[*logged][]*logged{}, reached: map[*logged]bool{}}
 	for _, l := range list {

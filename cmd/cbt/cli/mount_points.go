@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"iter"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -30,20 +29,13 @@ type points struct {
 	m     *mounting
 	dir   string
 	list  []*logged
-	prev  map[step]*logged // the delta before, on the way from a full one; nil: it is full itself
-	held  map[step]int64   // bytes of payload in all deltas of that way
+	graph *deltaGraph
 	cache *cbt.Cache
 	files *tree.Pool[*logged, *file]
 	reads *reading
 
 	mu     sync.Mutex
 	deltas map[*logged]*cbt.Delta // those that were needed, once for all points
-}
-
-// step is a stream of a delta.
-type step struct {
-	l *logged
-	i int
 }
 
 // directory is the tree of a directory of deltas.
@@ -132,7 +124,7 @@ func (m *mounting) pointsIn(dir string) (*points, error) {
 	if p.list, err = m.a.readLogged(m.ctx, abs, names); err != nil {
 		return nil, err
 	}
-	p.link()
+	p.graph = graphOf(p.list)
 	return p, nil
 }
 
@@ -146,48 +138,12 @@ func (p *points) time() (t time.Time) {
 	return t
 }
 
-// link finds the ways from full deltas with the fewest steps, as cbt.Chain
-// does: breadth first, smaller IDs before others.
-func (p *points) link() {
-	type end struct{ stream, point string }
-	p.prev, p.held = map[step]*logged{}, map[step]int64{}
-	begins := map[end][]step{}
-	var queue []step
-	sorted := slices.SortedFunc(slices.Values(p.list), func(a, b *logged) int { return strings.Compare(a.ID, b.ID) })
-	for _, l := range sorted {
-		for i, s := range l.Streams {
-			if s.Full {
-				p.prev[step{l, i}], p.held[step{l, i}] = nil, l.Payload
-				queue = append(queue, step{l, i})
-			} else if s.From != "" {
-				at := end{s.Name, s.From}
-				begins[at] = append(begins[at], step{l, i})
-			}
-		}
-	}
-	for ; len(queue) > 0; queue = queue[1:] {
-		at := queue[0]
-		s := at.l.Streams[at.i]
-		if s.To == "" {
-			continue
-		}
-		for _, next := range begins[end{s.Name, s.To}] {
-			if _, ok := p.prev[next]; !ok {
-				p.prev[next], p.held[next] = at.l, p.held[at]+next.l.Payload
-				queue = append(queue, next)
-			}
-		}
-	}
-}
-
 // missing is the first stream of l that no chain leads to.
 func (p *points) missing(l *logged) string {
-	for i, s := range l.Streams {
-		if _, ok := p.prev[step{l, i}]; !ok {
-			return s.Name
-		}
+	if len(l.Missing) == 0 {
+		return ""
 	}
-	return ""
+	return l.Missing[0]
 }
 
 // point is the state after l.
@@ -195,31 +151,31 @@ func (p *points) point(l *logged) *mountedPoint {
 	return &mountedPoint{m: p.m, in: p, l: l, path: filepath.Join(p.dir, l.File), dir: p.dir}
 }
 
-// way yields the deltas that a stream of l is read from, l first, and which of
-// their streams.
-func (p *points) way(l *logged, stream int) iter.Seq2[*logged, int] {
-	name := l.Streams[stream].Name
-	return func(yield func(*logged, int) bool) {
-		for d, n := l, stream; d != nil && yield(d, n); {
-			if d = p.prev[step{d, n}]; d != nil {
-				n = slices.IndexFunc(d.Streams, func(t logStream) bool { return t.Name == name })
-			}
-		}
-	}
-}
-
 // route is all that the state is read from.
-func (p *mountedPoint) route() (all []*logged) {
+func (p *mountedPoint) route() (all []*logged, err error) {
 	seen := map[*logged]bool{}
 	for i := range p.l.Streams {
-		for d := range p.in.way(p.l, i) {
-			if !seen[d] {
-				seen[d] = true
-				all = append(all, d)
+		r, err := p.in.graph.Route(p.l.ends, i)
+		if err != nil {
+			return nil, err
+		}
+		for _, s := range r.Steps() {
+			if l := p.in.graph.of[s.Ends]; !seen[l] {
+				seen[l] = true
+				all = append(all, l)
 			}
 		}
 	}
-	return all
+	return all, nil
+}
+
+// held are the bytes of payload in all deltas that a stream of l is read from.
+func (p *points) held(l *logged, stream int) int64 {
+	r, err := p.graph.Route(l.ends, stream)
+	if err != nil {
+		return 0
+	}
+	return r.Payload
 }
 
 // openPoint are the disks at a point, by their streams. What they are read from is
@@ -235,15 +191,14 @@ func (p *mountedPoint) open() (openPoint, error) {
 		if !strings.HasPrefix(s.Name, diskStream) {
 			continue
 		}
-		var layers []cbt.Layer
-		for l, i := range p.in.way(p.l, n) {
-			d, err := p.in.delta(l)
-			if err != nil {
-				return nil, err
-			}
-			layers = append(layers, cbt.Layer{Delta: d, Stream: i})
+		r, err := p.in.graph.Route(p.l.ends, n)
+		if err != nil {
+			return nil, err
 		}
-		slices.Reverse(layers)
+		layers, err := r.Layers(p.in.delta)
+		if err != nil {
+			return nil, err
+		}
 		stack, err := p.in.cache.Stack(layers...)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", p.path, err)
@@ -254,7 +209,8 @@ func (p *mountedPoint) open() (openPoint, error) {
 }
 
 // delta is a delta of the directory, opened when it is first needed.
-func (p *points) delta(l *logged) (*cbt.Delta, error) {
+func (p *points) delta(e *cbt.Ends) (*cbt.Delta, error) {
+	l := p.graph.of[e]
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if d := p.deltas[l]; d != nil {
@@ -299,13 +255,17 @@ const diskStream = "disk/"
 
 // opener opens the deltas of the chain.
 func (p *mountedPoint) opener() (*opener, *deltaFile, error) {
+	var own *deltaFile
+	var all []*deltaFile
+	route, err := p.route()
+	if err != nil {
+		return nil, nil, err
+	}
 	o, err := p.m.newOpener()
 	if err != nil {
 		return nil, nil, err
 	}
-	var own *deltaFile
-	var all []*deltaFile
-	for _, l := range p.route() {
+	for _, l := range route {
 		d, err := o.openDeltaFile(filepath.Join(p.dir, l.File))
 		if err == nil {
 			if id := d.ID(); fmt.Sprintf("%x", id[:]) != l.ID {
@@ -321,7 +281,7 @@ func (p *mountedPoint) opener() (*opener, *deltaFile, error) {
 		}
 		all = append(all, d)
 	}
-	o.dirs = map[string]*deltaDir{p.dir: {files: all, catalogue: catalogue(all)}}
+	o.dirs = map[string]*deltaDir{p.dir: {files: all, Catalogue: catalogue(all)}}
 	own.dir = p.dir
 	return o, own, nil
 }
@@ -364,7 +324,7 @@ func (p *mountedPoint) instant(only string) *instant {
 	}
 	for k, n := range streams {
 		size := p.l.Streams[n].Size
-		i.disks = append(i.disks, instantDisk{name: strings.TrimSuffix(names[k], rawSuffix), size: size, stored: min(size, p.in.held[step{p.l, n}]), below: func(ctx context.Context) (*tree.Handle, error) {
+		i.disks = append(i.disks, instantDisk{name: strings.TrimSuffix(names[k], rawSuffix), size: size, stored: min(size, p.in.held(p.l, n)), below: func(ctx context.Context) (*tree.Handle, error) {
 			at, release, err := p.m.points.Get(ctx, p, p.open)
 			if err != nil {
 				return nil, err

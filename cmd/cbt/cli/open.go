@@ -83,7 +83,7 @@ type opener struct {
 	thin     []*thin.Metadata  // all that were opened
 
 	images   map[imageKey]*image
-	deltas   map[*cbt.Delta]*deltaFile
+	deltas   map[*cbt.Ends]*deltaFile
 	dirs     map[string]*deltaDir // directories that were looked through for deltas
 	machines []*machine
 	waiting  []*machine // whose states are not read yet

@@ -45,7 +45,7 @@ func (p *pruner) checkRun(ctx context.Context, g *pruneGroup) error {
 		}
 	}
 	all := catalogue(files)
-	err := checkLinks(ctx, all, run, func(l cbt.Layer, err error) error {
+	err := o.checkLinks(ctx, all, run, func(l cbt.Layer, err error) error {
 		if errors.As(err, new(*cbt.MissingError)) {
 			return err
 		}
@@ -54,7 +54,7 @@ func (p *pruner) checkRun(ctx context.Context, g *pruneGroup) error {
 	if err != nil {
 		return err
 	}
-	for r, err := range otherRoutes(files, all) {
+	for r, err := range o.otherRoutes(files, all) {
 		if err != nil {
 			return err
 		}

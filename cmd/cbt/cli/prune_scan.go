@@ -1,10 +1,8 @@
 package cli
 
 import (
-	"bytes"
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -20,6 +18,7 @@ import (
 type pruneNode struct {
 	err    error
 	id     cbt.ID
+	ends   *cbt.Ends
 	weight cbt.Weight
 	point  string // equal for deltas that lead to the same points
 	parent int    // in the group; -1: none
@@ -67,7 +66,7 @@ func (d *prunedDelta) read(o *opener, path string) error {
 	if d.weight, err = f.Weight(); err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
-	d.id, d.Size = f.ID(), f.Size()
+	d.id, d.Size, d.ends = f.ID(), f.Size(), f.Ends()
 	d.ID = fmt.Sprintf("%x", d.id[:])
 	when := st.ModTime().UTC()
 	if f.Header.Instant != nil {
@@ -89,9 +88,6 @@ func (d *prunedDelta) read(o *opener, path string) error {
 	return nil
 }
 
-// end is a point of one stream.
-type end struct{ stream, point string }
-
 // groupPruned puts together what hangs together by points, or did when an
 // earlier run was killed, and then those of one name that follow one another, in
 // the order of the names.
@@ -107,7 +103,7 @@ func groupPruned(list []*prunedDelta, together map[string]int) []*pruneGroup {
 		}
 		return i
 	}
-	points, before := map[end]int{}, map[int]int{}
+	points, before := map[streamPoint]int{}, map[int]int{}
 	image := make([]string, len(list))
 	for i, d := range list {
 		if name, _, ok := splitDeltaName(d.File); ok {
@@ -118,10 +114,10 @@ func groupPruned(list []*prunedDelta, together map[string]int) []*pruneGroup {
 		}
 		for _, s := range d.weight.Streams {
 			if s.To != "" {
-				join(points, end{s.Name, s.To}, i, root, find)
+				join(points, streamPoint{s.Name, s.To}, i, root, find)
 			}
 			if !s.Full && s.From.Point != "" {
-				join(points, end{s.Name, s.From.Point}, i, root, find)
+				join(points, streamPoint{s.Name, s.From.Point}, i, root, find)
 			}
 		}
 	}
@@ -236,91 +232,26 @@ func byPruneTime(a, b *prunedDelta) int {
 	return 1
 }
 
-// link finds the parent of each delta: the one from which all its streams go
-// on, and of several the one that is fewest deltas from a full one.
+// link finds the parent of each delta of the group.
 func (g *pruneGroup) link() error {
-	leads := map[end][]int{}
+	var all []*cbt.Ends
+	place := map[*cbt.Ends]int{}
 	for i, d := range g.Deltas {
 		if d.err != nil {
 			return d.err
 		}
-		for _, s := range d.weight.Streams {
-			if s.To != "" {
-				leads[end{s.Name, s.To}] = append(leads[end{s.Name, s.To}], i)
-			}
-		}
+		all, place[d.ends] = append(all, d.ends), i
 	}
-	children := make([][]int, len(g.Deltas))
-	var level []int
-	for i, d := range g.Deltas {
-		d.parent, d.depth = -1, -1
-		parents, increment, err := d.parents(g, leads)
-		switch {
-		case err != nil:
-			return err
-		case !increment:
-			d.depth = 0
-			level = append(level, i)
-		}
-		for _, p := range parents {
-			children[p] = append(children[p], i)
-		}
-	}
-	for depth := 1; len(level) > 0; depth++ {
-		slices.SortFunc(level, func(a, b int) int {
-			return bytes.Compare(g.Deltas[a].id[:], g.Deltas[b].id[:])
-		})
-		var next []int
-		for _, p := range level {
-			for _, i := range children[p] {
-				if d := g.Deltas[i]; d.depth < 0 {
-					d.parent, d.depth = p, depth
-					next = append(next, i)
-				}
-			}
-		}
-		level = next
-	}
+	parents := cbt.NewCatalogue(all).Parents()
 	for _, d := range g.Deltas {
-		if d.depth < 0 {
-			return fmt.Errorf("%s: no full delta: what it builds on leads back to none", d.File)
+		p := parents[d.ends]
+		if p.Err != nil {
+			return fmt.Errorf("%s: %w", d.File, p.Err)
+		}
+		d.parent, d.depth = -1, p.Depth
+		if p.Ends != nil {
+			d.parent = place[p.Ends]
 		}
 	}
 	return nil
-}
-
-// parents are the deltas that lead to where all streams of d begin.
-func (d *prunedDelta) parents(g *pruneGroup, leads map[end][]int) (parents []int, increment bool, err error) {
-	for _, s := range d.weight.Streams {
-		if s.Full {
-			continue
-		}
-		var here []int
-		for _, p := range leads[end{s.Name, s.From.Point}] {
-			if g.Deltas[p].sizeOf(s.Name) == s.From.Size && g.Deltas[p] != d {
-				here = append(here, p)
-			}
-		}
-		if len(here) == 0 || s.From.Point == "" {
-			return nil, true, fmt.Errorf("%s: %w", d.File, &cbt.MissingError{Stream: s.Name, Point: s.From.Point})
-		}
-		if !increment {
-			parents, increment = here, true
-			continue
-		}
-		parents = slices.DeleteFunc(parents, func(p int) bool { return !slices.Contains(here, p) })
-	}
-	if increment && len(parents) == 0 {
-		return nil, true, errors.New(d.File + ": its streams follow different deltas")
-	}
-	return parents, increment, nil
-}
-
-func (d *prunedDelta) sizeOf(stream string) int64 {
-	for _, s := range d.weight.Streams {
-		if s.Name == stream {
-			return s.Size
-		}
-	}
-	return -1
 }

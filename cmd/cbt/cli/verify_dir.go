@@ -153,7 +153,7 @@ func (c *dirCheck) links(ctx context.Context) error {
 
 // routes compares the images of deltas that lead to one point.
 func (c *dirCheck) routes(ctx context.Context) error {
-	for r, err := range otherRoutes(c.files, c.catalogue) {
+	for r, err := range c.opener.otherRoutes(c.files, c.catalogue) {
 		if errors.As(err, new(*cbt.MissingError)) {
 			continue // said already
 		}
@@ -196,26 +196,30 @@ type routePair struct {
 // together with each other. The deltas before them need not be looked at: where
 // several of those lead to one point, that is a pair of its own. An error is a
 // delta's that no chain leads to.
-func otherRoutes(files []*deltaFile, all *cbt.Catalogue) iter.Seq2[routePair, error] {
+func (o *opener) otherRoutes(files []*deltaFile, all *cbt.Catalogue) iter.Seq2[routePair, error] {
 	return func(yield func(routePair, error) bool) {
-		seen := map[end]bool{}
+		seen := map[streamPoint]bool{}
 		for _, d := range files {
 			if d == nil {
 				continue
 			}
 			for _, s := range d.Header.Streams {
-				if s.To == "" || seen[end{s.Name, s.To}] {
+				if s.To == "" || seen[streamPoint{s.Name, s.To}] {
 					continue
 				}
-				seen[end{s.Name, s.To}] = true
+				seen[streamPoint{s.Name, s.To}] = true
 				r := routePair{stream: s.Name}
 				for _, l := range all.Leading(s.Name, s.To) {
-					chain, err := all.Chain(l.Delta, l.Stream)
+					var chain []cbt.Layer
+					way, err := all.Route(l.Ends, l.Index)
+					if err == nil {
+						chain, err = way.Layers(o.opened)
+					}
 					switch {
 					case err == nil && r.first == nil:
 						r.first = chain
 						continue
-					case err == nil && r.first[len(r.first)-1].Delta.ID() == l.Delta.ID():
+					case err == nil && r.first[len(r.first)-1].Delta.ID() == l.ID:
 						continue // a copy
 					}
 					r.other = chain
@@ -255,12 +259,12 @@ func (c *dirCheck) linkFaults(ctx context.Context) (map[cbt.Layer]error, error) 
 			l := cbt.Layer{Delta: d.Delta, Stream: s}
 			if c.subset.has(d.ID()) {
 				part = append(part, l)
-			} else if _, err := c.catalogue.Chain(d.Delta, s); err != nil {
+			} else if _, err := c.catalogue.Route(d.Ends(), s); err != nil {
 				faults[l] = err
 			}
 		}
 	}
-	err := checkLinks(ctx, c.catalogue, part, func(l cbt.Layer, err error) error {
+	err := c.opener.checkLinks(ctx, c.catalogue, part, func(l cbt.Layer, err error) error {
 		faults[l] = err
 		return nil
 	})
@@ -270,25 +274,25 @@ func (c *dirCheck) linkFaults(ctx context.Context) (map[cbt.Layer]error, error) 
 // checkLinks checks what streams of deltas replace, and ends with the first
 // error that found returns. It goes from the full ones on, so that each state is
 // little more work than the one before.
-func checkLinks(ctx context.Context, all *cbt.Catalogue, layers []cbt.Layer, found func(cbt.Layer, error) error) error {
-	var steps [][]cbt.Layer // by the length of the chain
+func (o *opener) checkLinks(ctx context.Context, all *cbt.Catalogue, layers []cbt.Layer, found func(cbt.Layer, error) error) error {
+	var steps [][]*cbt.Route // by their length
 	for _, l := range layers {
-		chain, err := all.Chain(l.Delta, l.Stream)
+		r, err := all.Route(l.Delta.Ends(), l.Stream)
 		if err != nil {
 			if err := found(l, err); err != nil {
 				return err
 			}
 			continue
 		}
-		for len(steps) < len(chain) {
+		for len(steps) < r.Len {
 			steps = append(steps, nil)
 		}
-		steps[len(chain)-1] = append(steps[len(chain)-1], l)
+		steps[r.Len-1] = append(steps[r.Len-1], r)
 	}
 	cache := cbt.NewCache()
 	for _, step := range steps {
-		for _, l := range step {
-			chain, err := all.Chain(l.Delta, l.Stream)
+		for _, r := range step {
+			chain, err := r.Layers(o.opened)
 			if err != nil {
 				return err
 			}
@@ -299,7 +303,7 @@ func checkLinks(ctx context.Context, all *cbt.Catalogue, layers []cbt.Layer, fou
 			if err == nil {
 				continue
 			}
-			if err := found(l, err); err != nil {
+			if err := found(chain[len(chain)-1], err); err != nil {
 				return err
 			}
 		}
