@@ -35,7 +35,10 @@ itself. Otherwise --base compares all of it with the state after a delta, or
 content that the deltas know is compared, before the first byte is written.
 
 An apply that is killed leaves the target marked incomplete; the same command
-completes it. DELTA may be - for standard input. Several disks: NAME=TARGET.`,
+completes it. Before that it compares all of the target with the base, whose
+deltas it finds as restore does (or by --chain, --base), and with what the new
+ones lead to: if anybody else wrote to the target meanwhile it is refused.
+DELTA may be - for standard input. Several disks: NAME=TARGET.`,
 		Example: `  cbt apply tuesday.cbt wednesday.cbt disk.raw
   cbt diff disk.qcow2@mon disk.qcow2@tue -o - | ssh host cbt apply - disk.raw`,
 		Annotations: exits(exitDone, exitFailed, exitUsage, exitWrongBase, exitBusy),
@@ -124,6 +127,9 @@ func (a *app) apply(ctx context.Context, args []string, opt *applyOptions) error
 	var checked int64
 	for _, t := range tasks {
 		if t.resume {
+			if err := a.checkHalf(ctx, o, t, deltas, opt); err != nil {
+				return err
+			}
 			continue
 		}
 		st, err := t.merge.CheckBase(ctx, t.target, cbt.ApplyOptions{})

@@ -29,7 +29,7 @@ func (a *app) checkPoint(ctx context.Context, o *opener, t *task, opt *applyOpti
 			return r.incomplete(target.path)
 		}
 		t.resume = true
-		return nil
+		return t.canResume()
 	}
 	if r == nil && isMarkedIncomplete(target.f) {
 		return errIncompleteElsewhere(target.path)

@@ -126,9 +126,21 @@ func (r *record) fits(f *os.File, st fileStat) bool {
 	case r.Pending != nil:
 		return true
 	case st.block:
-		return r.Writes == now.Writes && st.size >= r.Size
+		return sectors(r.Writes) == sectors(now.Writes) && st.size >= r.Size
 	}
 	return r.Mtime.Equal(now.Mtime) && r.Size == st.size
+}
+
+// sectors leaves out of a record's Writes the numbers of requests: on some
+// devices a flush counts as one. What writes or discards has sectors.
+func sectors(writes string) string {
+	var kept []string
+	for device := range strings.SplitSeq(writes, ";") {
+		if n := strings.Fields(device); len(n) == 4 {
+			kept = append(kept, n[1], n[3], ";")
+		}
+	}
+	return strings.Join(kept, " ")
 }
 
 // errIncomplete says that a target was left half written.
