@@ -88,3 +88,25 @@ func TestMergedSize(t *testing.T) {
 		}
 	}
 }
+
+// What a merge will have is known from the tables, nearly.
+func TestEstimate(t *testing.T) {
+	ctx := context.Background()
+	for seed := range uint64(60) {
+		r := rand.New(rand.NewPCG(seed, 33))
+		h := newHistory(t, r, 2+r.IntN(6), r.IntN(3000000))
+		line := h.deltas[r.IntN(2):]
+		_, merges, err := Merged(line)
+		if err != nil {
+			t.Fatal(err)
+		}
+		said, err := Estimate(ctx, merges)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d, _ := mustMerge(t, Options{}, line...)
+		if real := d.Size(); said < real*8/10-4096 || said > real*12/10+4096 {
+			t.Errorf("seed %d: %d bytes, and not about %d", seed, real, said)
+		}
+	}
+}

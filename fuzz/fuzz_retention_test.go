@@ -23,9 +23,11 @@ func FuzzRetention(f *testing.F) {
 	f.Add("last=3 daily=7 within=14d", times(0, 1, 3600, 86400, 86401, 1<<30, -1<<31))
 	f.Add("hourly=24 weekly=5 monthly=12 yearly=100", times(1, 2, 3, 1<<30))
 	f.Add("within=1y6m2w3d36h", times(5, 5, 5))
+	f.Add("daily=2 rebase=30d", times(0, 12343, 24686, 37029, 49372, 61715))
+	f.Add("last=2 rebase=1d", times(1<<16, 1<<17+1, 1<<18+2, 1<<19+3, 1<<19+5, 1<<19+7))
 	f.Add("daily=-1 yearly=99999999999999999999 within=1e9y", times(7))
 	f.Fuzz(func(t *testing.T, text string, b []byte) {
-		rules, ok := parseRules(text)
+		rules, every, ok := parseRules(text)
 		if !ok {
 			return
 		}
@@ -45,6 +47,7 @@ func FuzzRetention(f *testing.F) {
 		if again := keptBy(rules, kept); len(again) != len(kept) {
 			t.Fatalf("%+v keeps %d of %d that it kept", rules, len(again), len(kept))
 		}
+		planTree(t, rules, every, list)
 		for _, more := range moreRules(rules) {
 			all := keptBy(more, list)
 			for _, k := range kept {
@@ -56,7 +59,7 @@ func FuzzRetention(f *testing.F) {
 	})
 }
 
-func parseRules(text string) (r retention.Rules, ok bool) {
+func parseRules(text string) (r retention.Rules, every retention.Span, ok bool) {
 	counts := map[string]*int{"last": &r.Last, "hourly": &r.Hourly, "daily": &r.Daily, "weekly": &r.Weekly, "monthly": &r.Monthly, "yearly": &r.Yearly}
 	for _, field := range strings.Fields(text) {
 		name, value, _ := strings.Cut(field, "=")
@@ -69,12 +72,14 @@ func parseRules(text string) (r retention.Rules, ok bool) {
 					panic("a span does not read what it prints: " + r.Within.String())
 				}
 			}
+		} else if name == "rebase" {
+			every, err = retention.ParseSpan(value)
 		}
 		if err != nil {
-			return r, false
+			return r, every, false
 		}
 	}
-	return r, true
+	return r, every, true
 }
 
 func keptBy(r retention.Rules, list []time.Time) (kept []time.Time) {

@@ -3,6 +3,7 @@ package retention
 import (
 	"cmp"
 	"slices"
+	"time"
 )
 
 // Delta is one file of a directory, as the plan sees it.
@@ -10,6 +11,8 @@ type Delta struct {
 	Size   int64 // bytes
 	Parent int   // the delta that it builds on; -1: none, it is full
 	Keep   bool
+	Time   time.Time // of its point
+	Moving bool      // it is full, and a run that was killed had begun to let it fall away
 }
 
 // Step is one change of the directory that either happens or not: Into becomes

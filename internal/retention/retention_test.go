@@ -144,19 +144,43 @@ func random(r *rand.Rand, n int) []Delta {
 	deltas := make([]Delta, n)
 	names := r.Perm(n)
 	for k, i := range names {
-		deltas[i] = Delta{Size: 1 + r.Int64N(1000), Parent: -1, Keep: r.IntN(3) == 0}
+		deltas[i] = Delta{Time: at("2026-01-01 00:00").Add(time.Duration(k) * 6 * time.Hour),
+			Size: 1 + r.Int64N(1000), Parent: -1, Keep: r.IntN(3) == 0}
 		if k > 0 && r.IntN(8) > 0 {
 			deltas[i].Parent = names[max(0, k-1-r.IntN(1+r.IntN(5)))]
+		} else {
+			deltas[i].Size *= 1 + r.Int64N(20)
 		}
 	}
 	return deltas
 }
 
-// After every step the directory is whole, and a plan made then ends the same.
+// stay has those bases stay that are not due, and says which ones are.
+func stay(deltas []Delta, every Span) (moving map[int]bool) {
+	moving = map[int]bool{}
+	for _, b := range Bases(deltas) {
+		if moving[b.Base] = b.Due(deltas, every); moving[b.Base] {
+			continue
+		}
+		for _, i := range append(b.Between, b.Base) {
+			deltas[i].Keep = true
+		}
+	}
+	return moving
+}
+
+// After every step the directory is whole, and a plan made then ends the same, also one that has bases
+// stay for a while.
 func TestPlanIsWholeAfterEveryStep(t *testing.T) {
 	for seed := range uint64(2000) {
 		r := rand.New(rand.NewPCG(seed, 1))
 		deltas := random(r, 1+r.IntN(25))
+		every := Span{Days: r.IntN(4)}
+		kept := make([]bool, len(deltas))
+		for i, d := range deltas {
+			kept[i] = d.Keep
+		}
+		moving := stay(deltas, every)
 		sum := func(deltas []Delta) func([]int) int64 {
 			return func(run []int) (n int64) {
 				for _, i := range run {
@@ -175,9 +199,10 @@ func TestPlanIsWholeAfterEveryStep(t *testing.T) {
 			sizes[i] = d.Size
 		}
 		var killed directory
+		var left []int64 // the sizes then
 		for n, s := range steps {
 			if n == stop {
-				killed = directory{}
+				killed, left = directory{}, slices.Clone(sizes)
 				for i, base := range dir {
 					killed[i] = base
 				}
@@ -211,8 +236,9 @@ func TestPlanIsWholeAfterEveryStep(t *testing.T) {
 		slices.Sort(index)
 		var rest []Delta
 		for _, i := range index {
-			rest = append(rest, Delta{Size: deltas[i].Size, Parent: slices.Index(index, killed[i]), Keep: deltas[i].Keep})
+			rest = append(rest, Delta{Size: left[i], Parent: slices.Index(index, killed[i]), Keep: kept[i], Time: deltas[i].Time, Moving: moving[i]})
 		}
+		stay(rest, every)
 		again := newDirectory(rest)
 		steps, _ = Plan(rest, sum(rest))
 		for _, s := range steps {

@@ -37,6 +37,11 @@ func (s Span) before(t time.Time) time.Time {
 	return t.AddDate(-s.Years, -s.Months, -s.Days).Add(-time.Duration(s.Hours) * time.Hour)
 }
 
+// after is t and the span.
+func (s Span) after(t time.Time) time.Time {
+	return t.AddDate(s.Years, s.Months, s.Days).Add(time.Duration(s.Hours) * time.Hour)
+}
+
 func (s Span) String() string {
 	var b strings.Builder
 	for _, u := range []struct {
