@@ -128,8 +128,8 @@ func (s *scene) chainJobs(c *chains) []job {
 	jobs := []job{
 		{name: "merge", clean: true, args: []string{"merge", in("a3"), in("a2"), in("a4"), "-o", out}, prepare: s.fresh},
 		{name: "merge from a full", clean: true, args: []string{"merge", in("full"), in("a1"), in("b2"), in("c3"), "-o", out}, prepare: s.fresh},
-		{name: "prune", args: []string{"prune", s.work, "--keep-last", "3"}, prepare: linked},
-		{name: "prune between", args: []string{"prune", s.work, "--keep-last", "3", "--keep-yearly", "2"}, prepare: linked},
+		{name: "prune", args: []string{"prune", s.work, "--keep-last", "3", "--rebase-every", "0"}, prepare: linked},
+		{name: "prune between", args: []string{"prune", s.work, "--keep-last", "3", "--keep-yearly", "2", "--rebase-every", "1h"}, prepare: linked},
 	}
 	for i := range jobs {
 		j := jobs[i]

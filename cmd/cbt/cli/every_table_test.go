@@ -80,7 +80,7 @@ var everyCommand = map[string]string{
 		! cbt merge src/deltas/mon.cbt src/deltas/mon.cbt -o out/no.cbt; ! cbt merge src/deltas/mon.cbt src/deltas/tue.cbt -o src/disk.raw`,
 	"prune": `
 		cbt prune src/deltas --keep-last 1 --dry-run
-		mkdir out/b; cp in/mon.cbt in/tue.cbt out/b; cbt prune out/b --keep-last 1; ! cbt prune out/b`,
+		mkdir out/b; cp in/mon.cbt in/tue.cbt out/b; cbt prune out/b --keep-last 1 --rebase-every 0; ! cbt prune out/b`,
 	"backup": `
 		mkdir out/backups
 		cbt backup src/disk.qcow2@monday out/backups; cbt backup src/disk.qcow2@tuesday out/backups

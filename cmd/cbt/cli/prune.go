@@ -15,12 +15,13 @@ import (
 
 type pruneOptions struct {
 	rules  retention.Rules
+	every  rebaseValue
 	dryRun bool
 	wait   waitValue
 }
 
 func newPruneCommand(a *app) *cobra.Command {
-	opt := &pruneOptions{}
+	opt := &pruneOptions{every: rebaseValue{retention.Span{Days: 30}}}
 	c := &cobra.Command{
 		Use:   "prune DIR",
 		Short: "let points fall away and keep the others whole",
@@ -30,6 +31,11 @@ those full that follow it. The rules count for each group of deltas by itself:
 those that build on one another, or whose names share the image of
 IMAGE-20261123T054000Z-ID.cbt. The newest point of a group is always kept, and
 while a rule finds fewer hours, days, ... than it may keep, so is the oldest.
+
+A full delta that falls away would make its child full: the whole image written
+again, each night under a daily rule. So it stays, with what lies between it and
+what is kept, until it is --rebase-every older than the oldest point kept on it (30d),
+or moving it gives back half of what that writes. --rebase-every 0 lets it go at once.
 
 Nothing is deleted before what takes its place is written, verified and synced:
 whenever prune is killed, every kept point can be restored, and the same command
@@ -61,6 +67,7 @@ Times are UTC; a delta that does not know its own counts by that of its file.`,
 		flags.Var(&countValue{rule.n}, "keep-"+rule.name, rule.usage)
 	}
 	flags.Var(&spanValue{&r.Within}, "keep-within", "keep what is within `TIME` (1y6m, 2w, 14d, 36h) of the newest point")
+	flags.Var(&opt.every, "rebase-every", "let a full delta that no rule keeps stay below what is kept for `TIME`; 0: write the next one full at once")
 	flags.BoolVar(&opt.dryRun, "dry-run", false, "say what would be done, and do nothing")
 	flags.Var(&opt.wait, "wait", "how long to wait for a backup or mount of the directory to end")
 	return c
@@ -98,6 +105,26 @@ func (v *spanValue) String() string {
 }
 func (v *spanValue) Type() string { return "TIME" }
 
+// rebaseValue is how long a base may stay.
+type rebaseValue struct{ retention.Span }
+
+func (v *rebaseValue) Set(s string) (err error) {
+	if s == "0" {
+		v.Span = retention.Span{}
+		return nil
+	}
+	v.Span, err = retention.ParseSpan(s)
+	return err
+}
+
+func (v *rebaseValue) String() string {
+	if v.Span == (retention.Span{}) {
+		return "0"
+	}
+	return v.Span.String()
+}
+func (v *rebaseValue) Type() string { return "TIME" }
+
 // pruned is the result for a directory.
 type pruned struct {
 	DryRun bool          `json:"dry-run"`
@@ -108,15 +135,16 @@ type pruned struct {
 type pruneGroup struct {
 	Name   string         `json:"group"`
 	Deltas []*prunedDelta `json:"deltas"`
-	Write  int64          `json:"write"`           // bytes, at most
+	Write  int64          `json:"write"`           // bytes: about how many will be written; afterwards, how many were
 	Space  int64          `json:"space"`           // bytes more than before for a time, at most
 	Freed  int64          `json:"freed"`           // bytes of the files that go
 	Error  string         `json:"error,omitempty"` // why it was left alone, or as far as it came
 
 	err     error
 	steps   []retention.Step
-	resumed bool // an interrupted run had begun with it
-	pending bool // there are steps that are not done
+	moves   []string // the bases that fall away, by the hashes of their points
+	resumed bool     // an interrupted run had begun with it
+	pending bool     // there are steps that are not done
 }
 
 // What becomes of a delta.
@@ -124,6 +152,7 @@ const (
 	pruneKeep    = "keep"
 	pruneRewrite = "rewrite" // kept, and those that fall away before it merged into it
 	pruneDrop    = "drop"
+	pruneStay    = "stay" // no rule keeps it, but it is not yet time to move the base
 )
 
 // prunedDelta is one file of the directory.
@@ -156,7 +185,7 @@ func (a *app) prune(ctx context.Context, dir string, opt *pruneOptions) error {
 	if err := lock(ctx, dir, opt.wait.d); err != nil {
 		return err
 	}
-	p := &pruner{app: a, dir: dir}
+	p := &pruner{app: a, dir: dir, every: opt.every.Span}
 	list, err := p.scan(ctx)
 	if err != nil {
 		return err
@@ -172,6 +201,9 @@ func (a *app) prune(ctx context.Context, dir string, opt *pruneOptions) error {
 			g.err = fmt.Errorf("left alone: %s cannot be read, and may build on what would fall away: repair it, or move it elsewhere", printable(unknown.File))
 		}
 		g.pending = g.err == nil && len(g.steps) > 0 || g.err != nil && g.resumed
+		if g.err == nil && opt.dryRun {
+			g.Write, g.err = p.estimate(ctx, g)
+		}
 	}
 	if !opt.dryRun {
 		if err := p.writeJournal(result.Groups); err != nil {
@@ -222,16 +254,23 @@ func (a *app) prune(ctx context.Context, dir string, opt *pruneOptions) error {
 // print shows one group.
 func (g *pruneGroup) print(w io.Writer, dryRun bool) error {
 	var b strings.Builder
-	kept := 0
+	kept, stay := 0, 0
 	for _, d := range g.Deltas {
-		if d.Action == pruneKeep || d.Action == pruneRewrite {
+		switch d.Action {
+		case pruneKeep, pruneRewrite:
 			kept++
+		case pruneStay:
+			stay++
 		}
 	}
 	if g.err != nil {
 		fmt.Fprintf(&b, "%s: %s, NOT PRUNED: %s\n", printable(g.Name), countOf(len(g.Deltas), "delta"), g.Error)
 	} else {
-		fmt.Fprintf(&b, "%s: %s, %d kept\n", printable(g.Name), countOf(len(g.Deltas), "delta"), kept)
+		fmt.Fprintf(&b, "%s: %s, %d kept", printable(g.Name), countOf(len(g.Deltas), "delta"), kept)
+		if stay > 0 {
+			fmt.Fprintf(&b, ", the base below them not moved yet (%s)", countOf(stay, "delta"))
+		}
+		b.WriteString("\n")
 	}
 	for _, d := range g.Deltas {
 		if d.Action == "" {
@@ -245,7 +284,7 @@ func (g *pruneGroup) print(w io.Writer, dryRun bool) error {
 		fmt.Fprintln(&b, strings.TrimRight(line, " "))
 	}
 	if g.err == nil && len(g.steps) > 0 && dryRun {
-		fmt.Fprintf(&b, "  to write: at most %s; space needed for that: at most %s; in files that go: %s\n",
+		fmt.Fprintf(&b, "  to write: about %s; space needed for that: at most %s; in files that go: %s\n",
 			formatSize(g.Write), formatSize(g.Space), formatSize(g.Freed))
 	}
 	_, err := io.WriteString(w, b.String())

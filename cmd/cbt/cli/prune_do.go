@@ -22,7 +22,9 @@ const pruneSample = 16 << 20
 // pruner prunes one directory.
 type pruner struct {
 	*app
-	dir string
+	dir    string
+	every  retention.Span  // how long a base may stay
+	moving map[string]bool // the bases that a killed run had begun to move, by the hashes of their points
 }
 
 // plan decides what becomes of each delta of a group.
@@ -43,8 +45,9 @@ func (p *pruner) plan(g *pruneGroup, rules retention.Rules) error {
 	for i, why := range rules.Keep(times) {
 		d := g.Deltas[i]
 		d.Reasons = why
-		nodes[i] = retention.Delta{Size: d.Size, Parent: d.parent, Keep: len(why) > 0}
+		nodes[i] = retention.Delta{Size: d.Size, Parent: d.parent, Keep: len(why) > 0, Time: times[i], Moving: p.moving[d.pointHash()]}
 	}
+	stays := p.bases(g, nodes)
 	g.dropSpare(nodes)
 	bound := func(run []int) int64 {
 		var line []cbt.Weight
@@ -57,9 +60,13 @@ func (p *pruner) plan(g *pruneGroup, rules retention.Rules) error {
 	g.steps, cost = retention.Plan(nodes, bound)
 	g.Write, g.Space, g.Freed = cost.Write, cost.Peak, cost.Freed
 	for i, n := range nodes {
-		g.Deltas[i].Action = pruneKeep
-		if !n.Keep {
-			g.Deltas[i].Action = pruneDrop
+		switch d := g.Deltas[i]; {
+		case stays[i]:
+			d.Action = pruneStay
+		case n.Keep:
+			d.Action = pruneKeep
+		default:
+			d.Action = pruneDrop
 		}
 	}
 	for _, s := range g.steps {
@@ -112,7 +119,7 @@ func (p *pruner) carryOut(ctx context.Context, g *pruneGroup) error {
 		return fmt.Errorf("left alone: %w", err)
 	}
 	var removed, rewritten int
-	var smaller int64
+	var smaller, wrote int64
 	for n, s := range g.steps {
 		var err error
 		was := g.Deltas[s.Into].Size
@@ -132,13 +139,14 @@ func (p *pruner) carryOut(ctx context.Context, g *pruneGroup) error {
 		}
 		if s.Merge() {
 			rewritten++
+			wrote += g.Deltas[s.Into].Size
 			smaller += was - g.Deltas[s.Into].Size
 		} else {
 			removed++
 			smaller += was
 		}
 	}
-	g.pending = false
+	g.pending, g.Write = false, wrote
 	if len(g.steps) > 0 {
 		less := formatSize(smaller) + " less"
 		if smaller < 0 {
@@ -204,23 +212,10 @@ func (p *pruner) verifyOne(ctx context.Context, d *prunedDelta, progress func(in
 func (p *pruner) mergeInto(ctx context.Context, g *pruneGroup, s retention.Step) error {
 	o := p.reader()
 	defer o.Close()
-	var line []*cbt.Delta
-	var files []*deltaFile
-	for _, i := range append(s.Run[:len(s.Run):len(s.Run)], s.Into) {
-		d := g.Deltas[i]
-		f, err := o.openDeltaFile(p.path(d))
-		if err != nil {
-			return err
-		}
-		if f.ID() != d.id {
-			return fmt.Errorf("%s: is another one than before", d.File)
-		}
-		line, files = append(line, f.Delta), append(files, f)
-	}
 	into := g.Deltas[s.Into]
-	h, merges, err := cbt.Merged(line)
+	h, merges, files, err := p.merged(o, g, s)
 	if err != nil {
-		return fmt.Errorf("%s: %w", into.File, o.lineError(err))
+		return err
 	}
 	out, err := p.audit.create(p.path(into), true)
 	if err != nil {

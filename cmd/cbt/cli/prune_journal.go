@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"cbt/internal/outfile"
 )
@@ -22,7 +23,8 @@ const (
 )
 
 type journal struct {
-	Groups [][]string `json:"groups"` // hashes of points
+	Groups [][]string `json:"groups"`           // hashes of points
+	Moving []string   `json:"moving,omitempty"` // of the bases that fall away: they are not looked at again
 }
 
 func (d *prunedDelta) pointHash() string {
@@ -31,7 +33,7 @@ func (d *prunedDelta) pointHash() string {
 }
 
 // readJournal says which points a killed run looked at together, by the number
-// of the group.
+// of the group, and remembers which bases it had begun to move.
 func (p *pruner) readJournal() (map[string]int, error) {
 	path := filepath.Join(p.dir, journalName)
 	text, err := p.audit.readFile("record", path, maxJournal)
@@ -44,6 +46,10 @@ func (p *pruner) readJournal() (map[string]int, error) {
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: is not what prune writes there: %w (delete it if no prune was interrupted)", path, err)
+	}
+	p.moving = map[string]bool{}
+	for _, hash := range j.Moving {
+		p.moving[hash] = true
 	}
 	groups := map[string]int{}
 	for n, points := range j.Groups {
@@ -65,8 +71,13 @@ func (p *pruner) writeJournal(groups []*pruneGroup) error {
 		}
 		var points []string
 		for _, d := range g.Deltas {
-			if d.err == nil {
-				points = append(points, d.pointHash())
+			if d.err != nil {
+				continue
+			}
+			hash := d.pointHash()
+			points = append(points, hash)
+			if p.moving[hash] || slices.Contains(g.moves, hash) {
+				j.Moving = append(j.Moving, hash)
 			}
 		}
 		j.Groups = append(j.Groups, points)
