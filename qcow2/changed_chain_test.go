@@ -181,7 +181,7 @@ func TestDataFile(t *testing.T) {
 		}
 		rows = append(rows, m)
 	}
-	if rows[0] != (MapExtent{0, 2 * cluster, 0, true, false, true, false, 0}) || rows[2].Offset != 3*cluster {
+	if rows[0] != (MapExtent{0, 2 * cluster, 0, true, false, true, false, false, 0}) || rows[2].Offset != 3*cluster {
 		t.Error(rows)
 	}
 	if got := extents(t, Changed(v, v, 0, v.Size())); len(got) != 0 {

@@ -254,7 +254,7 @@ func checkMap(t *testing.T, img *Image, h *history) {
 			continue
 		}
 		// Both zero and data: a hole below a preallocated cluster.
-		m := MapExtent{r.Start, r.Length, r.Depth, r.Present, r.Zero && !r.Data, r.Data, false, -1}
+		m := MapExtent{r.Start, r.Length, r.Depth, r.Present, r.Zero && !r.Data, r.Data, false, false, -1}
 		if r.Offset != nil {
 			m.Offset = *r.Offset
 		}

@@ -15,6 +15,7 @@ type MapExtent struct {
 	Zero          bool // reads as zeros
 	Data          bool // has to be read
 	Compressed    bool
+	Unknown       bool  // it is in a backing file that is not at hand, see sparse.Missing
 	Offset        int64 // where it lies in the file at Depth; -1 if nowhere, or compressed
 }
 
@@ -49,7 +50,7 @@ func (v *View) Map(off, n int64) iter.Seq2[MapExtent, error] {
 // joins reports whether qemu-img prints next as a part of m.
 func (m MapExtent) joins(next MapExtent) bool {
 	if m.Length == 0 || m.Depth != next.Depth || m.Present != next.Present || m.Zero != next.Zero ||
-		m.Data != next.Data || m.Compressed != next.Compressed {
+		m.Data != next.Data || m.Compressed != next.Compressed || m.Unknown != next.Unknown {
 		return false
 	}
 	if m.Offset < 0 {
@@ -76,7 +77,7 @@ func (v *View) mapRows(off, n int64, depth int, yield func(MapExtent, error) boo
 			}
 			continue
 		}
-		row := MapExtent{r.off, r.n, depth, true, r.kind == zeros, r.kind != zeros, r.kind == deflated, r.host}
+		row := MapExtent{Start: r.off, Length: r.n, Depth: depth, Present: true, Zero: r.kind == zeros, Data: r.kind != zeros, Compressed: r.kind == deflated, Offset: r.host}
 		if !yield(row, nil) {
 			return false
 		}
@@ -86,6 +87,9 @@ func (v *View) mapRows(off, n int64, depth int, yield func(MapExtent, error) boo
 // mapBelow yields the rows of an unallocated run: the backing file's, and
 // behind its end zeros that nobody stores.
 func (v *View) mapBelow(r run, depth int, yield func(MapExtent, error) bool) bool {
+	if sparse.IsMissing(v.img.backing) {
+		return yield(MapExtent{Start: r.off, Length: r.n, Depth: depth + 1, Unknown: true, Offset: -1}, nil)
+	}
 	inside := v.img.insideBacking(r.off, r.n)
 	switch below := v.img.backing.(type) {
 	case nil:
@@ -104,7 +108,7 @@ func (v *View) mapBelow(r run, depth int, yield func(MapExtent, error) bool) boo
 	if inside == r.n {
 		return true
 	}
-	row := MapExtent{r.off + inside, r.n - inside, depth, false, true, false, false, r.host}
+	row := MapExtent{Start: r.off + inside, Length: r.n - inside, Depth: depth, Zero: true, Offset: r.host}
 	if row.Offset >= 0 {
 		row.Offset += inside
 	}
@@ -120,7 +124,7 @@ func mapRaw(v sparse.View, off, n int64, depth int, yield func(MapExtent, error)
 			yield(MapExtent{}, err)
 			return false
 		}
-		row := MapExtent{e.Off, e.Len, depth, true, e.Kind.ReadsZero(), !e.Kind.ReadsZero(), false, e.Off}
+		row := MapExtent{Start: e.Off, Length: e.Len, Depth: depth, Present: true, Zero: e.Kind.ReadsZero(), Data: !e.Kind.ReadsZero(), Offset: e.Off}
 		if !yield(row, nil) {
 			return false
 		}

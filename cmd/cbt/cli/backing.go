@@ -1,7 +1,9 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -92,7 +94,7 @@ func (o *opener) openNamed(owner *file, role, name string, p policy) (*file, err
 		path, err = findData(path, name)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", owner.path, err)
+		return nil, fmt.Errorf("%s: %w (%s names one that stands for it)", owner.path, err, standInFlag(role, name))
 	}
 	refuse := func(real string) error {
 		if p.permits(real) {
@@ -102,6 +104,9 @@ func (o *opener) openNamed(owner *file, role, name string, p policy) (*file, err
 			owner.path, role, name, shellQuote(filepath.Dir(real)))
 	}
 	real, err := realPath(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = fmt.Errorf("%w (%s)", err, otherWays(role, name))
+	}
 	if err != nil {
 		return nil, namedError(owner, role, name, err)
 	}
@@ -121,6 +126,15 @@ func (o *opener) openNamed(owner *file, role, name string, p policy) (*file, err
 	}
 	f.path = path // what f names is relative to the name it was found by
 	return f, nil
+}
+
+// otherWays says how to read an image without the file that it names.
+func otherWays(role, name string) string {
+	ways := standInFlag(role, name) + " names one that stands for it"
+	if role == backingFile {
+		ways += ", --backing none does without"
+	}
+	return ways
 }
 
 func namedError(owner *file, role, name string, err error) error {

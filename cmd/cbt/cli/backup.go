@@ -112,6 +112,9 @@ func (a *app) backup(ctx context.Context, refs []string, dir string, opt *backup
 	if err != nil {
 		return err
 	}
+	if o.stand.none {
+		return usageErrorf("--backing none: what is left out is unknown, and a backup has all: name what stands for the backing file")
+	}
 	defer a.closeOpener(o)
 	o.rawPoint = o.pointOfRaw(opt.diff.stateDir)
 	o.chainFrom(chainOptions{dir: dir})

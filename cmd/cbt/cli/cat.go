@@ -66,6 +66,9 @@ func (a *app) cat(ctx context.Context, ref string, opt *catOptions) error {
 	if err != nil {
 		return err
 	}
+	if err := refuseUnknown(ctx, src, off, n); err != nil {
+		return err
+	}
 	bar := a.startProgress("cat", n)
 	err = writeRange(ctx, a.Stdout, src.View, off, n, bar)
 	bar.finish()

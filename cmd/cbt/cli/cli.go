@@ -27,7 +27,8 @@ type app struct {
 	started bool     // the command line was accepted, a command runs
 	args    []string // the command line
 
-	audit     *audit // nil without --audit
+	stand     *standIns // of the first opener that has such flags
+	audit     *audit    // nil without --audit
 	auditFlag string
 	hashFlag  string
 }

@@ -11,6 +11,7 @@ import (
 
 	"cbt/internal/ordered"
 	"cbt/lvm/thin"
+	"cbt/sparse"
 )
 
 // The exit codes of every command; 128+N says that signal N ended it.
@@ -102,6 +103,8 @@ func (a *app) exitCode(ctx context.Context, err error) int {
 		return coded.code
 	case errors.As(err, &ran):
 		return ran.code
+	case errors.As(err, new(*sparse.MissingError)):
+		return exitWrongBase
 	case errors.Is(err, thin.ErrNoData), !a.started:
 		return exitUsage // --thin-data was missing; or cobra's own checks of flags and arguments
 	}

@@ -111,6 +111,9 @@ func (a *app) hashOne(ctx context.Context, o *opener, out *hashPrinter, ref stri
 	if err != nil {
 		return err
 	}
+	if err := refuseUnknown(ctx, src, off, n); err != nil {
+		return err
+	}
 	if src.Format != formatRaw && opt.name == "" && exists(ref) && !a.json {
 		a.notef("%s: these are the hashes of the image in it, not of the file (--format raw: of the file)", printable(ref))
 	}

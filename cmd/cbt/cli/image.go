@@ -25,6 +25,7 @@ type image struct {
 
 	backing     *image // nil if there is none
 	backingName string // as the image names it
+	leftOut     bool   // there is a backing file, which was left out
 	data        *file  // external data file, nil if there is none
 	held        bool   // its read locks are
 }
@@ -98,6 +99,10 @@ func (o *opener) loadQcow2(ctx context.Context, img *image, p policy, chain []fi
 				return nil, inner
 			}
 			img.backingName = name
+			if img.backing == nil {
+				img.leftOut = true
+				return sparse.Missing(fmt.Sprintf("%s %q of %s, which --backing none leaves out", backingFile, name, img.file.path)), nil
+			}
 			return img.backing.view, nil
 		},
 		Data: func(name string) (io.ReaderAt, int64, error) {
@@ -118,25 +123,38 @@ func (o *opener) loadQcow2(ctx context.Context, img *image, p policy, chain []fi
 		return fmt.Errorf("%s: %w", img.file.path, err)
 	}
 	img.view = img.qcow.Active()
+	if img.leftOut && !o.metadataOnly {
+		o.warn("%s: its %s %s is left out: what lies there is unknown, and cannot be read", img.file.path, backingFile, printable(img.backingName))
+	}
 	if img.qcow.Dirty() {
 		o.warn("%s: is marked dirty: a machine did not close it; what it flushed is read", img.file.path)
 	}
 	return nil
 }
 
+// loadBacking opens a backing file, or what stands for it. It returns nil if
+// that is to be left out.
 func (o *opener) loadBacking(ctx context.Context, owner *file, name, format string, p policy, chain []fileID) (*image, error) {
-	if format == "" {
-		format = o.BackingFormat
-	}
-	if format == "" {
-		return nil, usageErrorf("%s: names no format for its %s %q: --backing-format qcow2 or raw", owner.path, backingFile, name)
-	}
-	if format != formatRaw && format != formatQcow2 {
-		return nil, fmt.Errorf("%s: %s %q has the format %q, which cbt does not read", owner.path, backingFile, name, format)
-	}
-	f, err := o.openNamed(owner, backingFile, name, p)
-	if err != nil {
+	f, err := o.openStandIn(owner, backingFile, name)
+	switch {
+	case err != nil:
 		return nil, err
+	case f != nil:
+		format, err = o.standInFormat(owner, name, format, f)
+		p.own = slices.Concat(p.own, ownDirs(f)) // the user named it
+		if err != nil {
+			f.Close()
+			return nil, err
+		}
+	case o.stand.none:
+		return nil, nil
+	default:
+		if format, err = o.backingFormat(owner, name, format); err != nil {
+			return nil, err
+		}
+		if f, err = o.openNamed(owner, backingFile, name, p); err != nil {
+			return nil, err
+		}
 	}
 	if err := checkChain(owner, backingFile, name, f, chain); err != nil {
 		f.Close()
@@ -146,7 +164,10 @@ func (o *opener) loadBacking(ctx context.Context, owner *file, name, format stri
 }
 
 func (o *opener) loadData(ctx context.Context, owner *file, name string, p policy, chain []fileID) (*file, error) {
-	f, err := o.openNamed(owner, dataFile, name, p)
+	f, err := o.openStandIn(owner, dataFile, name)
+	if err == nil && f == nil {
+		f, err = o.openNamed(owner, dataFile, name, p)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -162,6 +183,20 @@ func (o *opener) loadData(ctx context.Context, owner *file, name string, p polic
 		return nil, err
 	}
 	return f, o.settle(ctx, f)
+}
+
+// openStandIn opens the file that the user says stands for a name inside the
+// image opened as owner; nil if there is none.
+func (o *opener) openStandIn(owner *file, role, name string) (*file, error) {
+	path, ok, err := o.stand.find(owner, role, name)
+	if err != nil || !ok {
+		return nil, err
+	}
+	f, err := openFile(path, &o.reads, nil)
+	if err != nil {
+		return nil, namedError(owner, role, name, err)
+	}
+	return f, nil
 }
 
 func checkChain(owner *file, role, name string, f *file, chain []fileID) error {

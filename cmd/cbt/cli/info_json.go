@@ -80,6 +80,9 @@ func (d *description) json() infoJSON {
 		if path, err := resolveName(d.file.path, backingFile, h.BackingFile); err == nil {
 			j.FullBacking = path
 		}
+		if d.img != nil && d.img.backing != nil {
+			j.FullBacking = d.img.backing.file.path // or what stands for it
+		}
 	}
 	for _, s := range d.qcow.Snapshots() {
 		j.Snapshots = append(j.Snapshots, d.snapshotJSON(&s))

@@ -76,6 +76,9 @@ func (d *description) printQcow2(row func(key, format string, args ...any)) {
 		if format == "" {
 			format = "no format named"
 		}
+		if d.img != nil && d.img.leftOut {
+			format += ", left out"
+		}
 		row("backing file", "%s (%s)", printable(h.BackingFile), printable(format))
 	}
 	if d.img != nil {

@@ -27,7 +27,8 @@ func newMapCommand(a *app) *cobra.Command {
 		Use:   "map REF",
 		Short: "list the extents of an image",
 		Long: `map lists what holds an image: for each run of bytes its kind (data, zero: known
-to read as zeros, hole: nothing is stored), how deep in the backing chain it
+to read as zeros, hole: nothing is stored, unknown: in a backing file that
+--backing none leaves out), how deep in the backing chain it
 lies, and where in that file. With --json it is an array with the keys of
 qemu-img map --output=json. No guest data are read.`,
 		Example: `  cbt map disk.qcow2@monday
@@ -120,6 +121,9 @@ func printMapJSON(w io.Writer, rows mapSeq) error {
 		}
 		fmt.Fprintf(w, `%s{ "start": %d, "length": %d, "depth": %d, "present": %t, "zero": %t, "data": %t, "compressed": %t`,
 			before, m.Start, m.Length, m.Depth, m.Present, m.Zero, m.Data, m.Compressed)
+		if m.Unknown {
+			fmt.Fprint(w, `, "unknown": true`)
+		}
 		if m.Offset >= 0 {
 			fmt.Fprintf(w, `, "offset": %d`, m.Offset)
 		}
@@ -158,6 +162,8 @@ func printMapTable(w io.Writer, rows mapSeq) error {
 
 func mapKind(m qcow2.MapExtent) string {
 	switch {
+	case m.Unknown:
+		return "unknown"
 	case m.Compressed:
 		return "compressed"
 	case m.Data:

@@ -25,6 +25,8 @@ type openerOptions struct {
 	Format        string
 	Allow         []string
 	BackingFormat string
+	Backing       []string // what stands for names inside images
+	DataFile      []string
 	Force         bool
 	Frozen        bool
 	StateOffset   sizeValue
@@ -42,6 +44,7 @@ func (o *openerOptions) addReadFlags(fs *pflag.FlagSet) {
 	fs.BoolVar(&o.Frozen, "frozen", false, "nobody writes to the active states and volumes named here: read them, and give them a point")
 	fs.StringArrayVar(&o.Allow, "allow", nil, "also open backing and data files in or below `DIR` (repeatable; CBT_ALLOW has a list)")
 	fs.StringVar(&o.BackingFormat, "backing-format", "", "`FORMAT` of backing files whose image names none: qcow2 or raw")
+	o.addStandInFlags(fs)
 	fs.BoolVar(&o.Force, "force", false, "read images that are marked corrupt, and thin pools that need checking")
 	fs.Var(&o.StateOffset, "state-offset", "machine states that are not at the beginning of their files are at this byte (with --format state)")
 	o.volumeOptions.addFlags(fs)
@@ -60,6 +63,7 @@ func (o *openerOptions) addFormatFlag(fs *pflag.FlagSet) {
 type opener struct {
 	openerOptions
 	allow []string                         // Allow and CBT_ALLOW, resolved
+	stand *standIns                        // Backing and DataFile
 	warn  func(format string, args ...any) // a line on stderr
 
 	metadataOnly bool // no guest data are read: no machine needs to be kept out
@@ -113,7 +117,11 @@ func (a *app) newOpener(opt openerOptions) (*opener, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := &opener{openerOptions: opt, allow: allow, warn: a.warnf, images: make(map[imageKey]*image), lockDir: a.Getenv("CBT_LOCK_DIR"), spoolDir: a.spoolDir(""), startProgress: a.startProgress}
+	stand, err := a.standIns(opt)
+	if err != nil {
+		return nil, err
+	}
+	o := &opener{openerOptions: opt, allow: allow, stand: stand, warn: a.warnf, images: make(map[imageKey]*image), lockDir: a.Getenv("CBT_LOCK_DIR"), spoolDir: a.spoolDir(""), startProgress: a.startProgress}
 	o.reads.audit = a.audit
 	o.rawPoint = o.pointOfRaw("")
 	o.chainFrom(chainOptions{})
@@ -142,6 +150,9 @@ func (a *app) closeOpener(o *opener) {
 	}
 	if err := o.releasePools(); err != nil {
 		a.warnf("%v", err)
+	}
+	for _, flag := range o.stand.unused() {
+		a.warnf("%s: no image that was read names such a file", flag)
 	}
 	_ = o.Close()
 }

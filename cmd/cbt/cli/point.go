@@ -73,9 +73,12 @@ func activePoint(img *image) string {
 }
 
 // appendBacking encodes the files below img and their data files; ok is false
-// if one is a device.
+// if one is a device, or was left out.
 func appendBacking(b []byte, img *image) (_ []byte, ok bool) {
 	for {
+		if img.leftOut {
+			return nil, false // what it reads as is not known
+		}
 		if img.data != nil {
 			if img.data.stat.block {
 				return nil, false
