@@ -104,7 +104,7 @@ func TestFindSnapshot(t *testing.T) {
 	}{
 		{reference{byName: true, want: "daily"}, exitUsage, "--snapshot-id: id 1 daily of 1970-01-01 00:00:00Z, id 2 daily of 1970-01-02"},
 		{reference{byName: true, want: "3"}, exitUsage, "one has that id: --snapshot-id 3"},
-		{reference{byName: true, want: "weekly"}, exitFailed, `id 7 "\x1b[2J"`},
+		{reference{byName: true, want: "weekly"}, exitFailed, `id 7 $'\033[2J'`},
 		{reference{byID: true, want: "7"}, exitFailed, "damaged"},
 		{reference{byID: true, want: "daily"}, exitFailed, "no snapshot daily"},
 	} {
