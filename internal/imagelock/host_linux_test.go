@@ -32,6 +32,15 @@ func device(major, minor uint32) identity {
 	return identity{device: true, dev: unix.Mkdev(major, minor)}
 }
 
+// usedBy is the first use.
+func usedBy(h host, id identity) (string, error) {
+	all, err := h.uses(id)
+	if len(all) == 0 {
+		return "", err
+	}
+	return all[0].by, err
+}
+
 const mountinfo = `22 27 0:21 / /proc rw,relatime - proc proc rw
 27 1 254:0 / / rw,relatime - ext4 /dev/root rw,discard
 36 35 98:7 /mnt1 /mnt\040one\134two rw,noatime master:1 propagate_from:2 - ext3 /dev/root rw,errors=continue
@@ -78,7 +87,7 @@ func TestHost(t *testing.T) {
 		{"a physical volume", device(8, 16), "held by dm-3 (vg0-vm1), md127"},
 		{"a large number", device(259, 300000), ""},
 	} {
-		if got, err := h.usedBy(c.id); err != nil || got != c.want {
+		if got, err := usedBy(h, c.id); err != nil || got != c.want {
 			t.Errorf("%s: %q, %v, want %q", c.what, got, err, c.want)
 		}
 	}
@@ -90,15 +99,15 @@ func TestHost(t *testing.T) {
 
 // TestHostUnreadable does not take for free what it could not look at.
 func TestHostUnreadable(t *testing.T) {
-	if by, err := fakeHost(t, nil).usedBy(device(8, 0)); err == nil {
+	if by, err := usedBy(fakeHost(t, nil), device(8, 0)); err == nil {
 		t.Errorf("without mountinfo: %q", by)
 	}
 	h := fakeHost(t, map[string]string{"proc/self/mountinfo": "", "sys/dev/block/8:0/holders": "no directory"})
-	if by, err := h.usedBy(device(8, 0)); err == nil {
+	if by, err := usedBy(h, device(8, 0)); err == nil {
 		t.Errorf("holders is no directory: %q", by)
 	}
 	h = fakeHost(t, map[string]string{"proc/self/mountinfo": "", "proc/swaps/x": ""})
-	if by, err := h.usedBy(device(8, 0)); err == nil {
+	if by, err := usedBy(h, device(8, 0)); err == nil {
 		t.Errorf("swaps is a directory: %q", by)
 	}
 	h = fakeHost(t, map[string]string{"sys/dev/block/8:0/sda1/partition": "1\n", "sys/dev/block/8:0/sda1/dev": "eight\n"})
@@ -107,7 +116,7 @@ func TestHostUnreadable(t *testing.T) {
 	}
 	// A kernel without swap or sysfs has nothing to say.
 	h = fakeHost(t, map[string]string{"proc/self/mountinfo": ""})
-	if by, err := h.usedBy(device(8, 0)); by != "" || err != nil {
+	if by, err := usedBy(h, device(8, 0)); by != "" || err != nil {
 		t.Errorf("nothing there: %q, %v", by, err)
 	}
 }
@@ -130,5 +139,28 @@ func TestLoopOfFileOnDevice(t *testing.T) {
 	}
 	if same, known := loopIs(dev, identity{device: true, dev: id.dev}); same || !known {
 		t.Errorf("the device that holds the file behind %s: %t, %t", dev, same, known)
+	}
+}
+
+// TestWrittenHolders: what is made of a device writes to it, unless it is
+// read-only itself.
+func TestWrittenHolders(t *testing.T) {
+	h := fakeHost(t, map[string]string{
+		"proc/self/mountinfo":             "",
+		"sys/dev/block/8:16/holders/dm-3": "", "sys/class/block/dm-3/dm/name": "vg0-vm1\n", "sys/class/block/dm-3/ro": "0\n",
+		"sys/class/block/dm-3/dm/uuid":     "LVM-0123\n",
+		"sys/dev/block/8:32/holders/md127": "", "sys/class/block/md127/ro": "1\n",
+		"sys/dev/block/8:48/holders/md127": "", "sys/dev/block/8:48/holders/dm-3": "",
+		"sys/dev/block/8:64/holders/md126": "", "sys/class/block/md126/ro": "0\n",
+	})
+	for number, want := range map[uint32]use{
+		16: {by: "held by dm-3 (vg0-vm1)", instead: "name the volume, lvm:VG/LV without --pv"},
+		32: {by: "held by md127", readOnly: true, instead: "name what is made of it"},
+		48: {by: "held by dm-3 (vg0-vm1), md127", instead: "name the volume, lvm:VG/LV without --pv"},
+		64: {by: "held by md126", instead: "name what is made of it"},
+	} {
+		if got, err := h.uses(device(8, number)); err != nil || len(got) != 1 || got[0] != want {
+			t.Errorf("8:%d: %+v, %v, want %+v", number, got, err, want)
+		}
 	}
 }

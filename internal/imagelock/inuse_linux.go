@@ -6,9 +6,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -23,7 +23,8 @@ var thisHost = host{"/proc", "/sys", "/dev"}
 // swap; held by device mapper, md or the like; or opened exclusively by
 // anybody. It is empty if f is free. Whole disks are in use if one of their
 // partitions is. A file is recognized by its device and inode, a device by
-// its number; names do not matter.
+// its number; names do not matter. Mounts in other mount namespaces are found
+// as far as /proc shows a process in them.
 //
 // InUse opens a block device a second time, exclusively, and closes it again:
 // f itself must not have been opened with O_EXCL. What is free now may be
@@ -61,118 +62,137 @@ func (id identity) number() string {
 	return fmt.Sprintf("%d:%d", unix.Major(id.dev), unix.Minor(id.dev))
 }
 
+// use is one use of a file or device by this host's kernel.
+type use struct {
+	by       string // in words: "mounted at /mnt"
+	readOnly bool   // it cannot write to it
+	end      string // the command that ends it; empty: none is known
+	instead  string // what to do otherwise, in words
+}
+
 func (h host) inUse(f *os.File) (string, error) {
 	fi, err := f.Stat()
 	if err != nil {
 		return "", err
 	}
 	id := identityOf(fi)
-	by, err := h.usedBy(id)
-	if by != "" || err != nil || !id.device {
-		return by, err
-	}
-	parts, err := h.partitions(id)
+	all, err := h.allUses(id)
 	if err != nil {
 		return "", err
 	}
-	for _, part := range parts {
-		by, err := h.usedBy(part.identity)
-		if err != nil {
-			return "", err
-		}
-		if by != "" {
-			return fmt.Sprintf("its partition %s is %s", part.name, by), nil
-		}
+	if len(all) > 0 {
+		return all[0].by, nil
+	}
+	if !id.device {
+		return "", nil
 	}
 	return exclusively(f)
 }
 
-func (h host) usedBy(id identity) (string, error) {
-	for _, look := range []func(identity) (string, error){h.mounted, h.swap, h.held, h.loop} {
-		if by, err := look(id); by != "" || err != nil {
-			return by, err
+// allUses are the uses of a file, or of a device and its partitions.
+func (h host) allUses(id identity) ([]use, error) {
+	all, err := h.uses(id)
+	if err != nil || !id.device {
+		return all, err
+	}
+	parts, err := h.partitions(id)
+	if err != nil {
+		return nil, err
+	}
+	for _, part := range parts {
+		uses, err := h.uses(part.identity)
+		if err != nil {
+			return nil, err
+		}
+		for _, u := range uses {
+			u.by = fmt.Sprintf("its partition %s is %s", part.name, u.by)
+			all = append(all, u)
 		}
 	}
-	return "", nil
+	return all, nil
 }
 
-// mounted looks in mountinfo (proc(5)): "36 35 98:0 /root /mnt rw - ext3
-// /dev/root rw", with any number of further fields before the hyphen. Where a
-// filesystem has a made-up device number, as btrfs has, its source tells.
-func (h host) mounted(id identity) (string, error) {
-	text, err := os.ReadFile(filepath.Join(h.proc, "self/mountinfo"))
-	if err != nil {
-		return "", err
-	}
-	for line := range strings.Lines(string(text)) {
-		fields := strings.Fields(line)
-		hyphen := slices.Index(fields, "-")
-		if hyphen < 6 || len(fields) < hyphen+3 {
-			continue
+// uses are those of id itself.
+func (h host) uses(id identity) (all []use, err error) {
+	for _, look := range []func(identity) ([]use, error){h.mounted, h.swap, h.held, h.loop} {
+		uses, err := look(id)
+		if err != nil {
+			return nil, err
 		}
-		if id.device && fields[2] == id.number() || id.named(unescape(fields[hyphen+2])) {
-			return "mounted at " + unescape(fields[4]), nil
-		}
+		all = append(all, uses...)
 	}
-	return "", nil
+	return all, nil
 }
 
 // swap looks in /proc/swaps, whose first line is a heading. A kernel without
 // swap has no such file.
-func (h host) swap(id identity) (string, error) {
+func (h host) swap(id identity) ([]use, error) {
 	text, err := os.ReadFile(filepath.Join(h.proc, "swaps"))
 	if errors.Is(err, fs.ErrNotExist) {
-		return "", nil
+		return nil, nil
 	}
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	for line := range strings.Lines(string(text)) {
 		if fields := strings.Fields(line); len(fields) > 0 && id.named(unescape(fields[0])) {
-			return "used as swap", nil
+			return []use{{by: "used as swap", end: "swapoff " + quote(unescape(fields[0]))}}, nil
 		}
 	}
-	return "", nil
+	return nil, nil
 }
 
-// unescape undoes what the kernel does to blanks and backslashes in paths.
-func unescape(s string) string {
-	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(s)
-}
-
-// held looks for devices that are made of this one.
-func (h host) held(id identity) (string, error) {
+// held looks for devices that are made of this one. It is used for reading
+// only if all of them are read-only.
+func (h host) held(id identity) ([]use, error) {
 	if !id.device {
-		return "", nil
+		return nil, nil
 	}
 	holders, err := os.ReadDir(filepath.Join(h.sys, "dev/block", id.number(), "holders"))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return "", err
+		return nil, err
 	}
+	if len(holders) == 0 {
+		return nil, nil
+	}
+	u := use{readOnly: true, instead: "name what is made of it"}
 	var names []string
 	for _, holder := range holders {
+		dir := filepath.Join(h.sys, "class/block", holder.Name())
 		name := holder.Name()
-		if dm, err := os.ReadFile(filepath.Join(h.sys, "class/block", name, "dm/name")); err == nil {
-			name += " (" + strings.TrimSpace(string(dm)) + ")"
+		if dm := attribute(dir, "dm/name"); dm != "" {
+			name += " (" + dm + ")"
 		}
+		if strings.HasPrefix(attribute(dir, "dm/uuid"), "LVM-") {
+			u.instead = "name the volume, lvm:VG/LV without --pv"
+		}
+		u.readOnly = u.readOnly && attribute(dir, "ro") == "1"
 		names = append(names, name)
 	}
-	if len(names) == 0 {
-		return "", nil
+	u.by = "held by " + strings.Join(names, ", ")
+	return []use{u}, nil
+}
+
+// attribute is a file of sysfs; empty if it is not there.
+func attribute(dir, name string) string {
+	text, err := os.ReadFile(filepath.Join(dir, name))
+	if err != nil {
+		return ""
 	}
-	return "held by " + strings.Join(names, ", "), nil
+	return strings.TrimSpace(string(text))
 }
 
 // loop looks for loop devices that this file or device is behind. The ioctl
 // knows the inode; to those who may not ask it, sysfs tells the path.
-func (h host) loop(id identity) (string, error) {
+func (h host) loop(id identity) (all []use, err error) {
 	backing, err := filepath.Glob(filepath.Join(h.sys, "block/loop*/loop/backing_file"))
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	for _, file := range backing {
-		name := filepath.Base(filepath.Dir(filepath.Dir(file)))
-		same, known := loopIs(filepath.Join(h.dev, name), id)
+		dir := filepath.Dir(filepath.Dir(file))
+		dev := filepath.Join(h.dev, filepath.Base(dir))
+		same, known := loopIs(dev, id)
 		if !known {
 			path, err := os.ReadFile(file)
 			if err != nil {
@@ -181,10 +201,10 @@ func (h host) loop(id identity) (string, error) {
 			same = id.named(strings.TrimSuffix(string(path), "\n"))
 		}
 		if same {
-			return "behind " + filepath.Join(h.dev, name), nil
+			all = append(all, use{by: "behind " + dev, readOnly: attribute(dir, "ro") == "1", end: "losetup -d " + dev})
 		}
 	}
-	return "", nil
+	return all, nil
 }
 
 func loopIs(dev string, id identity) (same, known bool) {
@@ -233,16 +253,21 @@ func (h host) partitions(id identity) ([]partition, error) {
 }
 
 // exclusively tries what mount(2) and device mapper do: the kernel lets but
-// one have a block device with O_EXCL (open(2)).
+// one have a block device with O_EXCL (open(2)). Who only tries, as this does,
+// has it for a moment, so a few tries are made.
 func exclusively(f *os.File) (string, error) {
-	again, err := reopen(f, os.O_RDONLY|unix.O_EXCL)
-	switch {
-	case err == nil:
-		return "", again.Close()
-	case errors.Is(err, unix.EBUSY):
-		return "opened exclusively by another program", nil
+	for try := 1; ; try++ {
+		again, err := reopen(f, os.O_RDONLY|unix.O_EXCL)
+		switch {
+		case err == nil:
+			return "", again.Close()
+		case !errors.Is(err, unix.EBUSY):
+			return "", err
+		case try == 5:
+			return "opened exclusively by another program", nil
+		}
+		time.Sleep(time.Duration(try) * 10 * time.Millisecond)
 	}
-	return "", err
 }
 
 // Exclusive opens a block device that is open as f once more, for reading and

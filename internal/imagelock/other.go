@@ -23,6 +23,9 @@ func HoldWrite(*os.File) error { return nil }
 // InUse finds nobody.
 func InUse(*os.File) (by string, err error) { return "", nil }
 
+// Written finds nobody.
+func Written(*os.File) (by, advice string, err error) { return "", "", nil }
+
 // Exclusive is not to be had.
 func Exclusive(f *os.File) (*os.File, error) {
 	return nil, fmt.Errorf("%s: exclusively: %w", f.Name(), errors.ErrUnsupported)

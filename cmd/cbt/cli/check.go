@@ -79,6 +79,9 @@ func (a *app) check(ctx context.Context, ref string, opt *checkOptions) error {
 	case r.byName || r.byID:
 		return usageErrorf("%s: a check is of the whole file: name %s alone", ref, r.path)
 	}
+	if err := o.refuseWritten(f); err != nil {
+		return err
+	}
 	if err := o.hold(&image{file: f}, false); err != nil {
 		return err
 	}

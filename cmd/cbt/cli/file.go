@@ -10,10 +10,11 @@ import (
 // and without touching its access time where that is possible.
 type file struct {
 	*os.File
-	path  string   // as it was named: names inside it are relative to its directory
-	real  string   // where the open descriptor is, links resolved
-	stat  fileStat // when it was opened
-	reads *reading // of all files of a run
+	path  string       // as it was named: names inside it are relative to its directory
+	real  string       // where the open descriptor is, links resolved
+	stat  fileStat     // when it was opened
+	reads *reading     // of all files of a run
+	watch *deviceWatch // of a device
 }
 
 // openFile opens path for reading, after judge (nil: anything goes) had its say
@@ -46,6 +47,9 @@ func (f *file) changed() error {
 	}
 	if !f.stat.unchanged(now) {
 		return fmt.Errorf("%s: changed while it was read", f.path)
+	}
+	if f.watch != nil {
+		return f.watch.check(f)
 	}
 	return nil
 }

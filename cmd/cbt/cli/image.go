@@ -46,6 +46,9 @@ func (o *opener) load(ctx context.Context, f *file, format string, p policy, abo
 		return img, nil
 	}
 	o.files = append(o.files, f)
+	if err := o.refuseWritten(f); err != nil {
+		return nil, err
+	}
 	img := &image{file: f, format: format, states: make(map[int]*qcow2.View)}
 	if hold {
 		if err := o.hold(img, len(above) > 0); err != nil {
@@ -176,6 +179,9 @@ func (o *opener) loadData(ctx context.Context, owner *file, name string, p polic
 		return nil, err
 	}
 	if err := o.refuseIncomplete(f); err != nil {
+		return nil, err
+	}
+	if err := o.refuseWritten(f); err != nil {
 		return nil, err
 	}
 	img := &image{file: f}

@@ -189,6 +189,9 @@ func (o *opener) openMachine(ctx context.Context, ref string, opt refOptions) (*
 // an @, or, if opt allows it, the state as a whole.
 func (o *opener) openState(ctx context.Context, ref string, r reference, f *file, opt refOptions) (*source, error) {
 	o.files = append(o.files, f)
+	if err := o.refuseWritten(f); err != nil {
+		return nil, err
+	}
 	if err := o.settle(ctx, f); err != nil {
 		return nil, err
 	}

@@ -30,6 +30,7 @@ type openerOptions struct {
 	Force         bool
 	Frozen        bool
 	StateOffset   sizeValue
+	canFreeze     bool // the command has --frozen
 	volumeOptions
 }
 
@@ -41,7 +42,8 @@ func (o *openerOptions) addFlags(fs *pflag.FlagSet) {
 
 // addReadFlags registers those besides --format.
 func (o *openerOptions) addReadFlags(fs *pflag.FlagSet) {
-	fs.BoolVar(&o.Frozen, "frozen", false, "nobody writes to the active states and volumes named here: read them, and give them a point")
+	o.canFreeze = true
+	fs.BoolVar(&o.Frozen, "frozen", false, "nobody writes to the active states, devices and volumes named here: read them, and give them a point if they can have one")
 	fs.StringArrayVar(&o.Allow, "allow", nil, "also open backing and data files in or below `DIR` (repeatable; CBT_ALLOW has a list)")
 	fs.StringVar(&o.BackingFormat, "backing-format", "", "`FORMAT` of backing files whose image names none: qcow2 or raw")
 	o.addStandInFlags(fs)

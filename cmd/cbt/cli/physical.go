@@ -35,7 +35,7 @@ func (o *opener) physical(ctx context.Context) (*physical, error) {
 		if slices.ContainsFunc(p.sources, func(s *source) bool { return s.View == src.View }) {
 			continue // named twice
 		}
-		if err := o.refuseInUse("--pv", src); err != nil {
+		if err := o.warnInUse("--pv", src); err != nil {
 			return nil, err
 		}
 		view, err := o.direct(src)
@@ -68,25 +68,22 @@ func (o *opener) physical(ctx context.Context) (*physical, error) {
 	return p, nil
 }
 
-// refuseInUse refuses a physical volume, or a part of a thin pool, that this
-// host's kernel may write to. For info, which only looks, it is not frozen then.
-func (o *opener) refuseInUse(flag string, src *source) error {
-	if src.img == nil || src.Format != formatRaw || o.Frozen {
+// warnInUse warns of a physical volume, or a part of a thin pool, that this
+// host's kernel may write to, where info looks at it: it is not frozen then. All
+// others are refused such a one when they open it.
+func (o *opener) warnInUse(flag string, src *source) error {
+	if src.img == nil || !o.metadataOnly || o.Frozen {
 		return nil
 	}
-	by, err := imagelock.InUse(src.img.file.File)
+	by, _, err := imagelock.Written(src.img.file.File)
 	if err != nil {
 		return fmt.Errorf("%s: %s: %w", flag, src.Ref, err)
 	}
-	if by == "" {
-		return nil
-	}
-	if o.metadataOnly {
-		o.warn("%s %s: is in use: %s: what is read may be old", flag, src.Ref, by)
+	if by != "" {
+		o.warn("%s %s: is in use: %s: what is read may be old", flag, src.Ref, printable(by))
 		o.inUse = true
-		return nil
 	}
-	return busy("%s %s: is in use: %s (volumes of this host are read without --pv; --frozen: nobody writes to them)", flag, src.Ref, by)
+	return nil
 }
 
 // direct is how a source is read that device-mapper may have written to below

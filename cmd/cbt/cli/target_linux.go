@@ -67,16 +67,30 @@ func deviceState(f *os.File, st fileStat) (id, writes string) {
 		return "", ""
 	}
 	for _, d := range dirs {
-		stat, err := os.ReadFile(d + "/stat")
-		n := strings.Fields(string(stat))
-		if err != nil || len(n) < 15 {
+		n := countedWrites(d)
+		if n == "" {
 			return "", ""
 		}
-		// Requests and sectors, written and discarded.
-		writes += strings.Join([]string{n[4], n[6], n[11], n[13]}, " ") + ";"
+		writes += n + ";"
 	}
 	sum := sha256.Sum256(fmt.Appendf(nil, "%s %s %x", boot, seq, st.rdev))
 	return "device:" + hex.EncodeToString(sum[:]), writes
+}
+
+// countedWrites are the requests and sectors that were written to the device of
+// that directory of sysfs, and discarded.
+func countedWrites(dir string) string {
+	stat, err := os.ReadFile(dir + "/stat")
+	n := strings.Fields(string(stat))
+	if err != nil || len(n) < 15 {
+		return ""
+	}
+	return strings.Join([]string{n[4], n[6], n[11], n[13]}, " ")
+}
+
+// deviceWrites are those of a device; empty where the kernel does not count.
+func deviceWrites(st fileStat) string {
+	return countedWrites(fmt.Sprintf("/sys/dev/block/%d:%d", unix.Major(st.rdev), unix.Minor(st.rdev)))
 }
 
 // splitDevice takes a device number apart.

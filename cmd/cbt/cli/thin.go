@@ -77,7 +77,7 @@ func (o *opener) openPart(ctx context.Context, flag, ref string, to **source) (s
 		return nil, fmt.Errorf("%s: %w", flag, err)
 	}
 	*to = src
-	if err := o.refuseInUse(flag, src); err != nil {
+	if err := o.warnInUse(flag, src); err != nil {
 		return nil, err
 	}
 	view, err := o.direct(src)

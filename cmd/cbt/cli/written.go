@@ -1,0 +1,76 @@
+package cli
+
+import (
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"cbt/internal/imagelock"
+)
+
+// deviceWatch notices that a device is written to, or begins to be used, while
+// it is read. Files have times for that; the times of a device are its node's.
+type deviceWatch struct {
+	writes string // the kernel's counts when it was opened; empty: not known
+	looked atomic.Int64
+}
+
+// lookEvery is how often those who look after each read look at more than the
+// counts.
+const lookEvery = 100 * time.Millisecond
+
+// refuseWritten refuses a source that something on this host may write to,
+// but QEMU's machines, which hold finds: what is mounted, used by other devices,
+// behind a loop device. Only --frozen is the user's word that nobody does. Info
+// only looks.
+func (o *opener) refuseWritten(f *file) error {
+	if o.metadataOnly || o.Frozen || f.watch != nil {
+		return nil
+	}
+	if err := f.refuseWritten(o.canFreeze); err != nil {
+		return err
+	}
+	if !f.stat.block {
+		return nil
+	}
+	// What is in the page cache yet is read, and must not count as written later.
+	_ = f.Sync()
+	f.watch = &deviceWatch{writes: deviceWrites(f.stat)}
+	f.watch.looked.Store(time.Now().UnixNano())
+	return nil
+}
+
+func (f *file) refuseWritten(canFreeze bool) error {
+	by, advice, err := imagelock.Written(f.File)
+	if err != nil {
+		return fmt.Errorf("%s: %w", f.path, err)
+	}
+	if by == "" {
+		return nil
+	}
+	if canFreeze && advice != "" {
+		advice += "; "
+	}
+	if canFreeze {
+		advice += "--frozen: nobody writes to it"
+	}
+	if advice != "" {
+		advice = " (" + advice + ")"
+	}
+	return busy("%s: is in use: %s%s", f.path, printable(by), advice)
+}
+
+// check says whether a device was written to since it was opened.
+func (w *deviceWatch) check(f *file) error {
+	now, last := time.Now().UnixNano(), w.looked.Load()
+	if now-last > int64(lookEvery) && w.looked.CompareAndSwap(last, now) {
+		_ = f.Sync() // what others wrote and the kernel holds back counts too
+		if err := f.refuseWritten(false); err != nil {
+			return err
+		}
+	}
+	if w.writes != "" && deviceWrites(f.stat) != w.writes {
+		return fmt.Errorf("%s: was written to while it was read", f.path)
+	}
+	return nil
+}
