@@ -31,7 +31,8 @@ const (
 // of md arrays, of multipath devices and of whatever else is stacked on a
 // device except logical volumes; and a copy of a physical volume another copy
 // of which is in use. Devices that cannot be read are left out too: notes has a
-// line for each of those and each copy. Missing rights are an error.
+// line for each of those and each copy. Only if no device at all could be opened
+// are missing rights an error.
 //
 // LVM's own filters and devices file are not read.
 func (h *Host) Disks(ctx context.Context) (disks []*Disk, notes []string, err error) {
@@ -45,6 +46,8 @@ func (h *Host) Disks(ctx context.Context) (disks []*Disk, notes []string, err er
 	if err != nil {
 		return nil, nil, err
 	}
+	var denied error
+	opened := false
 	for _, e := range entries {
 		if err := ctx.Err(); err != nil {
 			return disks, nil, context.Cause(ctx)
@@ -53,20 +56,26 @@ func (h *Host) Disks(ctx context.Context) (disks []*Disk, notes []string, err er
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // gone, or without a node
 		} else if err != nil {
-			return disks, nil, err
+			notes = append(notes, fmt.Sprintf("left out: %v", err))
+			continue
 		}
 		if b.passedOver() {
 			continue
 		}
 		d, err := b.open(h.ctx)
 		switch {
-		case errors.Is(err, fs.ErrPermission):
-			return disks, nil, err
 		case err != nil:
+			if denied == nil && errors.Is(err, fs.ErrPermission) {
+				denied = err
+			}
 			notes = append(notes, fmt.Sprintf("left out: %v", err))
 		case d != nil:
 			disks = append(disks, d)
 		}
+		opened = opened || err == nil
+	}
+	if denied != nil && !opened {
+		return disks, nil, denied
 	}
 	disks, more := dropDuplicates(disks)
 	return disks, append(notes, more...), nil

@@ -43,7 +43,7 @@ type Pool struct {
 //   - ErrBusy while an LVM command works on it;
 //   - *TransactionError if its transaction id is not that of the text: reading
 //     that again helps if LVM was at work;
-//   - ErrUnhealthy if it failed, needs checking, is read-only or out of space, or if more than
+//   - ErrUnhealthy if it failed, needs checking or is read-only, or if more than
 //     90 % of its metadata are in use.
 func (h *Host) OpenPool(ref PoolRef) (*Pool, error) {
 	p, err := h.openPool(ref)
@@ -169,6 +169,9 @@ func checkTransaction(s dm.PoolStatus, ref PoolRef) error {
 	return &TransactionError{s.TransactionID, ref.TransactionID, ref.Messages}
 }
 
+// outOfDataSpace is the mode of a pool that has no chunk left.
+const outOfDataSpace = "out_of_data_space"
+
 // usable says whether the pool is healthy enough for a metadata snapshot.
 func usable(s dm.PoolStatus) error {
 	switch {
@@ -176,8 +179,10 @@ func usable(s dm.PoolStatus) error {
 		return fmt.Errorf("the pool has failed, the kernel log says why: %w", ErrUnhealthy)
 	case s.NeedsCheck:
 		return fmt.Errorf("the pool needs checking (lvconvert --repair): %w", ErrUnhealthy)
-	case s.Mode == "out_of_data_space":
-		return fmt.Errorf("the pool is out of data space (%d of %d chunks in use): %w", s.DataUsed, s.DataTotal, ErrUnhealthy)
+	case s.Mode == outOfDataSpace:
+		// Only what would need a new chunk fails: the metadata are sound, and the
+		// kernel takes messages as ever.
+		return nil
 	case s.Mode != "rw":
 		return fmt.Errorf("the pool is read-only, the kernel log says why: %w", ErrUnhealthy)
 	}
@@ -200,6 +205,10 @@ func checkStatus(s dm.PoolStatus) (warnings []string, err error) {
 		return nil, fmt.Errorf("%s, a snapshot of it could take the rest: extend it first (lvextend --poolmetadatasize): %w", used, ErrUnhealthy)
 	case percent > warnMetadata:
 		warnings = append(warnings, used)
+	}
+	if s.Mode == outOfDataSpace {
+		warnings = append(warnings, fmt.Sprintf("the pool is out of data space (%d of %d chunks in use): what its volumes wrote last may be lost, "+
+			"snapshots that were taken before are whole", s.DataUsed, s.DataTotal))
 	}
 	return warnings, nil
 }

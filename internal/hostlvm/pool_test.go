@@ -28,7 +28,9 @@ func TestCheckStatus(t *testing.T) {
 		{dm.PoolStatus{MetadataTotal: 10, Mode: "ro"}, "read-only", 0},
 		{dm.PoolStatus{MetadataTotal: 10, Mode: "ro", NeedsCheck: true}, "needs checking", 0},
 		{dm.PoolStatus{MetadataTotal: 10, Mode: "rw", NeedsCheck: true}, "needs checking", 0},
-		{dm.PoolStatus{MetadataTotal: 10, Mode: "out_of_data_space", DataUsed: 7, DataTotal: 7}, "7 of 7 chunks", 0},
+		{dm.PoolStatus{MetadataTotal: 10, Mode: "out_of_data_space", DataUsed: 7, DataTotal: 7}, "", 1},
+		{dm.PoolStatus{MetadataTotal: 10, MetadataUsed: 9, Mode: "out_of_data_space", DataUsed: 7, DataTotal: 7}, "", 2},
+		{dm.PoolStatus{MetadataTotal: 10, Mode: "out_of_data_space", NeedsCheck: true}, "needs checking", 0},
 	} {
 		warnings, err := checkStatus(c.status)
 		switch {

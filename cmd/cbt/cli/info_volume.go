@@ -128,7 +128,7 @@ func (o *opener) findLV(ctx context.Context, r volumeRef) (*lvm.LV, error) {
 	}
 	lv := groups[0].LV(r.name)
 	if lv == nil {
-		return nil, fmt.Errorf("volume group %s has no logical volume %s", printable(groups[0].Name), printable(r.name))
+		return nil, noVolume(groups[0], r.name)
 	}
 	return lv, nil
 }

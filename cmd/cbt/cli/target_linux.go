@@ -90,7 +90,11 @@ func countedWrites(dir string) string {
 
 // deviceWrites are those of a device; empty where the kernel does not count.
 func deviceWrites(st fileStat) string {
-	return countedWrites(fmt.Sprintf("/sys/dev/block/%d:%d", unix.Major(st.rdev), unix.Minor(st.rdev)))
+	n := countedWrites(fmt.Sprintf("/sys/dev/block/%d:%d", unix.Major(st.rdev), unix.Minor(st.rdev)))
+	if n != "" {
+		n += ";"
+	}
+	return n
 }
 
 // splitDevice takes a device number apart.

@@ -35,6 +35,9 @@ func (o *opener) openVolume(ctx context.Context, ref string, r volumeRef, opt re
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", ref, noGroup(err, pvs.groups))
 	}
+	if g.LV(r.name) == nil {
+		return nil, fmt.Errorf("%s: %w", ref, noVolume(g, r.name))
+	}
 	v, err := g.Open(r.name, lvm.OpenOptions{AllowNeedsCheck: o.Force})
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", ref, volumeError(err))
@@ -113,6 +116,30 @@ func volumeError(err error) error {
 		return fmt.Errorf("%w: the group's text and the pool's metadata do not fit", err)
 	}
 	return err
+}
+
+// noVolume is the error of a name that no volume of g has, with those that
+// there are.
+func noVolume(g *lvm.Group, name string) error {
+	const most = 20
+	var list []string
+	more := 0
+	for _, lv := range g.LVs {
+		switch {
+		case !lv.Visible():
+		case len(list) == most:
+			more++
+		default:
+			list = append(list, printable(lv.Name))
+		}
+	}
+	if more > 0 {
+		list = append(list, fmt.Sprintf("and %d more (cbt info lists them)", more))
+	}
+	if list == nil {
+		list = []string{"none"}
+	}
+	return fmt.Errorf("volume group %s has no logical volume %s; there are: %s", printable(g.Name), printable(name), strings.Join(list, ", "))
 }
 
 // noGroup adds what there is to the error of a group that is not.

@@ -165,7 +165,7 @@ func (h *host) find(ctx context.Context, r volumeRef, warn func(string, ...any))
 			return g, lv, nil
 		}
 	}
-	return nil, nil, fmt.Errorf("volume group %s has no logical volume %s", printable(g.Name), printable(r.name))
+	return nil, nil, noVolume(g, r.name)
 }
 
 // judge refuses volumes that somebody may write to while they are read.

@@ -56,7 +56,7 @@ func (o *opener) parseVolumeRef(ref string, opt refOptions) (v volumeRef, ok boo
 	case strings.HasPrefix(ref, lvmPrefix):
 		v, ok = splitVolume(strings.TrimPrefix(ref, lvmPrefix))
 		if !ok {
-			return v, true, usageErrorf("%s: must be lvm:VG/LV", printable(ref))
+			return v, true, usageErrorf("%s: must be lvm:VG/LV (cbt info lvm:VG lists the volumes of a group)", printable(ref))
 		}
 		return v, true, refuseSnapshotOf(ref, opt)
 	case strings.HasPrefix(ref, "/dev/"):

@@ -69,7 +69,7 @@ func (w *deviceWatch) check(f *file) error {
 			return err
 		}
 	}
-	if w.writes != "" && deviceWrites(f.stat) != w.writes {
+	if w.writes != "" && sectors(deviceWrites(f.stat)) != sectors(w.writes) {
 		return fmt.Errorf("%s: was written to while it was read", f.path)
 	}
 	return nil

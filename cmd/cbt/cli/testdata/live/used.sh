@@ -1,0 +1,57 @@
+# Devices that others are made of are no sources; volumes of theirs are.
+pvcreate -q /dev/vda && vgcreate -q -s 1M vg /dev/vda
+lvcreate -q -y -L 8M -n lv vg
+head -c 8388608 /dev/urandom >/dev/vg/lv
+exits 5 cbt cat /dev/vda
+said '/dev/vda: is in use: held by dm-0 (vg-lv) (name the volume, lvm:VG/LV without --pv; --frozen: nobody writes to it)'
+exits 5 cbt cat --pv /dev/vda lvm:vg/lv
+said '--pv: /dev/vda: is in use: held by dm-0 (vg-lv)'
+exits 5 cbt hash /dev/vda
+exits 5 cbt backup /dev/vda /tmp/work
+exits 0 cbt info --pv /dev/vda lvm:vg/lv
+said 'is in use: held by dm-0 (vg-lv): what is read may be old'
+exits 0 cbt cat --frozen --pv /dev/vda lvm:vg/lv
+cmp out /dev/vg/lv || fail 'frozen: another content'
+# What is made of it can only be read.
+lvchange -q -an vg/lv && lvchange -q -pr vg/lv && lvchange -q -ay vg/lv
+exits 0 cbt cat --pv /dev/vda lvm:vg/lv
+cmp out /dev/vg/lv || fail 'read-only: another content'
+lvchange -q -an vg/lv
+exits 0 cbt cat --length 4096 /dev/vda
+
+# A device by its own name, mounted: --path leaves out that it is a volume.
+lvchange -q -prw vg/lv && lvchange -q -ay vg/lv
+mkfs.ext4 -q /dev/vg/lv && mount -t ext4 /dev/vg/lv /mnt
+exits 5 cbt cat --path /dev/vg/lv
+said 'is in use: mounted at /mnt (`umount /mnt` ends that'
+umount /mnt
+exits 0 cbt cat --path /dev/vg/lv
+vgchange -q -an vg
+
+# Device-mapper without LVM.
+dmsetup create plain --table '0 8192 linear /dev/vdb 0'
+exits 5 cbt cat /dev/vdb
+said 'is in use: held by dm-0 (plain) (name what is made of it; --frozen'
+dmsetup remove plain
+dmsetup create -r plain --table '0 8192 linear /dev/vdb 0'
+exits 0 cbt cat --length 4096 /dev/vdb
+dmsetup remove plain
+exits 0 cbt cat --length 4096 /dev/vdb
+
+# md, set up without mdadm.
+modprobe md_mod && modprobe linear
+echo md127 >/sys/module/md_mod/parameters/new_array
+md=/sys/block/md127/md
+echo none >$md/metadata_version
+echo linear >$md/level
+echo 1 >$md/raid_disks
+cat /sys/block/vdc/dev >$md/new_dev
+echo 0 >$md/dev-vdc/slot
+echo active >$md/array_state
+exits 5 cbt cat /dev/vdc
+said '/dev/vdc: is in use: held by md127 (name what is made of it; --frozen: nobody writes to it)'
+exits 0 cbt cat --length 4096 /dev/md127
+echo readonly >$md/array_state
+exits 0 cbt cat --length 4096 /dev/vdc
+echo clear >$md/array_state
+exits 0 cbt cat --length 4096 /dev/vdc
