@@ -40,13 +40,24 @@ func (b *Block) shared() error {
 	return fmt.Errorf("RAM block %q: its content is not in the state (x-ignore-shared) but in the file that backs it", b.Name)
 }
 
+// readable says why a block cannot be read, if it cannot.
+func (b *Block) readable() error {
+	switch {
+	case b.Shared:
+		return b.shared()
+	case b.state.HeadOnly:
+		return fmt.Errorf("RAM block %q: only the head of the state was unpacked", b.Name)
+	}
+	return nil
+}
+
 // Extents implements sparse.View.
 func (b *Block) Extents(off, n int64) sparse.Seq {
 	if err := sparse.CheckRange(off, n, b.length); err != nil {
 		return sparse.Fail(err)
 	}
-	if b.Shared {
-		return sparse.Fail(b.shared())
+	if err := b.readable(); err != nil {
+		return sparse.Fail(err)
 	}
 	return func(yield func(sparse.Extent, error) bool) {
 		size := b.state.PageSize
@@ -79,8 +90,8 @@ func (b *Block) ReadAt(p []byte, off int64) (int, error) {
 	if len(p) == 0 {
 		return 0, eof
 	}
-	if b.Shared {
-		return 0, b.shared()
+	if err := b.readable(); err != nil {
+		return 0, err
 	}
 	span := spans.Get().(*[maxSpan]byte)
 	defer spans.Put(span)

@@ -21,7 +21,7 @@ const (
 // it is unless the state lies in something larger, and takes the page size
 // from it.
 func (p *parser) endDescription() error {
-	if p.measuring {
+	if p.measuring || p.listing {
 		return nil
 	}
 	d, err := p.lastDescription()

@@ -29,6 +29,8 @@ type Options struct {
 	// Temp makes the file that compressed states and pages are unpacked into. A
 	// nil Temp refuses such states.
 	Temp func() (TempFile, error)
+	// HeadOnly reads no more of a compressed state than its head: see State.HeadOnly.
+	HeadOnly bool
 	// MaxRAM limits the memory of the machine, in bytes; 0 is DefaultMaxRAM.
 	MaxRAM int64
 }
@@ -59,6 +61,9 @@ type State struct {
 	// that all sections fit it, and so that the state is whole. A stream without
 	// one is read as far as RAM goes, and nothing tells whether its end is there.
 	Described bool
+	// HeadOnly says that only the head of a compressed state was read: which blocks
+	// there are is known, but nothing of what they hold, of devices, or of an end.
+	HeadOnly bool
 	// Libvirt is the header of a libvirt save image, nil for others.
 	Libvirt *Libvirt
 
@@ -113,9 +118,13 @@ func (s *State) open(opt Options) error {
 		}
 		s.Libvirt, s.Container = l, "libvirt "+l.Format
 		start = l.stream
-		if unpacker := unpackers[l.Format]; unpacker != nil {
-			if err := s.unpackFrom(unpacker, start, opt); err != nil {
+		if unpackers[l.Format] != nil {
+			headOnly, err := s.unpackFrom(l.Format, start, opt)
+			if err != nil {
 				return fmt.Errorf("libvirt save image: %s from 0x%x on: %w", l.Format, start, err)
+			}
+			if headOnly {
+				return nil
 			}
 			start = 0
 		}

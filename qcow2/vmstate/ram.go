@@ -52,7 +52,7 @@ func (p *parser) ram() error {
 		case ramMultifdFlush:
 			continue
 		case ramMemSize:
-			if err := p.blockList(off); err != nil || p.measuring {
+			if err := p.blockList(off); err != nil || p.headDone() {
 				return err
 			}
 			continue

@@ -36,6 +36,7 @@ type parser struct {
 
 	begin     int64 // of the stream
 	measuring bool  // stop at the list of RAM blocks
+	listing   bool  // stop behind it
 
 	mapped        bool   // capability mapped-ram
 	ignoreShared  bool   // capability x-ignore-shared
@@ -90,6 +91,9 @@ func (p *parser) stream() error {
 	return p.allSections()
 }
 
+// headDone says that all that is wanted was read.
+func (p *parser) headDone() bool { return (p.measuring || p.listing) && p.ramSeen }
+
 func (p *parser) allSections() error {
 	for {
 		done, err := p.section()
@@ -124,7 +128,7 @@ func (p *parser) section() (done bool, err error) {
 	default:
 		return false, &sparse.FormatError{Struct: "section", Field: "type", Off: at, Value: kind, Msg: "unknown"}
 	}
-	return p.measuring && p.ramSeen, err
+	return p.headDone(), err
 }
 
 // header reads id, name, instance and version of a section that starts.
@@ -201,7 +205,7 @@ func (p *parser) start(at int64) error {
 	if err := p.payload(name); err != nil {
 		return err
 	}
-	if p.measuring && p.ramSeen {
+	if p.headDone() {
 		return nil
 	}
 	if err := p.footer(id); err != nil {

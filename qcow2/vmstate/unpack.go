@@ -3,7 +3,6 @@ package vmstate
 import (
 	"bytes"
 	"compress/bzip2"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -35,58 +34,79 @@ var unpackers = map[string]func(io.Reader) (io.Reader, error){
 	},
 }
 
-// Slack of an unpacked stream: a machine that runs while it is saved is saved
-// again and again, page by page.
+// How much a stream may unpack to.
 const (
+	// unpackFactor is how often all of RAM may be in a stream: a machine that
+	// runs while it is saved is saved again and again, page by page.
 	unpackFactor = 16
-	unpackSlack  = 1 << 30
+	// ratioSlack is what a stream may unpack to, however little is packed.
+	ratioSlack = 16 << 20
 )
 
+// unpackSlack is room for what is not RAM: devices and their description.
+var unpackSlack int64 = maxDeviceData + maxDescription
+
+// maxRatio is how many bytes may come of one that is packed, for formats that
+// know no limit of their own: twice what memory packs to that has the same byte
+// everywhere (bzip2 7,800, xz 1,700, zstd 970). gzip gets to 1,032, lzop to some 250.
+var maxRatio = map[string]int64{"bzip2": 16000, "xz": 4000, "zstd": 4000}
+
 // unpackFrom unpacks what lies from start on into a temporary file, and makes
-// that the source. A stream that gets much longer than its RAM is refused.
-func (s *State) unpackFrom(unpacker func(io.Reader) (io.Reader, error), start int64, opt Options) error {
+// that the source. What the stream says of its RAM, and how much is packed,
+// bound what is written. With opt.HeadOnly it reads the head alone, if that can be.
+func (s *State) unpackFrom(format string, start int64, opt Options) (headOnly bool, err error) {
 	src := &failing{r: io.NewSectionReader(s.src, start, s.size-start)}
-	r, err := unpacker(src)
+	r, err := unpackers[format](src)
 	if err != nil {
-		return src.judge(err, start)
+		return false, src.judge(err, start)
 	}
 	if c, ok := r.(io.Closer); ok {
 		defer c.Close()
 	}
-	if s.unpack, err = newTemp(opt, "an unpacked stream"); err != nil {
-		return err
+	fault := func(msg string, args ...any) error {
+		return &sparse.FormatError{Struct: "compressed stream", Off: start, Msg: fmt.Sprintf(msg, args...)}
 	}
-	buf := make([]byte, 1<<20)
-	limit, known := opt.MaxRAM+unpackSlack, false
-	at := int64(0)
-	for {
-		n, err := fill(r, buf)
-		if _, err := s.unpack.WriteAt(buf[:n], at); err != nil {
-			return fmt.Errorf("temporary file: %w", err)
+	h, err := readHead(r, opt)
+	switch {
+	case err != nil && !isFormat(err):
+		return false, src.judge(err, start)
+	case err != nil:
+		return false, fmt.Errorf("in what it unpacks to: %w", err)
+	case opt.HeadOnly && s.headOnly(h.bytes, opt):
+		return true, nil
+	}
+	if s.unpack, err = newTemp(opt, "an unpacked stream"); err != nil {
+		return false, err
+	}
+	limit, ratio := h.ram*unpackFactor+unpackSlack, maxRatio[format]
+	buf, at := h.bytes, int64(0)
+	for whole := h.whole; ; {
+		if _, err := s.unpack.WriteAt(buf, at); err != nil {
+			return false, fmt.Errorf("temporary file: %w", err)
 		}
-		at += int64(n)
-		if err == io.EOF {
+		at += int64(len(buf))
+		if whole {
 			break
 		}
-		if err != nil {
-			return src.judge(err, start)
+		if cap(buf) != unpackChunk {
+			buf = make([]byte, unpackChunk)
 		}
-		if !known {
-			known = true
-			if at < 4 || binary.BigEndian.Uint32(buf) != streamMagic {
-				return &sparse.FormatError{Struct: "compressed stream", Off: start, Msg: "it unpacks to no migration stream"}
-			}
-			if total, err := measure(s.unpack, at, opt); err == nil {
-				limit = min(limit, total*unpackFactor+unpackSlack)
-			}
+		n, err := fill(r, buf[:unpackChunk])
+		if buf, whole = buf[:n], err == io.EOF; err != nil && !whole {
+			return false, src.judge(err, start)
 		}
-		if at > limit {
-			return &sparse.FormatError{Struct: "compressed stream", Off: start, Msg: fmt.Sprintf("unpacks to more than %d bytes, which its RAM does not explain", limit)}
+		switch now := at + int64(n); {
+		case now > limit:
+			return false, fault("unpacks to more than %d bytes, and its RAM has %d: this is no saved machine", limit, h.ram)
+		case ratio > 0 && now > ratioSlack && (now-ratioSlack)/ratio > src.n:
+			return false, fault("%d packed bytes make more than %d, more than %d each, as no memory does: it may be made to fill the disk (`tail -c +%d FILE | %s -dc` unpacks it to a stream that can be read, if it is not)", src.n, at, ratio, start+1, format)
 		}
 	}
 	s.src, s.size = s.unpack, at
-	return nil
+	return false, nil
 }
+
+const unpackChunk = 1 << 20
 
 // fill is io.ReadFull, but passes on what the reader says: io.EOF is the end
 // of packed data, io.ErrUnexpectedEOF that they are cut.
@@ -103,23 +123,17 @@ func fill(r io.Reader, b []byte) (n int, err error) {
 	return n, err
 }
 
-// measure returns the bytes of RAM of the machine whose stream begins with n bytes of r.
-func measure(r io.ReaderAt, n int64, opt Options) (int64, error) {
-	p := newParser(&State{src: r, size: n}, 0, opt)
-	p.measuring = true
-	err := p.stream()
-	return p.ramTotal, err
-}
-
 // failing remembers the error of a reader, so that a failing disk is not taken
 // for bad data.
 type failing struct {
 	r   io.Reader
+	n   int64 // bytes read
 	err error
 }
 
 func (f *failing) Read(p []byte) (int, error) {
 	n, err := f.r.Read(p)
+	f.n += int64(n)
 	if err != nil {
 		f.err = err
 	}

@@ -26,7 +26,9 @@ qemu-img info --output=json where they exist. It takes images that a machine
 is using, and those whose backing file is missing or not allowed.
 
 Of a snapshot with the machine's RAM, and of a saved machine state, it tells the
-machine type, the blocks of RAM and the devices.
+machine type, the blocks of RAM and the devices. Of a compressed one it unpacks
+only the beginning; -v unpacks all of it, for the devices and how much of RAM is
+not zero.
 
 With --pv and no REF it lists the volume groups on these physical volumes, with
 lvm:VG one of them (or of this host), with lvm:VG/LV one volume; with
@@ -58,7 +60,7 @@ func (a *app) info(ctx context.Context, ref string, opt *infoOptions) error {
 		return err
 	}
 	defer a.closeOpener(o)
-	o.metadataOnly = true
+	o.metadataOnly, o.headOnly = true, !a.verbose
 	if opt.source.Format == formatState && ref != "" {
 		return a.infoState(ctx, o, ref, opt.ref)
 	}

@@ -26,11 +26,11 @@ type machineJSON struct {
 	UUID         string       `json:"uuid,omitempty"`
 	Capabilities []string     `json:"capabilities,omitempty"`
 	PageSize     int64        `json:"page-size"`
-	RAM          int64        `json:"ram"`    // bytes
-	Stored       int64        `json:"stored"` // bytes of pages that are not zero
-	Whole        bool         `json:"whole"`  // the end is known to be there
+	RAM          int64        `json:"ram"`              // bytes
+	Stored       *int64       `json:"stored,omitempty"` // bytes of pages that are not zero
+	Whole        *bool        `json:"whole,omitempty"`  // the end is known to be there
 	Blocks       []blockJSON  `json:"blocks"`
-	Devices      []deviceJSON `json:"devices"`
+	Devices      []deviceJSON `json:"devices,omitzero"`
 	Domain       *domainJSON  `json:"domain,omitempty"`
 }
 
@@ -38,7 +38,7 @@ type blockJSON struct {
 	Name   string `json:"name"`
 	Size   int64  `json:"size"`
 	Pages  int64  `json:"pages"`
-	Stored int64  `json:"stored-pages"`
+	Stored *int64 `json:"stored-pages,omitempty"`
 	Shared bool   `json:"shared,omitempty"`
 }
 
@@ -55,15 +55,24 @@ type domainJSON struct {
 	Running bool   `json:"running"`
 }
 
+// describeMachine says what a state is. What only unpacking it would tell is left
+// out, if it was not unpacked.
 func describeMachine(s *vmstate.State) *machineJSON {
-	j := &machineJSON{
-		Container: s.Container, Type: s.Machine, UUID: s.UUID, Capabilities: s.Capabilities,
-		PageSize: s.PageSize, Whole: s.Complete() == nil, Devices: []deviceJSON{},
-	}
+	j := &machineJSON{Container: s.Container, Type: s.Machine, UUID: s.UUID, Capabilities: s.Capabilities, PageSize: s.PageSize}
+	total := int64(0)
 	for _, b := range s.Blocks {
-		j.Blocks = append(j.Blocks, blockJSON{Name: b.Name, Size: b.Size(), Pages: b.Pages(), Stored: b.Stored(), Shared: b.Shared})
+		block := blockJSON{Name: b.Name, Size: b.Size(), Pages: b.Pages(), Shared: b.Shared}
+		if !s.HeadOnly {
+			stored := b.Stored()
+			block.Stored = &stored
+			total += stored * s.PageSize
+		}
+		j.Blocks = append(j.Blocks, block)
 		j.RAM += b.Size()
-		j.Stored += b.Stored() * s.PageSize
+	}
+	if !s.HeadOnly {
+		whole := s.Complete() == nil
+		j.Stored, j.Whole, j.Devices = &total, &whole, []deviceJSON{}
 	}
 	for _, d := range s.Devices {
 		j.Devices = append(j.Devices, deviceJSON(d))
@@ -84,7 +93,7 @@ func (a *app) infoState(ctx context.Context, o *opener, ref string, opt refOptio
 	if m.vol == nil {
 		info.ActualSize = m.size
 	}
-	if err := m.Complete(); err != nil {
+	if err := m.Complete(); err != nil && !m.HeadOnly {
 		info.Problems = append(info.Problems, oneLine(err.Error()))
 	}
 	if a.json {
@@ -127,16 +136,23 @@ func (j *machineJSON) rows(row func(key, format string, args ...any)) {
 	if j.UUID != "" {
 		row("machine UUID", "%s", j.UUID)
 	}
-	row("RAM", "%s, of which %s are not zero, in pages of %s", formatSize(j.RAM), formatSize(j.Stored), formatSize(j.PageSize))
+	if j.Stored == nil {
+		row("RAM", "%s, in pages of %s (what is not zero, and the devices: -v unpacks it all)", formatSize(j.RAM), formatSize(j.PageSize))
+	} else {
+		row("RAM", "%s, of which %s are not zero, in pages of %s", formatSize(j.RAM), formatSize(*j.Stored), formatSize(j.PageSize))
+	}
 }
 
 func (j *machineJSON) tables(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	fmt.Fprint(t, "\nRAM blocks:\n  NAME\tSIZE\tPAGES\tNOT ZERO\n")
 	for _, b := range j.Blocks {
-		stored := fmt.Sprint(b.Stored)
-		if b.Shared {
+		stored := "-"
+		switch {
+		case b.Shared:
 			stored = "not in the state"
+		case b.Stored != nil:
+			stored = fmt.Sprint(*b.Stored)
 		}
 		fmt.Fprintf(t, "  %s\t%s\t%d\t%s\n", printable(b.Name), formatSize(b.Size), b.Pages, stored)
 	}

@@ -311,7 +311,7 @@ func (r *stateReader) ReadAt(p []byte, off int64) (int, error) {
 }
 
 func (o *opener) stateOptions() vmstate.Options {
-	return vmstate.Options{Temp: func() (vmstate.TempFile, error) { return spoolFile(o.spoolDir) }}
+	return vmstate.Options{HeadOnly: o.headOnly, Temp: func() (vmstate.TempFile, error) { return spoolFile(o.spoolDir) }}
 }
 
 // spoolFile is a file without a name in dir.

@@ -68,6 +68,7 @@ type opener struct {
 	stand *standIns                        // Backing and DataFile
 	warn  func(format string, args ...any) // a line on stderr
 
+	headOnly     bool // of compressed machine states the head will do
 	metadataOnly bool // no guest data are read: no machine needs to be kept out
 
 	// openDelta opens the state after the delta at path. Set by the commands

@@ -1,0 +1,96 @@
+package vmstate
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"io"
+
+	"cbt/sparse"
+)
+
+// A stream that is packed is judged by its head. It ends with the list of RAM
+// blocks; devices that are restored before RAM can make it longer.
+const (
+	headSize    = 64 << 10
+	maxHeadSize = 4 << 20
+)
+
+// head is the beginning of an unpacked stream.
+type head struct {
+	bytes []byte
+	whole bool  // that is all
+	ram   int64 // bytes of RAM
+}
+
+// readHead reads a stream until it says how much RAM there is. What is no
+// migration stream, or says nothing, is a *sparse.FormatError with offsets of the unpacked stream.
+func readHead(r io.Reader, opt Options) (head, error) {
+	h := head{bytes: make([]byte, 0, headSize)}
+	for {
+		have := len(h.bytes)
+		n, err := fill(r, h.bytes[have:cap(h.bytes)])
+		h.bytes, h.whole = h.bytes[:have+n], err == io.EOF
+		if err != nil && !h.whole {
+			return h, err
+		}
+		if len(h.bytes) < 8 || binary.BigEndian.Uint32(h.bytes) != streamMagic {
+			return h, &sparse.FormatError{Struct: "compressed stream", Off: -1, Msg: "it unpacks to no migration stream"}
+		}
+		if version := binary.BigEndian.Uint32(h.bytes[4:]); version != streamVersion {
+			return h, &sparse.FormatError{Struct: "migration stream header", Field: "version", Off: 4, Value: version, Msg: "only version 3 is known"}
+		}
+		total, at := ramIn(h.bytes, opt)
+		switch {
+		case at >= 0 && total > uint64(opt.MaxRAM):
+			return h, &sparse.FormatError{Struct: "RAM block list", Field: "total", Off: int64(at), Value: total, Msg: fmt.Sprintf("more than the limit of %d bytes", opt.MaxRAM)}
+		case at >= 0 || h.whole:
+			h.ram = int64(total)
+			return h, nil
+		case len(h.bytes) >= maxHeadSize:
+			return h, &sparse.FormatError{Struct: "machine state", Off: 0, Msg: fmt.Sprintf("no RAM in its first %d bytes", len(h.bytes))}
+		}
+		h.bytes = append(make([]byte, 0, 4*cap(h.bytes)), h.bytes...)
+	}
+}
+
+// ramIn finds how much RAM the stream that begins with b says that it has, and
+// where; at is negative if b does not say it.
+func ramIn(b []byte, opt Options) (total uint64, at int) {
+	p := newParser(&State{src: bytes.NewReader(b), size: int64(len(b))}, 0, opt)
+	p.measuring = true
+	if p.stream() == nil && p.ramSeen {
+		return uint64(p.ramTotal), int(p.c.pos) - 8
+	}
+	// Devices whose length nothing tells may come first.
+	const name = "\x03ram"
+	for from := 0; ; {
+		i := bytes.Index(b[from:], []byte(name))
+		if i < 0 || from+i+len(name)+16 > len(b) {
+			return 0, -1
+		}
+		at := from + i
+		from = at + 1
+		rest := b[at+len(name):]
+		word := binary.BigEndian.Uint64(rest[8:])
+		if at >= 5 && b[at-5] == vmStart && binary.BigEndian.Uint32(rest[4:]) == ramVersion && word&(1<<10-1) == ramMemSize {
+			return word &^ (1<<10 - 1), at + len(name) + 8
+		}
+	}
+}
+
+// headOnly makes s what the head of a stream tells, and says whether that went well.
+func (s *State) headOnly(b []byte, opt Options) bool {
+	only := *s
+	only.src, only.size, only.HeadOnly = bytes.NewReader(b), int64(len(b)), true
+	p := newParser(&only, 0, opt)
+	p.listing = true
+	if p.stream() != nil || !p.ramSeen {
+		return false
+	}
+	for _, b := range only.Blocks {
+		b.state = s
+	}
+	*s = only
+	return true
+}
