@@ -19,7 +19,7 @@ const Version = 1
 const (
 	maxStreams   = 4096
 	maxNameLen   = 255
-	maxPointSize = 200
+	maxPointSize = 200 // bytes of a point; of a machine and a source too
 )
 
 // Consistency says what the images of a delta have in common.
@@ -38,6 +38,7 @@ type Header struct {
 	Required    []string    `json:"required,omitempty"`
 	Consistency Consistency `json:"consistency"`
 	Instant     *time.Time  `json:"instant,omitempty"` // UTC
+	Machine     string      `json:"machine,omitempty"` // whose images these are; empty: unknown
 	Streams     []Stream    `json:"streams"`
 }
 
@@ -48,6 +49,8 @@ type Stream struct {
 	To   string `json:"to,omitempty"`   // point; empty: a tip
 	Full bool   `json:"full,omitempty"` // covers every byte; From is nil
 	From *Base  `json:"from,omitempty"`
+
+	Source string `json:"source,omitempty"` // which disk it was read from; empty: unknown
 }
 
 // Base is what a stream that is not full is to be written over.
@@ -93,6 +96,9 @@ func (h *Header) Validate() error {
 	if len(h.Streams) == 0 || len(h.Streams) > maxStreams {
 		return bad("streams", len(h.Streams), fmt.Sprintf("must be 1 to %d", maxStreams))
 	}
+	if !validPoint(h.Machine) {
+		return bad("machine", h.Machine, "is no identity")
+	}
 	seen := make(map[string]bool, len(h.Streams))
 	for _, s := range h.Streams {
 		if err := checkStreamName(s.Name); err != nil {
@@ -117,6 +123,9 @@ func (h *Header) Validate() error {
 		if s.From != nil && !validPoint(s.From.Point) {
 			return bad("from of "+s.Name, s.From.Point, "is no point")
 		}
+		if !validPoint(s.Source) {
+			return bad("source of "+s.Name, s.Source, "is no identity")
+		}
 	}
 	return nil
 }
@@ -138,7 +147,8 @@ func checkStreamName(name string) error {
 	return fmt.Errorf("is neither disk/NAME nor ram/BLOCK nor vmstate")
 }
 
-// validPoint accepts the empty string, which stands for no point.
+// validPoint accepts the empty string, which stands for no point. The
+// identities of machines and sources are written like points.
 func validPoint(p string) bool {
 	return len(p) <= maxPointSize && !strings.ContainsFunc(p, func(r rune) bool { return r <= ' ' || r > '~' })
 }

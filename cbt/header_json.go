@@ -34,6 +34,7 @@ func decodeHeader(body []byte) (Header, error) {
 	var w struct {
 		Header
 		Instant *string      `json:"instant"`
+		Machine *string      `json:"machine"`
 		Streams []wireStream `json:"streams"`
 	}
 	if err := json.Unmarshal(body, &w); err != nil {
@@ -46,6 +47,12 @@ func decodeHeader(body []byte) (Header, error) {
 			return bad(fmt.Errorf("instant %q is no time in UTC", *w.Instant))
 		}
 		h.Instant = &at
+	}
+	if w.Machine != nil {
+		if *w.Machine == "" {
+			return bad(errors.New("the machine is empty"))
+		}
+		h.Machine = *w.Machine
 	}
 	if len(w.Streams) > maxStreams {
 		return bad(fmt.Errorf("%d streams: must be 1 to %d", len(w.Streams), maxStreams))
@@ -73,6 +80,7 @@ type wireStream struct {
 		Point *string `json:"point"`
 		Size  *int64  `json:"size"`
 	} `json:"from"`
+	Source *string `json:"source"`
 }
 
 func (w wireStream) stream() (Stream, error) {
@@ -84,10 +92,15 @@ func (w wireStream) stream() (Stream, error) {
 		return s, errors.New("the size is missing")
 	case w.To != nil && *w.To == "" || w.From != nil && w.From.Point != nil && *w.From.Point == "":
 		return s, errors.New("a point is empty")
+	case w.Source != nil && *w.Source == "":
+		return s, errors.New("the source is empty")
 	}
 	s.Size = *w.Size
 	if w.To != nil {
 		s.To = *w.To
+	}
+	if w.Source != nil {
+		s.Source = *w.Source
 	}
 	if w.From != nil {
 		s.From = &Base{Size: *w.From.Size}

@@ -33,6 +33,14 @@ func TestHeaderJSONIsUnambiguous(t *testing.T) {
 		`"crash","streams"`:    `"crash","streams":null,"a":1,"b"`,
 		`"from":{"point":"y",`: `"from":{"point":"y z",`,
 		`]}`:                   `]}{}`,
+		`"crash",`:             `"crash","machine":"",`,
+		`"crash","s`:           `"crash","machine":"a b","s`,
+		`"crash","st`:          `"crash","machine":"` + strings.Repeat("m", 201) + `","st`,
+		`"crash","str`:         `"crash","machine":"v\u00fcm","str`,
+		`"crash","stre`:        `"crash","machine":{"name":"vm1"},"stre`,
+		`"to":"x",`:            `"to":"x","source":"",`,
+		`"to":"x","`:           `"to":"x","source":"a\nb","`,
+		`"to":"x","f`:          `"to":"x","source":"` + strings.Repeat("s", 201) + `","f`,
 	} {
 		text := strings.Replace(goodHeader, old, new, 1)
 		if text == goodHeader {
@@ -43,6 +51,10 @@ func TestHeaderJSONIsUnambiguous(t *testing.T) {
 		if !errors.As(err, &format) {
 			t.Errorf("%s: %+v, %v", text, h, err)
 		}
+	}
+	h, err := decodeHeader([]byte(strings.NewReplacer(`"crash",`, `"crash","machine":"vm1",`, `"to":"x",`, `"to":"x","source":"file:1",`).Replace(goodHeader)))
+	if err != nil || h.Machine != "vm1" || h.Streams[0].Source != "file:1" {
+		t.Errorf("machine and source: %+v, %v", h, err)
 	}
 	// What a later version may add is ignored.
 	if _, err := decodeHeader([]byte(strings.Replace(goodHeader, `"cbt":1`, `"cbt":1,"new-key":{"a":[1,2]}`, 1))); err != nil {

@@ -1,6 +1,7 @@
 package cbt
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -125,11 +126,15 @@ func follows(prev, d *Delta) error {
 
 // Merged is the header of the one delta that stands for all of a line (see
 // Line), and a merge for each of its streams: those of the last delta, each
-// from where it begins in the line. Instant and consistency are the last's.
+// from where it begins in the line. Instant and consistency are the last's; so
+// are machine and sources, or if it has none, those of the newest that has some.
 func Merged(line []*Delta) (Header, []*Merge, error) {
 	last := line[len(line)-1]
 	h := last.Header
 	h.Streams = slices.Clone(h.Streams)
+	for _, d := range slices.Backward(line) {
+		h.Machine = cmp.Or(h.Machine, d.Header.Machine)
+	}
 	var merges []*Merge
 	for i := range h.Streams {
 		s := &h.Streams[i]
@@ -140,6 +145,7 @@ func Merged(line []*Delta) (Header, []*Merge, error) {
 				return h, nil, &LineError{line[k], line[k+1], fmt.Errorf("wrong base: the first has no stream %s", s.Name)}
 			}
 			layers = append(layers, Layer{line[k], n})
+			s.Source = cmp.Or(s.Source, line[k].Header.Streams[n].Source)
 			if line[k].Header.Streams[n].Full {
 				break
 			}
