@@ -30,6 +30,22 @@ var goldens = []struct {
 		"ram/pc.ram": "fcdb22e69b7c4bdf48549dedd1d80b3f63031ef69d0a0a238ccd79d20e20f2ca",
 		"vmstate":    "55856e73e93ee1c43c2b49140f3d0758902af70efe9448e93de07743094e4892",
 	}},
+	{"v1-named.cbt", nil, map[string]string{
+		"disk/sda": "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+		"disk/sdb": "36787dfafc82db8dee91328fa0218b855afa09e11fac4c77623e2fc77d7512cb",
+	}},
+}
+
+// named is a delta that says of which machine and disks it is.
+func named(t *testing.T) []byte {
+	h := Header{Version: Version, Consistency: Crash, Machine: "vm1"}
+	var src []Source
+	for i, name := range []string{"disk/sda", "disk/sdb"} {
+		m := img(bytes.Repeat([]byte{byte(i), 0, 'x'}, 3000*i))
+		h.Streams = append(h.Streams, Stream{Name: name, Size: m.Size(), To: "p", Full: true, Source: "file:0123456789abcdef0123456789abcde" + name[7:]})
+		src = append(src, Source{New: m})
+	}
+	return mustWrite(t, h, src, Options{})
 }
 
 // severalStreams is a delta of two disks and a machine's RAM.
@@ -49,7 +65,7 @@ func TestGoldenFiles(t *testing.T) {
 	if *update {
 		chain := smallChain(t)
 		for name, b := range map[string][]byte{
-			"v1-smallest.cbt": smallest(t), "v1-full.cbt": chain[0], "v1-grown.cbt": chain[1], "v1-streams.cbt": severalStreams(t),
+			"v1-smallest.cbt": smallest(t), "v1-full.cbt": chain[0], "v1-grown.cbt": chain[1], "v1-streams.cbt": severalStreams(t), "v1-named.cbt": named(t),
 		} {
 			if err := os.WriteFile(filepath.Join("testdata", name), b, 0o644); err != nil {
 				t.Fatal(err)
@@ -104,7 +120,7 @@ func TestGoldenFiles(t *testing.T) {
 func TestWriterIsStable(t *testing.T) {
 	chain := smallChain(t)
 	for name, b := range map[string][]byte{
-		"v1-smallest.cbt": smallest(t), "v1-full.cbt": chain[0], "v1-grown.cbt": chain[1], "v1-streams.cbt": severalStreams(t),
+		"v1-smallest.cbt": smallest(t), "v1-full.cbt": chain[0], "v1-grown.cbt": chain[1], "v1-streams.cbt": severalStreams(t), "v1-named.cbt": named(t),
 	} {
 		if want, err := os.ReadFile(filepath.Join("testdata", name)); err != nil || !bytes.Equal(b, want) {
 			t.Errorf("%s: the writer writes other bytes (%v)", name, err)

@@ -20,6 +20,7 @@ type backupOptions struct {
 	source    openerOptions
 	ref       refOptions
 	name      string
+	continues string
 	full      bool
 	fullEvery int
 	unneeded  bool        // say what is no longer needed whatever else is quiet
@@ -37,12 +38,19 @@ one more delta in DIR. It finds OLD by itself:
   1. the newest point in DIR that the source still has: an internal snapshot of
      the same image, a file of its backing chain, a snapshot of the same volume;
      then what changed is in the source's own metadata;
-  2. else the newest delta of the image in DIR: its content is compared with REF;
+  2. else the newest delta of the machine in DIR: its content is compared with REF;
   3. else nothing: the delta is full.
 
 So it does not fail because snapshots were deleted, renamed or rolled back, or
 because the image was replaced: it reads more, and says why. What is in DIR
 already is not written again: then it says so and ends with 0.
+
+A delta says of which machine it is: --name, else by the first disk itself, its
+UUID or a hash of what the file system has for it. --name vm1 on the cron line
+is all it takes: what has that name goes on, whatever was copied, renamed or
+restored. Without it, a disk that DIR does not know is refused (exit 2), with the
+commands that say what it is, until one run was told: --name NAME for another
+machine, --continue MACHINE for one that is there.
 
 Several REFs are the disks of one machine at one instant: one delta of all of
 them. A disk is called by NAME in NAME=REF, else by its file's or volume's name.
@@ -50,7 +58,7 @@ RAM that was saved with a snapshot goes along (--ram). RAM that lies elsewhere i
 named by --new-state: QEMU puts a machine's state into the first disk that can
 take it, often that of the UEFI variables.
 
-The delta is named IMAGE-TIME-ID.cbt: --name or the name of the file (of a
+The delta is named IMAGE-TIME-ID.cbt: the machine's name or that of the file (of a
 snapshot of a volume: VG-ORIGIN), the time of the source, and what the delta's
 ID begins with. It appears when it is whole, synced and spot-checked. Its path
 goes to stdout. On stderr are the snapshots that are no longer needed, because
@@ -61,7 +69,7 @@ command for virsh or for its monitor, because qemu-img must not write to it.
 
 DIR must exist: where it does not, the disk that it is on may not be mounted.`,
 		Example: `  cbt backup disk.qcow2@tuesday backups/
-  cbt backup --full-every 30 lvm:vg0/vm1-tue backups/
+  cbt backup --name vm1 --full-every 30 lvm:vg0/vm1-tue backups/
   cbt backup --name vm1 sda=a.qcow2@tue sdb=b.qcow2@tue backups/
   cbt backup --new-state nvram.qcow2@tue disk.qcow2@tue backups/`,
 		Annotations: exits(exitDone, exitFailed, exitUsage, exitBusy),
@@ -72,7 +80,8 @@ DIR must exist: where it does not, the disk that it is on may not be mounted.`,
 		},
 	}
 	flags := c.Flags()
-	flags.StringVar(&opt.name, "name", "", "`NAME` of the image in the names of its deltas (default: that of the first REF)")
+	flags.StringVar(&opt.name, "name", "", "`NAME` of the machine, in its deltas and their names: what has it is continued, whatever became of its disks")
+	flags.StringVar(&opt.continues, "continue", "", "these are the disks of `MACHINE`, which DIR has: copied, restored or replaced")
 	flags.BoolVar(&opt.full, "full", false, "write a full delta")
 	flags.IntVar(&opt.fullEvery, "full-every", 0, "write a full delta when this would be number `N`+1 of its chain (1: always full)")
 	flags.BoolVar(&opt.unneeded, "unneeded", false, "say which snapshots are no longer needed, with --quiet too")
@@ -96,11 +105,18 @@ func (opt *backupOptions) check(a *app) error {
 		return usageErrorf("--full and --full-every exclude each other")
 	case opt.diff.ram == ramOnly:
 		return usageErrorf("--ram only: a backup is of disks; cbt diff takes RAM alone")
+	case opt.name != "" && opt.continues != "":
+		return usageErrorf("--name and --continue exclude each other: --name gives a name from now on, --continue keeps the one that is there")
 	case opt.name != "" && fileName(opt.name) != opt.name:
-		return usageErrorf("--name %s: must be of letters, digits, and . _ - that are not its first, and not longer than %d bytes", printable(opt.name), maxImageName)
+		return badName(opt.name)
 	}
 	opt.diff.refine, opt.diff.method, opt.diff.source = "on", methodAuto, opt.source
 	return opt.diff.check(a)
+}
+
+// badName refuses a name that a delta's file could not have.
+func badName(name string) error {
+	return usageErrorf("--name %s: must be of letters, digits, and . _ - that are not its first, and not longer than %d bytes", printable(name), maxImageName)
 }
 
 func (a *app) backup(ctx context.Context, refs []string, dir string, opt *backupOptions) error {
@@ -150,6 +166,9 @@ func (a *app) backup(ctx context.Context, refs []string, dir string, opt *backup
 		return err
 	}
 	a.warnOfRAM(o, b.disks, &opt.diff)
+	if err := b.identify(refs); err != nil {
+		return err
+	}
 	if there := b.there(); there != nil {
 		return b.reportThere(there)
 	}
@@ -191,9 +210,12 @@ type backupRun struct {
 	store   *store
 	image   string // of the names of its deltas
 	disks   []disk
-	kept    [][]kept        // for each disk, what the source has of it
-	bases   []base          // for each disk
-	running map[*image]bool // which images a machine has open
+	kept    [][]kept          // for each disk, what the source has of it
+	own     []map[string]bool // for each disk, the points that it has or had itself
+	of      map[int]bool      // the machines of the directory that these disks are of
+	known   map[int]bool      // those that the source itself tells
+	bases   []base            // for each disk
+	running map[*image]bool   // which images a machine has open
 	job     *deltaJob
 	file    string // what was written
 }
@@ -238,7 +260,8 @@ func (b *backupRun) open(ctx context.Context, refs []string) error {
 		}
 		b.disks = append(b.disks, disk{name: name, img: img})
 	}
-	b.kept, b.bases = make([][]kept, len(b.disks)), make([]base, len(b.disks))
+	n := len(b.disks)
+	b.kept, b.own, b.bases = make([][]kept, n), make([]map[string]bool, n), make([]base, n)
 	return nil
 }
 
@@ -295,7 +318,9 @@ func (b *backupRun) there() *logged {
 	if !frozen {
 		return nil
 	}
-	return b.store.with(append(ends, state...), ram)
+	return b.store.with(append(ends, state...), ram, func(l *logged) bool {
+		return l.Machine == "" || b.of[b.store.machines.Of[b.store.place[l]]]
+	})
 }
 
 // addRAM adds the streams of RAM. What of OLD's RAM no delta leads to is no

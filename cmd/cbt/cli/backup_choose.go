@@ -51,7 +51,7 @@ func (b *backupRun) candidates(i int) (list []candidate) {
 			func(context.Context) (*source, error) { return k.open() },
 		})
 	}
-	if l, _ := b.store.newest(b.image, d.stream(), d.img); l != nil {
+	if l, _ := b.store.newest(b.of, d.stream(), d.img); l != nil {
 		list = append(list, candidate{
 			base{delta: l, why: "the source has no point that " + printable(b.store.dir) + " has"},
 			func(context.Context) (*source, error) {
@@ -117,7 +117,7 @@ func (b *backupRun) chooseFor(ctx context.Context, i int) error {
 		why = "reading what it builds on failed: " + err.Error()
 	}
 	if why == "" {
-		_, there := b.store.newest(b.image, d.stream(), d.img)
+		_, there := b.store.newest(b.of, d.stream(), d.img)
 		switch {
 		case there == 0:
 			why = fmt.Sprintf("%s has no delta of %s", printable(b.store.dir), printable(b.image))

@@ -23,6 +23,7 @@ type kept struct {
 	ram     bool     // it was saved with RAM
 	mayRAM  bool     // it was taken of a machine that had run: its RAM may lie elsewhere
 	remove  []string // the words of the command that deletes it; nil: there is none to give
+	below   bool     // it is a backing file, which others may stand on too
 	spare   bool     // it is a snapshot, which somebody might want to delete
 	open    func() (*source, error)
 }
@@ -40,6 +41,12 @@ func (b *backupRun) look(ctx context.Context) error {
 		}
 		if err != nil {
 			return err
+		}
+		b.own[i] = map[string]bool{d.img.Point: d.img.Point != ""}
+		for _, k := range b.kept[i] {
+			if !k.below && k.point != "" {
+				b.own[i][k.point] = true
+			}
 		}
 		b.kept[i] = slices.DeleteFunc(b.kept[i], func(k kept) bool {
 			return k.point == "" || k.point != d.img.Point && !wanted(k.point)
@@ -74,7 +81,7 @@ func (o *opener) keptSnapshots(s *source) []kept {
 	}
 	for img := s.img.backing; img != nil; img = img.backing {
 		old := &source{Ref: img.file.path, Path: img.file.path, Format: img.format, Img: img.qcow, img: img}
-		k := kept{ref: old.Ref, instant: img.file.stat.mtime, open: func() (*source, error) { return old, nil }}
+		k := kept{ref: old.Ref, instant: img.file.stat.mtime, below: true, open: func() (*source, error) { return old, nil }}
 		if img.format == formatRaw {
 			if o.openRaw(old) != nil {
 				continue

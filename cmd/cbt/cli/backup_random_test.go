@@ -134,7 +134,7 @@ func (n *nights) backup() {
 	raw := filepath.Join(n.dir, "want.raw")
 	n.tool("qemu-img", "convert", "-f", "qcow2", "-O", "raw", n.disk, raw)
 	want := n.hash(raw)
-	args := []string{"backup", "--json", n.disk + "@" + name, n.store}
+	args := []string{"backup", "--json", "--name", "disk", n.disk + "@" + name, n.store}
 	switch n.r.IntN(5) {
 	case 0:
 		args = append(args, "--full-every", "3")

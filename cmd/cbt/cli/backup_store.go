@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"slices"
 	"time"
+
+	"cbt/internal/machines"
 )
 
 // store is what a directory of deltas has, by the ends of its files.
@@ -14,6 +16,9 @@ type store struct {
 	byFile map[string]*logged
 	graph  *deltaGraph
 	ends   map[streamPoint][]*logged // those that a whole chain leads to
+
+	machines *machines.Directory // of list
+	place    map[*logged]int     // in list
 }
 
 // readStore reads the ends of all deltas in dir. What cannot be read is as if
@@ -29,8 +34,9 @@ func (a *app) readStore(ctx context.Context, dir string) (*store, error) {
 	}
 	s.graph = graphOf(s.list)
 	s.graph.link(s.list)
-	for _, l := range s.list {
-		s.byFile[l.File] = l
+	s.machines, s.place = machinesOf(s.list), map[*logged]int{}
+	for i, l := range s.list {
+		s.byFile[l.File], s.place[l] = l, i
 		for _, st := range l.Streams {
 			if st.To != "" && !slices.Contains(l.Missing, st.Name) {
 				end := streamPoint{st.Name, st.To}
@@ -53,6 +59,12 @@ func (s *store) unread() (n int, first string) {
 	return n, first
 }
 
+// readable counts the deltas that can be read.
+func (s *store) readable() int {
+	n, _ := s.unread()
+	return len(s.list) - n
+}
+
 // leading is a delta that leads to a point of a stream, of several that with
 // the fewest deltas; nil if there is none.
 func (s *store) leading(stream, point string) *logged {
@@ -66,32 +78,35 @@ func (s *store) leading(stream, point string) *logged {
 }
 
 // with is a delta that leads to all of these points, and has RAM if that is
-// wanted; nil if there is none.
-func (s *store) with(ends []streamPoint, ram bool) *logged {
+// wanted; nil if there is none. What of says no to does not count; nil takes all.
+func (s *store) with(ends []streamPoint, ram bool, of func(*logged) bool) *logged {
 	for _, l := range s.ends[ends[0]] {
-		if (!ram || l.has(stateStream)) && !slices.ContainsFunc(ends, func(e streamPoint) bool { return !slices.Contains(s.ends[e], l) }) {
+		if (of == nil || of(l)) && (!ram || l.has(stateStream)) && !slices.ContainsFunc(ends, func(e streamPoint) bool { return !slices.Contains(s.ends[e], l) }) {
 			return l
 		}
 	}
 	return nil
 }
 
-// newest is the newest delta of an image, by its name, that has a stream which
-// something can build on, at another point than img's; nil if there is none.
-// there counts all that have the name.
-func (s *store) newest(image, stream string, img *source) (best *logged, there int) {
-	var of time.Time
-	for _, l := range s.list {
-		name, at, ok := splitDeltaName(l.File)
-		if !ok || name != image {
+// newest is the newest delta of some machines that has a stream which something
+// can build on, at another point than img's; rather one of the same disk than a
+// newer one of another; nil if there is none. there counts all of these machines.
+func (s *store) newest(of map[int]bool, stream string, img *source) (best *logged, there int) {
+	var at time.Time
+	var own bool
+	source := img.identity()
+	for i, l := range s.list {
+		if l.Error != "" || !of[s.machines.Of[i]] {
 			continue
 		}
 		there++
-		if l.Instant != nil {
-			at = *l.Instant
+		to := l.to(stream)
+		if to == "" || to == img.Point || !slices.Contains(s.ends[streamPoint{stream, to}], l) {
+			continue
 		}
-		if to := l.to(stream); to != "" && to != img.Point && slices.Contains(s.ends[streamPoint{stream, to}], l) && !at.Before(of) {
-			best, of = l, at
+		same := source != "" && l.source(stream) == source
+		if t := s.machines.List[i].Time; same && !own || same == own && !t.Before(at) {
+			best, at, own = l, t, same
 		}
 	}
 	return best, there
@@ -146,6 +161,15 @@ func (l *logged) to(stream string) string {
 	for _, s := range l.Streams {
 		if s.Name == stream {
 			return s.To
+		}
+	}
+	return ""
+}
+
+func (l *logged) source(stream string) string {
+	for _, s := range l.Streams {
+		if s.Name == stream {
+			return s.Source
 		}
 	}
 	return ""

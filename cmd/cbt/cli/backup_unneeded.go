@@ -58,7 +58,7 @@ func (b *backupRun) noLongerNeeded() []unneeded {
 			if !k.spare || k.point == d.img.Point || k == newest {
 				continue
 			}
-			if b.store.with([]streamPoint{{d.stream(), k.point}}, (k.ram || k.mayRAM) && b.opt.diff.ram != ramNo) == nil {
+			if b.store.with([]streamPoint{{d.stream(), k.point}}, (k.ram || k.mayRAM) && b.opt.diff.ram != ramNo, nil) == nil {
 				continue
 			}
 			list = append(list, b.deletion(k))

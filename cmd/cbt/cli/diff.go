@@ -32,6 +32,7 @@ type diffOptions struct {
 	newStateRef refOptions
 	stateDir    string
 	workers     int
+	machine     string // whose images these are, if that is known
 }
 
 func newDiffCommand(a *app) *cobra.Command {

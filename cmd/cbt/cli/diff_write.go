@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -57,10 +58,17 @@ func (a *app) newDeltaJob(disks []disk, opt *diffOptions) (*deltaJob, error) {
 	if slices.ContainsFunc(disks, func(d disk) bool { return d.ram }) {
 		h.Consistency = cbt.Full
 	}
+	h.Machine = opt.machine
+	for _, d := range disks {
+		h.Machine = cmp.Or(h.Machine, d.img.machineName(), d.old.machineName())
+	}
 	warned := map[string]bool{}
 	var sources []cbt.Source
 	for _, d := range disks {
 		s := cbt.Stream{Name: d.stream(), Size: d.img.View.Size(), To: d.img.Point, Full: d.old == nil}
+		if !d.ram {
+			s.Source = d.img.identity()
+		}
 		src := cbt.Source{New: d.img.View}
 		if d.old != nil {
 			s.From = &cbt.Base{Point: d.old.Point, Size: d.old.View.Size()}

@@ -17,6 +17,7 @@ type deltaInfo struct {
 	ID          string       `json:"id"`
 	Consistency string       `json:"consistency"`
 	Instant     *time.Time   `json:"instant,omitempty"`
+	Machine     string       `json:"machine,omitempty"`
 	Payload     int64        `json:"payload"`
 	Streams     []streamInfo `json:"streams"`
 }
@@ -32,6 +33,7 @@ type streamInfo struct {
 	Zero        int64   `json:"zero"`
 	Checked     int64   `json:"checked"`
 	Chunks      int64   `json:"chunks"`
+	Source      string  `json:"source,omitempty"`
 }
 
 // infoDelta describes a delta from its header and index.
@@ -43,11 +45,11 @@ func (a *app) infoDelta(o *opener, path string) error {
 	id := d.ID()
 	info := deltaInfo{
 		Filename: path, Format: formatDelta, ActualSize: d.Size(), Version: d.Header.Version, ID: fmt.Sprintf("%x", id[:]),
-		Consistency: string(d.Header.Consistency), Instant: d.Header.Instant, Payload: d.Payload(),
+		Consistency: string(d.Header.Consistency), Instant: d.Header.Instant, Machine: d.Header.Machine, Payload: d.Payload(),
 	}
 	for i, s := range d.Header.Streams {
 		t := d.Totals()[i]
-		line := streamInfo{Name: s.Name, VirtualSize: s.Size, Full: s.Full, To: s.To, Data: t.Data, Zero: t.Zero, Checked: t.Checked, Chunks: t.Chunks}
+		line := streamInfo{Name: s.Name, VirtualSize: s.Size, Full: s.Full, To: s.To, Data: t.Data, Zero: t.Zero, Checked: t.Checked, Chunks: t.Chunks, Source: s.Source}
 		if s.From != nil {
 			line.From, line.FromSize = &s.From.Point, &s.From.Size
 		}
@@ -68,6 +70,9 @@ func (a *app) infoDelta(o *opener, path string) error {
 	if info.Instant != nil {
 		row("instant", "%s", info.Instant.UTC().Format(timeLayout))
 	}
+	if info.Machine != "" {
+		row("machine", "%s", info.Machine)
+	}
 	for i, s := range d.Header.Streams {
 		printStream(row, s, d.Totals()[i])
 	}
@@ -77,6 +82,9 @@ func (a *app) infoDelta(o *opener, path string) error {
 func printStream(row func(key, format string, args ...any), s cbt.Stream, t cbt.Totals) {
 	row("stream", "%s", printable(s.Name))
 	row("  virtual size", "%s (%d bytes)", formatSize(s.Size), s.Size)
+	if s.Source != "" {
+		row("  source", "%s", s.Source)
+	}
 	switch {
 	case s.Full:
 		row("  from", "nothing: full")

@@ -50,6 +50,7 @@ type logged struct {
 	Payload     int64       `json:"payload"`
 	Instant     *time.Time  `json:"instant,omitempty"`
 	Consistency string      `json:"consistency,omitempty"`
+	Machine     string      `json:"machine,omitempty"` // as its header has it
 	Full        bool        `json:"full"`              // all streams are
 	Parents     []string    `json:"parents,omitempty"` // files, each of which leads to where this one begins
 	Missing     []string    `json:"missing,omitempty"` // streams that no full delta leads to
@@ -66,6 +67,8 @@ type logStream struct {
 	Full bool   `json:"full"`
 	From string `json:"from,omitempty"`
 	To   string `json:"to,omitempty"`
+
+	Source string `json:"source,omitempty"`
 }
 
 func (a *app) log(ctx context.Context, dir string, opt *logOptions) error {
@@ -169,8 +172,9 @@ func (a *app) readOneLogged(dir, path string) *logged {
 	l.ends = d.Ends()
 	l.ID, l.Size, l.Payload = fmt.Sprintf("%x", l.ends.ID[:]), d.Size(), d.Payload()
 	l.Instant, l.Consistency, l.Full = d.Header.Instant, string(d.Header.Consistency), true
+	l.Machine = d.Header.Machine
 	for _, s := range d.Header.Streams {
-		line := logStream{Name: s.Name, Size: s.Size, Full: s.Full, To: s.To}
+		line := logStream{Name: s.Name, Size: s.Size, Full: s.Full, To: s.To, Source: s.Source}
 		if s.From != nil {
 			line.From, l.Full = s.From.Point, false
 		}

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"strings"
+
+	"cbt/internal/machines"
 )
 
 // printLogged draws the tree of a list that graphOf has put in order and link has linked. A delta stands
@@ -107,6 +109,9 @@ func (l *logged) line() string {
 	text := fmt.Sprintf("%s  %s  %s, %s in %s", when, printable(l.File), kind, strings.Join(parts, " and "), formatSize(l.Size))
 	if tip {
 		text += ", a tip"
+	}
+	if l.Machine != "" {
+		text += ", of " + machines.Short(l.Machine)
 	}
 	var others []string
 	for _, p := range l.Parents {

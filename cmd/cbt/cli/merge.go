@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,10 +11,12 @@ import (
 	"github.com/spf13/cobra"
 
 	"cbt/cbt"
+	"cbt/internal/machines"
 )
 
 type mergeOptions struct {
 	out      string
+	name     string
 	workers  int
 	spoolDir chainOptions
 }
@@ -48,6 +51,7 @@ Every byte of the deltas is verified first. An existing file is never replaced;
 	flags := c.Flags()
 	flags.StringVarP(&opt.out, "output", "o", "", "write the delta to `FILE`, which must not exist; - is stdout")
 	flags.IntVar(&opt.workers, "workers", 0, "`N`: how many read and compress (default: one per processor, at most 16)")
+	flags.StringVar(&opt.name, "name", "", "the result is of the machine `NAME`, also if the deltas are of machines called otherwise")
 	opt.spoolDir.addSpoolFlag(flags)
 	return c
 }
@@ -58,6 +62,8 @@ func (a *app) merge(ctx context.Context, args []string, opt *mergeOptions) error
 		return usageErrorf("merge: -o FILE is missing: where should the delta go?")
 	case opt.workers < 0 || opt.workers > 64:
 		return usageErrorf("--workers %d: must be 1 to 64", opt.workers)
+	case opt.name != "" && fileName(opt.name) != opt.name:
+		return badName(opt.name)
 	case opt.out == stdinName && a.StdoutTerminal:
 		return usageErrorf("-o -: stdout is a terminal: redirect it, or name a file")
 	case opt.out == stdinName:
@@ -79,10 +85,16 @@ func (a *app) merge(ctx context.Context, args []string, opt *mergeOptions) error
 	if err != nil {
 		return err
 	}
+	if opt.name == "" {
+		if err := o.oneMachine(line); err != nil {
+			return err
+		}
+	}
 	h, merges, err := cbt.Merged(line)
 	if err != nil {
 		return o.lineError(err)
 	}
+	h.Machine = cmp.Or(opt.name, h.Machine)
 	out, commit, abort, err := a.output(opt.out)
 	if err != nil {
 		return err
@@ -129,6 +141,39 @@ func (o *opener) lineError(err error) error {
 		return err
 	}
 	return wrongBase("%s and %s: %w", o.deltaName(line.A), o.deltaName(line.B), err)
+}
+
+// oneMachine says whether deltas that follow one another are of two machines, as
+// an overlay and a backing file can be that both were backed up.
+func (o *opener) oneMachine(line []*cbt.Delta) error {
+	list := make([]machines.Delta, len(line))
+	for i, d := range line {
+		list[i] = machineFacts(d.Header)
+	}
+	of := machines.Group(list).Of
+	for i, n := range of {
+		if n != of[0] {
+			return wrongBase("%s and %s: are of two machines, %s and %s (--name NAME says whose the result is)", o.deltaName(line[0]), o.deltaName(line[i]),
+				printable(machines.Short(cmp.Or(line[0].Header.Machine, "one without a name"))), printable(machines.Short(cmp.Or(line[i].Header.Machine, "one without a name"))))
+		}
+	}
+	return nil
+}
+
+// machineFacts is what a header says of a machine.
+func machineFacts(h cbt.Header) machines.Delta {
+	d := machines.Delta{Machine: h.Machine}
+	if h.Instant != nil {
+		d.Time = *h.Instant
+	}
+	for _, s := range h.Streams {
+		st := machines.Stream{Name: s.Name, Source: s.Source, To: s.To}
+		if s.From != nil {
+			st.From = s.From.Point
+		}
+		d.Streams = append(d.Streams, st)
+	}
+	return d
 }
 
 // anyLayers is a layer of each delta, for what looks at whole deltas.

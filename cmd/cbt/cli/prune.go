@@ -27,10 +27,11 @@ func newPruneCommand(a *app) *cobra.Command {
 		Short: "let points fall away and keep the others whole",
 		Long: `prune keeps the points of a directory that one of the rules keeps, and merges the
 others into the deltas that build on them. A full delta that falls away makes
-those full that follow it. The rules count for each group of deltas by itself:
-those that build on one another, or whose names share the image of
-IMAGE-20261123T054000Z-ID.cbt. The newest point of a group is always kept, and
-while a rule finds fewer hours, days, ... than it may keep, so is the oldest.
+those full that follow it. The rules count for each machine by itself, as the
+deltas name it; of deltas that name none, for those that build on one another, or
+whose names share the image of IMAGE-20261123T054000Z-ID.cbt. The newest point
+of a machine is always kept, and while a rule finds fewer hours, days, ... than it
+may keep, so is the oldest.
 
 A full delta that falls away would make its child full: the whole image written
 again, each night under a daily rule. So it stays, with what lies between it and
@@ -159,6 +160,7 @@ const (
 type prunedDelta struct {
 	File    string     `json:"file"`
 	ID      string     `json:"id,omitempty"`
+	Machine string     `json:"machine,omitempty"` // as its header has it
 	Time    *time.Time `json:"time,omitempty"`
 	ByFile  bool       `json:"time-of-file,omitempty"` // the delta has none
 	Size    int64      `json:"size"`

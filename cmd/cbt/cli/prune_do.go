@@ -27,25 +27,42 @@ type pruner struct {
 	moving map[string]bool // the bases that a killed run had begun to move, by the hashes of their points
 }
 
+// machinePoint is a point of a machine.
+type machinePoint struct {
+	of    int
+	point string
+}
+
 // plan decides what becomes of each delta of a group.
 func (p *pruner) plan(g *pruneGroup, rules retention.Rules) error {
 	if err := g.link(); err != nil {
 		return fmt.Errorf("left alone: %w", err)
 	}
 	times := make([]time.Time, len(g.Deltas))
-	first := map[string]time.Time{} // one point has one time, however many deltas lead there
+	first := map[machinePoint]time.Time{} // of a machine, one point has one time, however many deltas lead there
 	for i, d := range g.Deltas {
-		if t, ok := first[d.point]; ok {
+		at := machinePoint{d.of, d.point}
+		if t, ok := first[at]; ok {
 			times[i] = t
 		} else {
-			times[i], first[d.point] = *d.Time, *d.Time
+			times[i], first[at] = *d.Time, *d.Time
 		}
 	}
 	nodes := make([]retention.Delta, len(g.Deltas))
-	for i, why := range rules.Keep(times) {
-		d := g.Deltas[i]
-		d.Reasons = why
-		nodes[i] = retention.Delta{Size: d.Size, Parent: d.parent, Keep: len(why) > 0, Time: times[i], Moving: p.moving[d.pointHash()]}
+	lines := map[int][]int{} // what the rules apply to together
+	for i, d := range g.Deltas {
+		lines[d.line] = append(lines[d.line], i)
+	}
+	for _, line := range lines {
+		var of []time.Time
+		for _, i := range line {
+			of = append(of, times[i])
+		}
+		for k, why := range rules.Keep(of) {
+			d := g.Deltas[line[k]]
+			d.Reasons = why
+			nodes[line[k]] = retention.Delta{Size: d.Size, Parent: d.parent, Keep: len(why) > 0, Time: of[k], Moving: p.moving[d.pointHash()]}
+		}
 	}
 	stays := p.bases(g, nodes)
 	g.dropSpare(nodes)
@@ -81,18 +98,19 @@ func (p *pruner) plan(g *pruneGroup, rules retention.Rules) error {
 }
 
 // dropSpare lets a kept delta fall away that would have to be rewritten, on
-// which nothing builds, and to whose points a shorter way leads.
+// which nothing builds, and to whose points a shorter way of the same machine
+// leads.
 func (g *pruneGroup) dropSpare(nodes []retention.Delta) {
-	shortest := map[string]int{}
+	shortest := map[machinePoint]int{}
 	parent := map[int]bool{}
 	for i, d := range g.Deltas {
 		parent[d.parent] = true
-		if k, ok := shortest[d.point]; !ok || d.depth < g.Deltas[k].depth {
-			shortest[d.point] = i
+		if k, ok := shortest[machinePoint{d.of, d.point}]; !ok || d.depth < g.Deltas[k].depth {
+			shortest[machinePoint{d.of, d.point}] = i
 		}
 	}
 	for i, d := range g.Deltas {
-		best := shortest[d.point]
+		best := shortest[machinePoint{d.of, d.point}]
 		if best == i || parent[i] || !nodes[i].Keep || d.depth == g.Deltas[best].depth || nodes[d.parent].Keep {
 			continue
 		}

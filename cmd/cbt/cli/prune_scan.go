@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,6 +11,7 @@ import (
 	"time"
 
 	"cbt/cbt"
+	"cbt/internal/machines"
 )
 
 // pruneNode is what prune knows of a delta.
@@ -23,7 +23,10 @@ type pruneNode struct {
 	point  string // equal for deltas that lead to the same points
 	parent int    // in the group; -1: none
 	depth  int    // deltas before it
-	run    bool   // its bytes will be read: to merge it, or to rely on it
+	facts  machines.Delta
+	of     int  // its machine in the directory
+	line   int  // the same in deltas to which the rules apply together
+	run    bool // its bytes will be read: to merge it, or to rely on it
 }
 
 // scan reads the ends of all deltas of the directory, and the sizes of their
@@ -75,6 +78,7 @@ func (d *prunedDelta) read(o *opener, path string) error {
 		d.ByFile = true
 	}
 	d.Time = &when
+	d.facts, d.Machine = machineFacts(f.Header), f.Header.Machine
 	var tos []string
 	for _, s := range f.Header.Streams {
 		if s.To == "" { // a tip: a point of its own
@@ -89,8 +93,8 @@ func (d *prunedDelta) read(o *opener, path string) error {
 }
 
 // groupPruned puts together what hangs together by points, or did when an
-// earlier run was killed, and then those of one name that follow one another, in
-// the order of the names.
+// earlier run was killed, and what is of one machine, in the order of the names. In
+// a group the rules apply to each machine by itself.
 func groupPruned(list []*prunedDelta, together map[string]int) []*pruneGroup {
 	root := make([]int, len(list))
 	for i := range root {
@@ -104,12 +108,15 @@ func groupPruned(list []*prunedDelta, together map[string]int) []*pruneGroup {
 		return i
 	}
 	points, before := map[streamPoint]int{}, map[int]int{}
-	image := make([]string, len(list))
+	facts := make([]machines.Delta, len(list))
 	for i, d := range list {
-		if name, _, ok := splitDeltaName(d.File); ok {
-			image[i] = name
+		facts[i] = d.facts
+		facts[i].Image, _, _ = splitDeltaName(d.File)
+		if d.Time != nil {
+			facts[i].Time = *d.Time
 		}
 		if n, ok := together[d.pointHash()]; ok {
+			facts[i].Together = n + 1
 			join(before, n, i, root, find)
 		}
 		for _, s := range d.weight.Streams {
@@ -121,7 +128,13 @@ func groupPruned(list []*prunedDelta, together map[string]int) []*pruneGroup {
 			}
 		}
 	}
-	joinNamed(list, image, root, find)
+	in := machines.Group(facts)
+	known := map[int]int{}
+	for i, d := range list {
+		d.of, d.line = in.Of[i], in.Line[i]
+		join(known, d.of, i, root, find)
+	}
+	joinDamaged(list, facts, root, find)
 	byRoot := map[int]*pruneGroup{}
 	var groups []*pruneGroup
 	for i, d := range list {
@@ -132,7 +145,7 @@ func groupPruned(list []*prunedDelta, together map[string]int) []*pruneGroup {
 			groups = append(groups, g)
 		}
 		if g.Name == "" {
-			g.Name = image[i]
+			g.Name = facts[i].Image
 		}
 		if _, ok := together[d.pointHash()]; ok {
 			g.resumed = true
@@ -155,59 +168,18 @@ func groupPruned(list []*prunedDelta, together map[string]int) []*pruneGroup {
 	return groups
 }
 
-// joinNamed joins chains of one image name that follow one another in time: a
-// new full delta, the deltas before it. Two at one time are two machines that
-// are called the same, or branches; taken for one, the points of the one would
-// be dropped in favour of the other's. A damaged delta may be of any of them.
-func joinNamed(list []*prunedDelta, image []string, root []int, find func(int) int) {
-	type chain struct {
-		any         int // one of its deltas
-		first, last time.Time
-	}
-	named := map[string]map[int]*chain{} // by name and root
-	damaged := map[string]bool{}
+// joinDamaged joins a damaged delta to all that have its image in their names: it
+// may be of any of them.
+func joinDamaged(list []*prunedDelta, facts []machines.Delta, root []int, find func(int) int) {
+	damaged := map[string]int{}
 	for i, d := range list {
-		name := image[i]
-		if name == "" {
-			continue
-		}
-		if named[name] == nil {
-			named[name] = map[int]*chain{}
-		}
-		c := named[name][find(i)]
-		if c == nil {
-			c = &chain{any: i}
-			named[name][find(i)] = c
-		}
-		if d.Time == nil {
-			damaged[name] = true
-			continue
-		}
-		if c.first.IsZero() || d.Time.Before(c.first) {
-			c.first = *d.Time
-		}
-		if d.Time.After(c.last) {
-			c.last = *d.Time
+		if image := facts[i].Image; d.Time == nil && image != "" {
+			join(damaged, image, i, root, find)
 		}
 	}
-	for name, byRoot := range named {
-		chains := slices.SortedFunc(maps.Values(byRoot), func(a, b *chain) int {
-			return cmp.Or(a.first.Compare(b.first), strings.Compare(list[a.any].File, list[b.any].File))
-		})
-		var lines []*chain // each a line of chains, with the last time of all
-		for _, c := range chains {
-			var best *chain
-			for _, l := range lines {
-				if damaged[name] || l.last.Before(c.first) && (best == nil || best.last.Before(l.last)) {
-					best = l
-				}
-			}
-			if best == nil {
-				lines = append(lines, c)
-				continue
-			}
-			root[find(c.any)] = find(best.any)
-			best.last = c.last
+	for i := range list {
+		if k, ok := damaged[facts[i].Image]; ok {
+			root[find(i)] = find(k)
 		}
 	}
 }

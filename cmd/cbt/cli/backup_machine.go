@@ -1,0 +1,337 @@
+package cli
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"cbt/internal/machines"
+)
+
+// machinesOf says which deltas of a list, in its order, are of one machine.
+func machinesOf(list []*logged) *machines.Directory {
+	all := make([]machines.Delta, len(list))
+	for i, l := range list {
+		d := machines.Delta{Machine: l.Machine}
+		d.Image, d.Time, _ = splitDeltaName(l.File)
+		if l.Instant != nil {
+			d.Time = *l.Instant
+		}
+		for _, s := range l.Streams {
+			d.Streams = append(d.Streams, machines.Stream{Name: s.Name, Source: s.Source, From: s.From, To: s.To})
+		}
+		all[i] = d
+	}
+	return machines.Group(all)
+}
+
+// identify finds out which machine of the directory the disks are of, and what
+// the delta calls it. A source that the directory does not know goes on from
+// nothing there until somebody says what it is: files of one name may be of two
+// machines.
+func (b *backupRun) identify(refs []string) error {
+	in := b.store.machines
+	b.known = b.recognised()
+	switch {
+	case b.opt.continues != "":
+		n, err := b.continued(b.opt.continues)
+		if err != nil {
+			return err
+		}
+		b.of = map[int]bool{n: true}
+	case b.opt.name != "":
+		b.of = b.called(b.opt.name)
+		b.warnOther()
+	default:
+		b.of = b.known
+		if len(b.of) != 1 && b.store.readable() > 0 {
+			return b.unknown(refs)
+		}
+	}
+	b.opt.diff.machine = b.opt.name
+	if b.opt.name == "" {
+		b.opt.diff.machine = b.machineName()
+	}
+	if m := b.opt.diff.machine; machines.Named(m) {
+		b.image = fileName(m)
+	}
+	b.warnTurns(in)
+	return nil
+}
+
+// called are the machines that a name means: those that have it in their
+// headers, or, in deltas that name none, in their files' names; and what the
+// directory knows this source as so far, if that has no name.
+func (b *backupRun) called(name string) map[int]bool {
+	of := map[int]bool{}
+	for i, l := range b.store.list {
+		d := b.store.machines.List[i]
+		if l.Error == "" && (d.Machine == name || d.Machine == "" && d.Image == name) {
+			of[b.store.machines.Of[i]] = true
+		}
+	}
+	for n := range b.known {
+		if !b.isNamed(n) {
+			of[n] = true
+		}
+	}
+	return of
+}
+
+// isNamed says whether a user gave the machine a name.
+func (b *backupRun) isNamed(n int) bool {
+	for i, d := range b.store.machines.List {
+		if b.store.machines.Of[i] == n && machines.Named(d.Machine) {
+			return true
+		}
+	}
+	return false
+}
+
+// recognised are the machines that the source is of, as far as its own identity
+// and its points tell. Points of backing files do not count: they may be those of
+// other machines too.
+func (b *backupRun) recognised() map[int]bool {
+	in := b.store.machines
+	bySource, byPoint := map[int]bool{}, map[int]bool{}
+	for i, l := range b.store.list {
+		for k, d := range b.disks {
+			source, machine := d.img.identity(), d.img.machineName()
+			for _, s := range l.Streams {
+				switch {
+				case machine != "" && machine == l.Machine, source != "" && source == s.Source:
+					bySource[in.Of[i]] = true
+				case b.own[k][s.To] || b.own[k][s.From]:
+					byPoint[i] = true
+				}
+			}
+		}
+	}
+	if len(bySource) > 0 {
+		return bySource
+	}
+	of := map[int]bool{}
+	for i := range byPoint {
+		// An older delta is adopted, but not if another disk has adopted it.
+		if l := b.store.list[i]; l.Machine != "" || !b.isOfOther(in.Of[i]) {
+			of[in.Of[i]] = true
+		}
+	}
+	if len(of) == 0 && len(byPoint) > 0 {
+		of[-1] = true // a machine of its own, which shares older points
+	}
+	return of
+}
+
+// isOfOther says whether deltas of a machine are known to be of disks that are
+// none of these.
+func (b *backupRun) isOfOther(n int) bool {
+	for i, l := range b.store.list {
+		if b.store.machines.Of[i] == n && slices.ContainsFunc(l.Streams, func(s logStream) bool { return s.Source != "" }) {
+			return true
+		}
+	}
+	return false
+}
+
+// machineName is what the delta calls the machine: as the directory does, a given
+// name before others; else by the identity of the first disk that has one.
+func (b *backupRun) machineName() string {
+	name, image := "", ""
+	for i, d := range b.store.machines.List {
+		if !b.of[b.store.machines.Of[i]] {
+			continue
+		}
+		if machines.Named(d.Machine) || d.Machine != "" && !machines.Named(name) {
+			name = d.Machine
+		}
+		image = cmp.Or(d.Image, image)
+	}
+	if name == "" && image != "" && b.opt.continues != "" {
+		name = fileName(image) // of older deltas, which have no name but that
+	}
+	for _, d := range b.disks {
+		name = cmp.Or(name, d.img.machineName())
+	}
+	for _, d := range b.disks {
+		name = cmp.Or(name, d.img.identity())
+	}
+	return name
+}
+
+// key is what --continue can call a machine.
+func (b *backupRun) key(n int) string {
+	in := b.store.machines
+	name, image, file, alone := "", "", "", true
+	for i, d := range in.List {
+		if in.Of[i] != n {
+			continue
+		}
+		if machines.Named(d.Machine) || d.Machine != "" && !machines.Named(name) {
+			name = d.Machine
+		}
+		image, file = cmp.Or(d.Image, image), b.store.list[i].File
+	}
+	if machines.Named(name) {
+		return name
+	}
+	for i, d := range in.List {
+		if in.Of[i] != n && (d.Image == image || d.Machine == image) {
+			alone = false
+		}
+	}
+	switch {
+	case image != "" && alone:
+		return image
+	case name != "":
+		return name
+	}
+	return file
+}
+
+// keys are all machines of the directory, as --continue calls them, those that
+// begin to look like this source first.
+func (b *backupRun) keys() (list []string) {
+	var rest []string
+	seen := map[int]bool{}
+	for i, n := range b.store.machines.Of {
+		if seen[n] || b.store.list[i].Error != "" {
+			continue
+		}
+		seen[n] = true
+		if key := b.key(n); b.known[n] || key == b.image {
+			list = append(list, key)
+		} else {
+			rest = append(rest, key)
+		}
+	}
+	slices.Sort(rest)
+	return append(list, rest...)
+}
+
+// continued is the machine that --continue names: as headers or the names of files
+// have it, by the beginning of an identity, or by one of its files.
+func (b *backupRun) continued(name string) (int, error) {
+	in := b.store.machines
+	for _, fits := range []func(d machines.Delta, file string) bool{
+		func(d machines.Delta, _ string) bool { return d.Machine == name },
+		func(d machines.Delta, _ string) bool { return d.Image == name },
+		func(_ machines.Delta, file string) bool { return file == filepath.Base(name) },
+		func(d machines.Delta, _ string) bool {
+			return strings.Contains(name, ":") && strings.HasPrefix(d.Machine, name)
+		},
+	} {
+		found := map[int]bool{}
+		for i, d := range in.List {
+			if b.store.list[i].Error == "" && fits(d, b.store.list[i].File) {
+				found[in.Of[i]] = true
+			}
+		}
+		if len(found) > 1 {
+			var keys []string
+			for n := range found {
+				keys = append(keys, printable(b.key(n)))
+			}
+			slices.Sort(keys)
+			return 0, usageErrorf("--continue %s: %s has several machines that this fits: %s", printable(name), printable(b.store.dir), strings.Join(keys, ", "))
+		}
+		for n := range found {
+			return n, nil
+		}
+	}
+	if len(in.List) == 0 {
+		return 0, usageErrorf("--continue %s: %s has no delta to go on from (--name gives a machine a name)", printable(name), printable(b.store.dir))
+	}
+	return 0, usageErrorf("--continue %s: %s has no such machine; there are: %s", printable(name), printable(b.store.dir), strings.Join(printableAll(b.keys()), ", "))
+}
+
+func printableAll(list []string) (shown []string) {
+	for _, s := range list {
+		shown = append(shown, printable(s))
+	}
+	return shown
+}
+
+// unknown refuses a source of which nothing tells which machine it is of, with
+// the commands that say it.
+func (b *backupRun) unknown(refs []string) error {
+	keys := b.keys()
+	of := countOf(len(keys), "machine")
+	text := fmt.Sprintf("%s: %s knows no such disk, and has deltas of %s: nothing is written until it is said which machine this is", printable(strings.Join(refs, " ")), printable(b.store.dir), of)
+	if len(b.of) > 1 {
+		text = fmt.Sprintf("%s: %s has deltas of it under several names: nothing is written until it is said which machine this is", printable(strings.Join(refs, " ")), printable(b.store.dir))
+	}
+	text += fmt.Sprintf("; another one: `%s`", b.commandWith("--name", b.freeName(keys)))
+	const most = 3
+	for i, key := range keys {
+		if i == most {
+			text += fmt.Sprintf("; `cbt log %s` shows %d more", shellQuote(b.store.dir), len(keys)-most)
+			break
+		}
+		text += fmt.Sprintf("; the same as %s: `%s`", printable(machines.Short(key)), b.commandWith("--continue", key))
+	}
+	return usageErrorf("%s", text)
+}
+
+// commandWith is the command line of this run with one more flag.
+func (b *backupRun) commandWith(flag, value string) string {
+	args := append([]string{"cbt"}, b.app.args...)
+	at := 1 + max(0, slices.Index(args[1:], "backup"))
+	return commandLine(shellQuote, slices.Insert(args, at+1, flag, value)...)
+}
+
+// freeName is a name that no machine of the directory has.
+func (b *backupRun) freeName(keys []string) string {
+	taken := map[string]bool{}
+	for _, key := range keys {
+		taken[key] = true
+	}
+	for _, d := range b.store.machines.List {
+		taken[d.Image], taken[d.Machine] = true, true
+	}
+	name := b.image
+	for n := 2; taken[name]; n++ {
+		name = fmt.Sprintf("%s-%d", b.image[:min(len(b.image), maxImageName-12)], n)
+	}
+	return name
+}
+
+// warnOther says that a source has had another name so far.
+func (b *backupRun) warnOther() {
+	others := map[string]bool{}
+	for i, d := range b.store.machines.List {
+		if b.known[b.store.machines.Of[i]] && machines.Named(d.Machine) && d.Machine != b.opt.name {
+			others[d.Machine] = true
+		}
+	}
+	if len(others) > 0 && !b.recognisedAs(b.opt.name) {
+		b.app.warnf("%s: was backed up as %s so far, and is %s from now on", printable(b.disks[0].img.Ref), strings.Join(slices.Sorted(maps.Keys(others)), ", "), b.opt.name)
+	}
+}
+
+// recognisedAs says whether the source was backed up under a name.
+func (b *backupRun) recognisedAs(name string) bool {
+	return slices.ContainsFunc(b.store.machines.List, func(d machines.Delta) bool { return d.Machine == name }) &&
+		slices.ContainsFunc(b.store.machines.Of, func(n int) bool { return b.known[n] && b.of[n] })
+}
+
+// warnTurns says that two disks are backed up in turns under one name.
+func (b *backupRun) warnTurns(in *machines.Directory) {
+	for _, d := range b.disks {
+		source, seen, last := d.img.identity(), false, ""
+		for i, l := range b.store.list {
+			for _, s := range l.Streams {
+				if b.of[in.Of[i]] && s.Name == d.stream() && s.Source != "" {
+					seen, last = seen || s.Source == source, s.Source
+				}
+			}
+		}
+		if seen && last != source {
+			b.app.warnf("%s of %s was read from another disk the last time, and from this one before: two disks of a machine are two REFs of one run (NAME=REF), two machines have a --name each",
+				printable(d.stream()), printable(machines.Short(b.opt.diff.machine)))
+		}
+	}
+}
