@@ -84,8 +84,8 @@ var everyCommand = map[string]string{
 	"backup": `
 		mkdir out/backups
 		cbt backup src/disk.qcow2@monday out/backups; cbt backup src/disk.qcow2@tuesday out/backups
-		cbt backup src/disk.qcow2@tuesday out/backups; cbt backup --full sda=src/disk.raw sdb=src/chain-top.qcow2 out/backups
-		cbt backup $pv lvm:mixed/snap1 out/backups; ! cbt backup src/disk.raw out/missing`,
+		cbt backup src/disk.qcow2@tuesday out/backups; ! cbt backup src/disk.raw out/backups; cbt backup --name pair --full sda=src/disk.raw sdb=src/chain-top.qcow2 out/backups
+		cbt backup --name snap $pv lvm:mixed/snap1 out/backups; ! cbt backup src/disk.raw out/missing`,
 	"serve": `
 		cbt serve src/disk.qcow2@monday src/deltas/tue.cbt src/plain.state@pc.ram --run 'nbdcopy $uri null:; nbdinfo --no-content --list $uri >/dev/null'
 		cbt serve src/disk.qcow2@tuesday --overlay out/overlay --run 'head -c 64K /dev/zero | nbdcopy - $uri'
