@@ -149,7 +149,7 @@ func TestBackupPartsWhatWasMixed(t *testing.T) {
 	if got[0] != "" || got[1] != "" || got[2] == got[3] {
 		t.Fatal(got)
 	}
-	must(t, exitDone, "prune", store, "--keep-last", "1")
+	must(t, exitDone, "prune", store, "--keep-last", "1", "--rebase-every", "0")
 	for _, d := range []string{a, b} {
 		must(t, exitDone, "verify", d)
 	}
@@ -188,7 +188,7 @@ func TestBackupOfOverlaysOverOneBase(t *testing.T) {
 		t.Fatal(out)
 	}
 	// Each is one night of one day.
-	must(t, exitDone, "prune", store, "--keep-daily", "7")
+	must(t, exitDone, "prune", store, "--keep-daily", "7", "--rebase-every", "0")
 	for _, d := range append(night, base) {
 		must(t, exitDone, "verify", d)
 	}
