@@ -299,7 +299,7 @@ func (m *mapper) chunk(l Layer, c chunkIn, hi int64) {
 		return
 	}
 	if c.err != nil {
-		m.fault(lo, hi, c.err)
+		m.fault(lo, hi, l.Delta.in(c.err))
 		return
 	}
 	at := chunkAt{delta: l.Delta, k: c.k}
@@ -310,7 +310,7 @@ func (m *mapper) chunk(l Layer, c chunkIn, hi int64) {
 	}
 	t, err := l.Delta.readTable(c.k, c.chunkRef)
 	if err != nil {
-		m.fault(lo, hi, err)
+		m.fault(lo, hi, l.Delta.in(err))
 		return
 	}
 	at.off, at.dataLen, at.crc, at.payload = c.off+int64(c.tableLen), uint32(c.dataLen), t.crc, uint32(t.payload)
@@ -356,7 +356,7 @@ func (m *mapper) grown(l Layer, hi int64) {
 		free = append(free, stretch{lo: lo, hi: hi})
 	}
 	for _, p := range free {
-		m.fault(p.lo, p.hi, uncovered(l.stream(), p.lo, -1))
+		m.fault(p.lo, p.hi, l.Delta.in(uncovered(l.stream(), p.lo, -1)))
 	}
 }
 

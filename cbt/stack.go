@@ -157,7 +157,7 @@ func (s *Stack) read(p []byte, x source) error {
 	if err == nil {
 		copy(p, data[x.at:])
 	}
-	return err
+	return x.region.chunks[x.src].delta.in(err)
 }
 
 // isDamage says that err will be the same whenever it is asked for.
@@ -185,28 +185,19 @@ func (s *Stack) readBase(p []byte, off int64) error {
 	}
 	pos, end := off, off+int64(len(p))
 	for x, err := range l.Delta.parts(l.Stream, off, end) {
-		if err != nil {
-			return err
-		}
-		if x.off > pos {
+		if err == nil && x.off > pos {
 			break
 		}
-		if dst := p[x.off-off : x.end()-off]; x.zero {
-			clear(dst)
-		} else {
-			data, giveBack, err := l.Delta.payloadOf(x)
-			if err == nil {
-				copy(dst, data[x.at:])
-			}
-			giveBack()
-			if err != nil {
-				return err
-			}
+		if err == nil {
+			err = l.Delta.readPart(p[x.off-off:], x)
+		}
+		if err != nil {
+			return l.Delta.in(err)
 		}
 		pos = x.end()
 	}
 	if pos < end {
-		return uncovered(l.stream(), pos, -1)
+		return l.Delta.in(uncovered(l.stream(), pos, -1))
 	}
 	return nil
 }
@@ -250,24 +241,25 @@ func (s *Stack) baseExtents(lo, hi int64) sparse.Seq {
 	if lo >= end {
 		return sparse.Of(sparse.Extent{Off: lo, Len: hi - lo, Kind: sparse.Hole})
 	}
-	return sparse.Fill(covering(l.Delta.extents(l.Stream, lo, end), l.stream(), lo, end), lo, hi-lo, sparse.Hole)
+	return sparse.Fill(covering(l, lo, end), lo, hi-lo, sparse.Hole)
 }
 
-// covering is e with an error where it leaves a byte free that it must cover.
-func covering(e sparse.Seq, s *Stream, lo, hi int64) sparse.Seq {
+// covering is what a layer says about [lo, hi), with an error where it leaves a
+// byte free that it must cover.
+func covering(l Layer, lo, hi int64) sparse.Seq {
 	return func(yield func(sparse.Extent, error) bool) {
-		due := max(lo, s.growth())
-		for x, err := range e {
+		due := max(lo, l.stream().growth())
+		for x, err := range l.Delta.extents(l.Stream, lo, hi) {
 			if err == nil && x.Off > due {
 				break
 			}
-			if !yield(x, err) || err != nil {
+			if !yield(x, l.Delta.in(err)) || err != nil {
 				return
 			}
 			due = max(due, x.End())
 		}
 		if due < hi {
-			yield(sparse.Extent{}, uncovered(s, due, -1))
+			yield(sparse.Extent{}, l.Delta.in(uncovered(l.stream(), due, -1)))
 		}
 	}
 }
