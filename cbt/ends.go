@@ -1,6 +1,10 @@
 package cbt
 
-import "bytes"
+import (
+	"bytes"
+	"errors"
+	"io"
+)
 
 // Ends is what the first and the last bytes of a delta say of it: all that is
 // needed to find chains. It stays true when the file is closed.
@@ -13,6 +17,23 @@ type Ends struct {
 
 // Ends returns the ends of d, each time the same ones.
 func (d *Delta) Ends() *Ends { return d.ends }
+
+// ErrOther says that a file has another delta than before.
+var ErrOther = errors.New("is another delta than before")
+
+// Reopen opens a delta whose ends were read before. They are its ends then: it
+// belongs to the catalogues that have them.
+func Reopen(r io.ReaderAt, e *Ends) (*Delta, error) {
+	d, err := Open(r, e.Size)
+	if err != nil {
+		return nil, err
+	}
+	if d.ID() != e.ID {
+		return nil, ErrOther
+	}
+	d.ends = e
+	return d, nil
+}
 
 // Stream is the index of the named stream, or -1.
 func (e *Ends) Stream(name string) int {

@@ -35,7 +35,7 @@ type Routes struct {
 	// Catalogue has the deltas that there are. It is called when it is needed: for
 	// a full delta only if that is damaged.
 	Catalogue func() (*Catalogue, error)
-	// Open opens a delta. The same ends always give the same delta.
+	// Open opens a delta (Reopen does). The same ends always give the same delta.
 	Open func(*Ends) (*Delta, error)
 	// Name is what errors call a delta.
 	Name func(*Ends) string
@@ -80,7 +80,7 @@ func (r Routes) View(e *Ends, stream int) (*Routed, error) {
 	bad := avoided{}
 	w, err := v.way(bad)
 	if err != nil {
-		return nil, err
+		return nil, v.named(err)
 	}
 	v.now.Store(w)
 	v.pass(bad)

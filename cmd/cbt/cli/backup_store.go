@@ -138,7 +138,16 @@ func (o *opener) openChainOf(s *store, l *logged) error {
 		open[filepath.Base(d.name)] = true
 	}
 	seen := map[string]bool{l.File: true}
-	for queue := []string{l.File}; len(queue) > 0; queue = queue[1:] {
+	queue := []string{l.File}
+	for _, st := range l.Streams { // those that could stand for l
+		for _, other := range s.ends[streamPoint{st.Name, st.To}] {
+			if !seen[other.File] {
+				seen[other.File] = true
+				queue = append(queue, other.File)
+			}
+		}
+	}
+	for ; len(queue) > 0; queue = queue[1:] {
 		if !open[queue[0]] {
 			d, err := o.openDeltaFile(filepath.Join(s.dir, queue[0]))
 			if err != nil {

@@ -59,12 +59,16 @@ func (o *opener) openDeltaFile(path string) (*deltaFile, error) {
 		f.Close()
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	o.files = append(o.files, f)
 	return o.keep(&deltaFile{d, path, filepath.Dir(path), f}), nil
 }
 
 // keep remembers where a delta came from.
 func (o *opener) keep(d *deltaFile) *deltaFile {
+	o.deltaMu.Lock()
+	defer o.deltaMu.Unlock()
+	if d.f != nil {
+		o.files = append(o.files, d.f)
+	}
 	if o.deltas == nil {
 		o.deltas = make(map[*cbt.Ends]*deltaFile)
 	}
@@ -74,6 +78,8 @@ func (o *opener) keep(d *deltaFile) *deltaFile {
 
 // deltaName is what messages call a delta of a chain.
 func (o *opener) deltaName(d *cbt.Delta) string {
+	o.deltaMu.Lock()
+	defer o.deltaMu.Unlock()
 	if f := o.deltas[d.Ends()]; f != nil {
 		return f.name
 	}
@@ -84,6 +90,8 @@ func (o *opener) deltaName(d *cbt.Delta) string {
 // are there. What cannot be read as one is passed over with a warning: it
 // matters only if a chain needs it.
 func (o *opener) deltasIn(dir string) (*deltaDir, error) {
+	o.looking.Lock()
+	defer o.looking.Unlock()
 	if all, ok := o.dirs[dir]; ok {
 		return all, nil
 	}
@@ -125,9 +133,6 @@ func catalogue(files []*deltaFile) *cbt.Catalogue {
 	return cbt.NewCatalogue(ends)
 }
 
-// opened is the delta of these ends, which the opener has opened.
-func (o *opener) opened(e *cbt.Ends) (*cbt.Delta, error) { return o.deltas[e].Delta, nil }
-
 // layersTo are the open deltas of the catalogue that lead to the state after d of
 // one of its streams.
 func (o *opener) layersTo(all *cbt.Catalogue, d *cbt.Delta, stream int) ([]cbt.Layer, error) {
@@ -158,27 +163,12 @@ func (o *opener) chain(d *deltaFile, stream int, opt chainOptions) ([]cbt.Layer,
 	if d.Header.Streams[stream].Full {
 		return []cbt.Layer{{Delta: d.Delta, Stream: stream}}, nil
 	}
-	dir := d.dir
-	if opt.dir != "" {
-		dir = opt.dir
+	all, err := o.around(d, opt)
+	if err != nil {
+		return nil, err
 	}
-	all := catalogue(nil)
-	if dir != "" {
-		others, err := o.deltasIn(dir)
-		if err != nil {
-			return nil, err
-		}
-		all = others.Catalogue
-	}
-	layers, err := o.layersTo(all, d.Delta, stream)
-	if missing := (*cbt.MissingError)(nil); errors.As(err, &missing) {
-		where := "in " + printable(dir) + " (--chain DIR looks elsewhere)"
-		if dir == "" {
-			where = "(--chain DIR says where to look)"
-		}
-		return nil, wrongBase("%s: %w %s", d.name, err, where)
-	}
-	return layers, err
+	layers, err := o.layersTo(all.Catalogue, d.Delta, stream)
+	return layers, o.noChain(d, opt, err)
 }
 
 // openChain opens the state after the delta at path as a source. opt.Snapshot
@@ -203,19 +193,15 @@ func (o *opener) openChain(path string, ref string, opt refOptions, chain chainO
 
 // streamAfter is the state of a stream after d as a source.
 func (o *opener) streamAfter(d *deltaFile, stream int, ref string, chain chainOptions) (*source, error) {
-	layers, err := o.chain(d, stream, chain)
+	view, err := o.routes(d, chain).View(d.Ends(), stream)
 	if err != nil {
-		return nil, err
+		return nil, o.noChain(d, chain, err)
 	}
-	stack, err := cbt.NewStack(layers...)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", d.name, err)
-	}
-	s := &source{View: stack, Ref: ref, Path: d.name, Format: formatDelta, Point: d.Header.Streams[stream].To, chain: &chainRef{d, chain}}
+	s := &source{View: view, Ref: ref, Path: d.name, Format: formatDelta, Point: d.Header.Streams[stream].To, chain: &chainRef{d, chain}}
 	if d.Header.Instant != nil {
 		s.Instant = *d.Header.Instant
 	}
-	s.stream, s.layers = d.Header.Streams[stream].Name, layers
+	s.stream, s.layers = d.Header.Streams[stream].Name, view.Layers()
 	return s, nil
 }
 
@@ -278,7 +264,6 @@ func (a *app) spool(ctx context.Context, o *opener, opt chainOptions) (*deltaFil
 		return nil, fmt.Errorf("keeping the delta from standard input: %w", err)
 	}
 	f := &file{File: tmp, path: "standard input", reads: &o.reads}
-	o.files = append(o.files, f)
 	_, sum, err := cbt.Verify(ctx, teeReader(ctx, a.Stdin, tmp), cbt.VerifyOptions{})
 	if err != nil {
 		return nil, fmt.Errorf("standard input: %w", err)
@@ -293,10 +278,11 @@ func (a *app) spool(ctx context.Context, o *opener, opt chainOptions) (*deltaFil
 // badDeltaError says which delta of a chain is damaged, or cannot be read.
 type badDeltaError struct {
 	delta *cbt.Delta
+	name  string
 	err   error
 }
 
-func (e *badDeltaError) Error() string { return e.err.Error() }
+func (e *badDeltaError) Error() string { return e.name + ": " + e.err.Error() }
 func (e *badDeltaError) Unwrap() error { return e.err }
 
 // without leaves a delta out of the chains that are found from now on.
@@ -333,7 +319,7 @@ func (a *app) verifyAll(ctx context.Context, o *opener, layers [][]cbt.Layer) er
 			err = errors.New("changed while it was read")
 		}
 		if err != nil {
-			return &badDeltaError{d, fmt.Errorf("%s: %w", o.deltaName(d), err)}
+			return &badDeltaError{d, o.deltaName(d), err}
 		}
 		before += d.Size()
 	}

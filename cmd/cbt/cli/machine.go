@@ -9,7 +9,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"cbt/cbt"
 	"cbt/internal/ordered"
 	"cbt/qcow2"
 	"cbt/qcow2/vmstate"
@@ -72,19 +71,16 @@ func (o *opener) machineAfter(ref string, c *chainRef) (*machine, error) {
 		return nil, nil
 	}
 	m := &machine{ref: ref, streams: map[string]*source{}}
+	routes := o.routes(d, c.opt)
 	for i, s := range d.Header.Streams {
 		if s.Name != stateStream && !strings.HasPrefix(s.Name, "ram/") {
 			continue
 		}
-		layers, err := o.chain(d, i, c.opt)
+		view, err := routes.View(d.Ends(), i)
 		if err != nil {
-			return nil, err
+			return nil, o.noChain(d, c.opt, err)
 		}
-		stack, err := cbt.NewStack(layers...)
-		if err != nil {
-			return nil, refError(ref, err)
-		}
-		m.streams[s.Name] = &source{View: stack, Ref: ref, Path: d.name, Format: formatDelta, Point: s.To, stream: s.Name, layers: layers}
+		m.streams[s.Name] = &source{View: view, Ref: ref, Path: d.name, Format: formatDelta, Point: s.To, stream: s.Name, layers: view.Layers()}
 	}
 	if d.Header.Instant != nil {
 		m.instant = *d.Header.Instant

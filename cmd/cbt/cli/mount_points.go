@@ -36,6 +36,7 @@ type points struct {
 
 	mu     sync.Mutex
 	deltas map[*logged]*cbt.Delta // those that were needed, once for all points
+	passed map[*cbt.Ends]bool     // damaged ones that others lead past
 }
 
 // directory is the tree of a directory of deltas.
@@ -119,7 +120,7 @@ func (m *mounting) pointsIn(dir string) (*points, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &points{m: m, dir: abs, files: tree.NewPool[*logged, *file](openDeltas), reads: &o.reads, cache: cbt.NewCache(), deltas: map[*logged]*cbt.Delta{}}
+	p := &points{m: m, dir: abs, files: tree.NewPool[*logged, *file](openDeltas), reads: &o.reads, cache: cbt.NewCache(), deltas: map[*logged]*cbt.Delta{}, passed: map[*cbt.Ends]bool{}}
 	m.deltas = append(m.deltas, p.files)
 	if p.list, err = m.a.readLogged(m.ctx, abs, names); err != nil {
 		return nil, err
@@ -151,24 +152,6 @@ func (p *points) point(l *logged) *mountedPoint {
 	return &mountedPoint{m: p.m, in: p, l: l, path: filepath.Join(p.dir, l.File), dir: p.dir}
 }
 
-// route is all that the state is read from.
-func (p *mountedPoint) route() (all []*logged, err error) {
-	seen := map[*logged]bool{}
-	for i := range p.l.Streams {
-		r, err := p.in.graph.Route(p.l.ends, i)
-		if err != nil {
-			return nil, err
-		}
-		for _, s := range r.Steps() {
-			if l := p.in.graph.of[s.Ends]; !seen[l] {
-				seen[l] = true
-				all = append(all, l)
-			}
-		}
-	}
-	return all, nil
-}
-
 // held are the bytes of payload in all deltas that a stream of l is read from.
 func (p *points) held(l *logged, stream int) int64 {
 	r, err := p.graph.Route(l.ends, stream)
@@ -191,19 +174,11 @@ func (p *mountedPoint) open() (openPoint, error) {
 		if !strings.HasPrefix(s.Name, diskStream) {
 			continue
 		}
-		r, err := p.in.graph.Route(p.l.ends, n)
-		if err != nil {
-			return nil, err
-		}
-		layers, err := r.Layers(p.in.delta)
-		if err != nil {
-			return nil, err
-		}
-		stack, err := p.in.cache.Stack(layers...)
+		view, err := p.in.routes().View(p.l.ends, n)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", p.path, err)
 		}
-		at[n] = stack
+		at[n] = view
 	}
 	return at, nil
 }
@@ -217,14 +192,9 @@ func (p *points) delta(e *cbt.Ends) (*cbt.Delta, error) {
 		return d, nil
 	}
 	f := &deltaReader{p, l, filepath.Join(p.dir, l.File)}
-	d, err := cbt.Open(f, l.Size)
-	if err == nil {
-		if id := d.ID(); fmt.Sprintf("%x", id[:]) != l.ID {
-			err = errors.New("is another delta than when it was mounted")
-		}
-	}
+	d, err := cbt.Reopen(f, e)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", f.path, err)
+		return nil, err
 	}
 	p.deltas[l] = d
 	return d, nil
@@ -253,37 +223,42 @@ const openDeltas = 512
 
 const diskStream = "disk/"
 
-// opener opens the deltas of the chain.
-func (p *mountedPoint) opener() (*opener, *deltaFile, error) {
-	var own *deltaFile
-	var all []*deltaFile
-	route, err := p.route()
-	if err != nil {
-		return nil, nil, err
+// routes say how the points are read: whichever deltas of the directory give their
+// bytes.
+func (p *points) routes() cbt.Routes {
+	return cbt.Routes{
+		Catalogue: func() (*cbt.Catalogue, error) { return p.graph.Catalogue, nil },
+		Open:      p.delta, Name: p.name, Passed: p.passedOver, Cache: p.cache,
 	}
+}
+
+func (p *points) name(e *cbt.Ends) string { return printable(filepath.Join(p.dir, p.graph.of[e].File)) }
+
+// passedOver says once of a delta that it is damaged, and does not matter.
+func (p *points) passedOver(e *cbt.Ends, err error) {
+	p.mu.Lock()
+	said := p.passed[e]
+	p.passed[e] = true
+	p.mu.Unlock()
+	if !said {
+		p.m.log.printf(passedOverText, p.name(e), err)
+	}
+}
+
+// opener reads what is at the point from the deltas of the directory.
+func (p *mountedPoint) opener() (*opener, *deltaFile, error) {
 	o, err := p.m.newOpener()
 	if err != nil {
 		return nil, nil, err
 	}
-	for _, l := range route {
-		d, err := o.openDeltaFile(filepath.Join(p.dir, l.File))
-		if err == nil {
-			if id := d.ID(); fmt.Sprintf("%x", id[:]) != l.ID {
-				err = fmt.Errorf("%s: is another delta than when it was mounted", d.name)
-			}
-		}
-		if err != nil {
-			_ = o.Close()
-			return nil, nil, err
-		}
-		if l == p.l {
-			own = d
-		}
-		all = append(all, d)
+	routes := p.in.routes()
+	o.given = &routes
+	d, err := p.in.delta(p.l.ends)
+	if err != nil {
+		_ = o.Close()
+		return nil, nil, fmt.Errorf("%s: %w", p.path, err)
 	}
-	o.dirs = map[string]*deltaDir{p.dir: {files: all, Catalogue: catalogue(all)}}
-	own.dir = p.dir
-	return o, own, nil
+	return o, o.keep(&deltaFile{Delta: d, name: p.path, dir: p.dir}), nil
 }
 
 // source is a disk at the point as a source of its own.

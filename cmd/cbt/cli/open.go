@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/spf13/pflag"
 
@@ -92,6 +93,10 @@ type opener struct {
 	images   map[imageKey]*image
 	deltas   map[*cbt.Ends]*deltaFile
 	dirs     map[string]*deltaDir // directories that were looked through for deltas
+	looking  sync.Mutex           // held while one is
+	deltaMu  sync.Mutex           // of deltas and passed: a damaged one may be found at any time
+	passed   map[string]bool      // damaged deltas that were passed over, by their names
+	given    *cbt.Routes          // in place of what is found in dirs
 	machines []*machine
 	waiting  []*machine // whose states are not read yet
 	together bool       // read them with the next ones

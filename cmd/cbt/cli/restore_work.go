@@ -63,16 +63,21 @@ func (r *restoration) open(targets []namedTarget) error {
 func (r *restoration) another(ctx context.Context, targets []namedTarget, err error) *restoration {
 	bad := (*badDeltaError)(nil)
 	r.close()
-	if ctx.Err() != nil || !errors.As(err, &bad) || bad.delta.ID() == r.delta.ID() {
+	if ctx.Err() != nil || !errors.As(err, &bad) {
 		return nil
 	}
-	r.opener.without(bad.delta)
 	other := &restoration{app: r.app, opt: r.opt, opener: r.opener, delta: r.delta}
+	if bad.delta.ID() == r.delta.ID() {
+		if other.delta = r.opener.sameStates(r.delta, r.opt.chain); other.delta == nil {
+			return nil
+		}
+	}
+	r.opener.without(bad.delta)
 	if other.open(targets) != nil {
 		other.close()
 		return nil
 	}
-	r.warnf("%v: other deltas lead to the same point, and are taken", err)
+	r.opener.passedOver(bad.delta.Ends(), bad.err)
 	return other
 }
 

@@ -1,0 +1,109 @@
+package cli
+
+import (
+	"cmp"
+	"errors"
+
+	"cbt/cbt"
+)
+
+// routes say how the states after d are read: from the deltas of its directory, past
+// those that are damaged.
+func (o *opener) routes(d *deltaFile, opt chainOptions) cbt.Routes {
+	if o.given != nil {
+		r := *o.given
+		r.Cache = cbt.NewCache()
+		return r
+	}
+	return cbt.Routes{
+		Catalogue: func() (*cbt.Catalogue, error) {
+			all, err := o.around(d, opt)
+			if err != nil {
+				return nil, err
+			}
+			return all.Catalogue, nil
+		},
+		Open:   o.opened,
+		Name:   o.endsName,
+		Passed: o.passedOver,
+		Cache:  cbt.NewCache(),
+	}
+}
+
+// around are the deltas among which the chain of d is looked for.
+func (o *opener) around(d *deltaFile, opt chainOptions) (*deltaDir, error) {
+	dir := cmp.Or(opt.dir, d.dir)
+	if dir == "" {
+		return &deltaDir{Catalogue: catalogue(nil)}, nil
+	}
+	return o.deltasIn(dir)
+}
+
+// noChain says where the deltas were looked for that d needs.
+func (o *opener) noChain(d *deltaFile, opt chainOptions, err error) error {
+	if !errors.As(err, new(*cbt.MissingError)) {
+		return err
+	}
+	where := "(--chain DIR says where to look)"
+	if dir := cmp.Or(opt.dir, d.dir); dir != "" {
+		where = "in " + printable(dir) + " (--chain DIR looks elsewhere)"
+	}
+	return wrongBase("%s: %w %s", d.name, err, where)
+}
+
+// opened is the delta of these ends, which the opener has opened.
+func (o *opener) opened(e *cbt.Ends) (*cbt.Delta, error) {
+	o.deltaMu.Lock()
+	defer o.deltaMu.Unlock()
+	return o.deltas[e].Delta, nil
+}
+
+// endsName is what messages call the delta of these ends.
+func (o *opener) endsName(e *cbt.Ends) string {
+	o.deltaMu.Lock()
+	defer o.deltaMu.Unlock()
+	if f := o.deltas[e]; f != nil {
+		return printable(f.name)
+	}
+	return "delta"
+}
+
+// passedOver says once of a file that it is damaged, and does not matter.
+func (o *opener) passedOver(e *cbt.Ends, err error) {
+	name := o.endsName(e)
+	o.deltaMu.Lock()
+	said := o.passed[name]
+	if o.passed == nil {
+		o.passed = map[string]bool{}
+	}
+	o.passed[name] = true
+	o.deltaMu.Unlock()
+	if !said {
+		o.warn(passedOverText, name, err)
+	}
+}
+
+const passedOverText = "%s: %v: other deltas lead to the same point, and are taken"
+
+// sameStates is another delta of d's directory that leads to all points that d
+// leads to; nil if there is none.
+func (o *opener) sameStates(d *deltaFile, opt chainOptions) *deltaFile {
+	all, err := o.around(d, opt)
+	if err != nil {
+		return nil
+	}
+	for _, s := range all.Leading(d.Header.Streams[0].Name, d.Header.Streams[0].To) {
+		if s.ID == d.ID() {
+			continue
+		}
+		same := true
+		for _, t := range d.Header.Streams {
+			i := s.Stream(t.Name)
+			same = same && t.To != "" && i >= 0 && s.Header.Streams[i].To == t.To && s.Header.Streams[i].Size == t.Size
+		}
+		if same {
+			return o.deltas[s.Ends]
+		}
+	}
+	return nil
+}
