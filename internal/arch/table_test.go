@@ -8,6 +8,7 @@ var layers = [][]string{
 	{"sparse"},
 	{"sparse/sparsetest", "internal/binfmt"},
 	{"internal/imagelock", "internal/nbd", "internal/overlay", "internal/partition", "internal/tree"},
+	{"internal/fsys"},
 	{"internal/fuse"},
 	{"cbt", "qcow2/...", "lvm/thin/...", "lvm/cow/..."},
 	{"lvm"},
@@ -48,7 +49,7 @@ var only = map[string][]string{
 }
 
 // pathless packages are given an io.ReaderAt and a size, never a path: they do not import os.
-var pathless = []string{"qcow2/...", "lvm/...", "internal/binfmt", "internal/overlay", "internal/partition"}
+var pathless = []string{"qcow2/...", "lvm/...", "internal/binfmt", "internal/overlay", "internal/partition", "internal/fsys"}
 
 // Limits of the tree.
 const (

@@ -12,7 +12,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"cbt/cbt"
 	"cbt/internal/outfile"
 )
 
@@ -76,6 +75,7 @@ DIR must exist: where it does not, the disk that it is on may not be mounted.`,
 		Args:        wantArgs("REF...", "DIR"),
 		RunE: func(c *cobra.Command, args []string) error {
 			last := len(args) - 1
+			opt.diff.labelled = c.Flags().Changed("consistency")
 			return a.backup(c.Context(), args[:last], args[last], opt)
 		},
 	}
@@ -88,7 +88,7 @@ DIR must exist: where it does not, the disk that it is on may not be mounted.`,
 	flags.StringVar(&opt.diff.ram, "ram", ramAuto, "`WHICH`: auto: RAM too if REF has it; no")
 	flags.StringVar(&opt.diff.newState, "new-state", "", "`REF` of the machine state that goes with REF, where it lies elsewhere")
 	flags.StringVar(&opt.diff.spotCheck, "spot-check", "64M", "compare a sample of this `SIZE` of what did not change; or off")
-	flags.StringVar(&opt.diff.consistency, "consistency", string(cbt.Crash), "`LEVEL`: crash, filesystem or application: what the snapshot was told to be")
+	opt.diff.addConsistencyFlag(flags)
 	flags.IntVar(&opt.diff.workers, "workers", 0, "`N`: how many read, compare and compress (default: one per processor, at most 16)")
 	flags.StringVar(&opt.diff.stateDir, "state-dir", "", "records of devices that were restored are in `DIR`")
 	opt.source.addFlags(flags)
@@ -179,6 +179,9 @@ func (a *app) backup(ctx context.Context, refs []string, dir string, opt *backup
 		return err
 	}
 	if err := o.releasePools(); err != nil {
+		return err
+	}
+	if err := a.checkConsistency(ctx, b.disks, &opt.diff); err != nil {
 		return err
 	}
 	if err := b.write(ctx); err != nil {

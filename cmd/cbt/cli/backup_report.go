@@ -30,6 +30,9 @@ type backedUpStream struct {
 // reportThere says that there was nothing to do.
 func (b *backupRun) reportThere(l *logged) error {
 	path := filepath.Join(b.store.dir, l.File)
+	if said := b.opt.diff.consistency; b.opt.diff.labelled && said != l.Consistency {
+		b.app.warnf("%s: --consistency %s changes nothing: the delta is there, and is called %s", printable(path), said, l.Consistency)
+	}
 	b.app.notef("%s has %s already: %s", printable(b.store.dir), printable(b.disks[0].img.Ref), printable(path))
 	return b.print(backedUp{File: path, ID: l.ID, To: b.disks[0].img.Point, Bytes: l.Size})
 }

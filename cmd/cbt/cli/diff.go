@@ -24,6 +24,7 @@ type diffOptions struct {
 	refine      string
 	spotCheck   string
 	consistency string
+	labelled    bool // by --consistency
 	ram         string
 	oldState    string
 	newState    string
@@ -84,6 +85,7 @@ a delta of it: take a snapshot and name that.`,
 			return wantArgs("OLD", "NEW")(c, args)
 		},
 		RunE: func(c *cobra.Command, args []string) error {
+			opt.labelled = c.Flags().Changed("consistency")
 			return a.diff(c.Context(), args, opt)
 		},
 	}
@@ -99,7 +101,7 @@ a delta of it: take a snapshot and name that.`,
 	flags.StringVar(&opt.bitmap, "bitmap", "", "changes that the persistent bitmap `NAME` of NEW recorded since OLD")
 	flags.StringVar(&opt.refine, "refine", "on", "`on` or off: write whole changed clusters, read nothing of OLD")
 	flags.StringVar(&opt.spotCheck, "spot-check", "64M", "compare a sample of this `SIZE` of what did not change; or off")
-	flags.StringVar(&opt.consistency, "consistency", string(cbt.Crash), "`LEVEL`: crash, filesystem or application: what the snapshot was told to be")
+	opt.addConsistencyFlag(flags)
 	flags.IntVar(&opt.workers, "workers", 0, "`N`: how many read, compare and compress (default: one per processor, at most 16)")
 	flags.StringVar(&opt.stateDir, "state-dir", "", "records of devices that were restored are in `DIR`")
 	opt.source.addFlags(flags)
@@ -157,6 +159,9 @@ func (a *app) diff(ctx context.Context, args []string, opt *diffOptions) error {
 	}
 	if opt.out == "" {
 		return a.printDiff(ctx, disks)
+	}
+	if err := a.checkConsistency(ctx, disks, opt); err != nil {
+		return err
 	}
 	return a.writeDelta(ctx, o, disks, opt)
 }

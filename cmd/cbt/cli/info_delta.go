@@ -66,7 +66,7 @@ func (a *app) infoDelta(o *opener, path string) error {
 	row("format", "%s, version %d", formatDelta, info.Version)
 	row("size", "%s (%s before compression)", formatSize(info.ActualSize), formatSize(info.Payload))
 	row("id", "%s", info.ID)
-	row("consistency", "%s", info.Consistency)
+	row("consistency", "%s: %s", info.Consistency, levels[d.Header.Consistency].long)
 	if info.Instant != nil {
 		row("instant", "%s", info.Instant.UTC().Format(timeLayout))
 	}

@@ -107,6 +107,9 @@ func (l *logged) line() string {
 		parts = append(parts, "RAM of "+formatSize(ram))
 	}
 	text := fmt.Sprintf("%s  %s  %s, %s in %s", when, printable(l.File), kind, strings.Join(parts, " and "), formatSize(l.Size))
+	if brief := briefLevel(l.Consistency); brief != "" && ram == 0 { // RAM says it already
+		text += ", " + brief
+	}
 	if tip {
 		text += ", a tip"
 	}

@@ -61,6 +61,7 @@ func (m *mounting) directory(dir string) (*tree.Dir, error) {
 	if len(p.list) == 0 {
 		return nil, usageErrorf("%s: has no %s files", printable(dir), deltaSuffix)
 	}
+	m.a.sayLevels(dir, shown)
 	var entries []tree.Entry
 	for i, name := range tree.Names(named, "") {
 		entries = append(entries, tree.Entry{Name: name, Dir: p.point(shown[i]).instant("").dir()})
@@ -98,6 +99,7 @@ func (m *mounting) delta(ref string, r reference) (*tree.Dir, error) {
 	if r.byName && at.find(r.want) < 0 {
 		return nil, usageErrorf("%s: has no disk %s", printable(r.path), printable(r.want))
 	}
+	m.a.sayLevel(r.path, cbt.Consistency(l.Consistency))
 	name := tree.Names([]tree.Named{{Name: strings.TrimSuffix(base, filepath.Ext(base)), ID: own.ID[:12]}}, "")[0]
 	return one(pointsDir, name, p.time(), at.instant(r.want).dir()), nil
 }

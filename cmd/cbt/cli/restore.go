@@ -135,5 +135,6 @@ func (a *app) restore(ctx context.Context, args []string, opt *restoreOptions) e
 	a.notef("restored %s from %s in %s: %s written, %s zeroed, %s left as they were%s; %s read",
 		countOf(len(targets), "image"), countOf(len(r.layers[0]), "delta"), elapsed(start),
 		formatSize(total.Written), formatSize(total.Zeroed), formatSize(total.Same), r.state.describe(state), formatSize(o.BytesRead()))
+	a.sayLevel(r.delta.name, r.delta.Header.Consistency)
 	return nil
 }

@@ -119,6 +119,7 @@ func (a *app) serve(ctx context.Context, args []string, opt *serveOptions) (err 
 	var exports []nbd.Export
 	for _, s := range list {
 		defer s.Close()
+		a.sayLevel(s.Ref, s.consistency())
 		exports = append(exports, s.export)
 	}
 	server, err := nbd.New(exports, nbd.Limits{}, func(line string) { a.warnf("%s", line) })
@@ -280,6 +281,7 @@ type servedJSON struct {
 	ReadOnly bool   `json:"read-only"`
 	Socket   string `json:"socket,omitempty"`
 	Address  string `json:"address,omitempty"`
+	Level    string `json:"consistency,omitempty"` // of a delta
 }
 
 // printServed says that clients may come.
@@ -289,7 +291,7 @@ func (a *app) printServed(at *endpoint, list []served) error {
 		if a.json {
 			_, writable := s.export.View.(nbd.Writable)
 			var line []byte // one, so that a script knows when it has read all of it
-			line, err = json.Marshal(servedJSON{s.name, at.uri(s.name), s.Ref, s.View.Size(), !writable, at.socket, at.address})
+			line, err = json.Marshal(servedJSON{s.name, at.uri(s.name), s.Ref, s.View.Size(), !writable, at.socket, at.address, string(s.consistency())})
 			if err == nil {
 				_, err = fmt.Fprintln(a.Stdout, escapeJSON(string(line)))
 			}
