@@ -55,8 +55,16 @@ func (v *View) readRun(p []byte, r run) error {
 
 // readStored reads from the file, or the external data file. QEMU reads zeros
 // past the end of it; no image that QEMU writes needs that, since it always
-// writes whole clusters, and a file that was cut does.
+// writes whole clusters, and a file that was cut does. But a data file is a raw
+// image that other programs write too, and their last sector may be short.
 func (img *Image) readStored(p []byte, r run) error {
+	if past := r.host + int64(len(p)) - img.data.size; past > 0 && past <= img.shortSector() {
+		inside := max(0, int64(len(p))-past)
+		clear(p[inside:])
+		if p = p[:inside]; inside == 0 {
+			return nil
+		}
+	}
 	if !binfmt.Inside(uint64(r.host), uint64(len(p)), img.data.size) {
 		return &sparse.FormatError{
 			Struct: "qcow2 data cluster", Field: "guest offset", Off: r.host, Value: uint64(r.off),
@@ -64,6 +72,14 @@ func (img *Image) readStored(p []byte, r run) error {
 		}
 	}
 	return binfmt.Fill(img.data.r, img.data.size, "qcow2 data cluster", p, uint64(r.host))
+}
+
+// shortSector is how many bytes the last sector of the external data file lacks.
+func (img *Image) shortSector() int64 {
+	if !img.header.HasDataFile() {
+		return 0
+	}
+	return -img.data.size & 511
 }
 
 // readCompressed reads a part of a compressed cluster, or all of it without
