@@ -118,6 +118,12 @@ func pairs(old, new *View, lo, hi int64, emit func(*tablePair) error) error {
 // sameL1 returns how many L1 entries from index on point to the same tables in
 // both, as far as one slice shows it.
 func sameL1(old, new *walker, index int64) (int64, error) {
+	if index >= old.v.l1Entries || index >= new.v.l1Entries { // both only where tables were cut
+		if index >= old.v.l1Entries && index >= new.v.l1Entries {
+			return 1 << 32, nil
+		}
+		return 0, nil
+	}
 	a, err := old.l1Slice(index)
 	if err != nil {
 		return 0, err

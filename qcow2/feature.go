@@ -38,6 +38,7 @@ const (
 // What an image may be refused for; errors.Is finds them in the
 // *sparse.FormatError that Open returns.
 var (
+	ErrCutL1     = errors.New("the L1 table reaches past the end of the file")
 	ErrCorrupt   = errors.New("the image is marked corrupt; qemu-img check -r all may repair a copy of it")
 	ErrEncrypted = errors.New("encrypted images are not supported")
 )

@@ -133,7 +133,10 @@ func decodeHeader(b []byte) (Header, error) {
 // Validate checks every field that reading depends on, against the limits of
 // the format and against the size of the file, except for the feature bits.
 // The error is a *sparse.FormatError.
-func (h *Header) Validate(fileSize int64) error {
+func (h *Header) Validate(fileSize int64) error { return h.validate(fileSize, false) }
+
+// validate is Validate, which lets an L1 table that was cut pass if it may.
+func (h *Header) validate(fileSize int64, allowCut bool) error {
 	if h.ClusterBits < minClusterBits || h.ClusterBits > maxClusterBits {
 		return headerError("cluster_bits", 20, h.ClusterBits, fmt.Sprintf("not in %d..%d", minClusterBits, maxClusterBits))
 	}
@@ -157,7 +160,7 @@ func (h *Header) Validate(fileSize int64) error {
 	if err := h.validateBackingName(); err != nil {
 		return err
 	}
-	if err := h.validateTables(fileSize); err != nil {
+	if err := h.validateTables(fileSize, allowCut); err != nil {
 		return err
 	}
 	return h.validateSize()
@@ -188,7 +191,7 @@ func (h *Header) validateBackingName() error {
 	return nil
 }
 
-func (h *Header) validateTables(fileSize int64) error {
+func (h *Header) validateTables(fileSize int64, allowCut bool) error {
 	cluster := uint64(1) << h.ClusterBits
 	switch {
 	case uint64(h.L1Size)*8 > maxL1Bytes:
@@ -209,11 +212,38 @@ func (h *Header) validateTables(fileSize int64) error {
 		{"refcount_table_offset", 48, h.RefcountTableOffset, uint64(h.RefcountTableClusters) * cluster},
 		{"snapshots_offset", 64, h.SnapshotsOffset, uint64(h.NbSnapshots) * snapshotSize},
 	} {
+		if err := h.cutL1(t.off, t.n, fileSize); t.at == 40 && err != nil {
+			if allowCut {
+				continue
+			}
+			return &sparse.FormatError{Struct: "qcow2 header", Field: t.field, Off: t.at, Value: t.off, Err: err}
+		}
 		if msg := h.tableFault(t.off, t.n, fileSize); msg != "" {
 			return headerError(t.field, t.at, t.off, msg)
 		}
 	}
 	return nil
+}
+
+// cutL1 says that an L1 table of n bytes at off begins in the file, or at its
+// very end, and reaches past that: all else about it may be right.
+func (h *Header) cutL1(off, n uint64, fileSize int64) error {
+	if off == 0 || off > uint64(fileSize) || h.tableFault(off, 0, fileSize) != "" || h.tableFault(off, n, fileSize) == "" {
+		return nil
+	}
+	return &cutError{n, fileSize}
+}
+
+type cutError struct {
+	n        uint64
+	fileSize int64
+}
+
+func (e *cutError) Error() string        { return outside(e.n, e.fileSize) }
+func (e *cutError) Is(target error) bool { return target == ErrCutL1 }
+
+func outside(n uint64, fileSize int64) string {
+	return fmt.Sprintf("%d bytes there are not inside the file of %d bytes", n, fileSize)
 }
 
 // tableFault says what is wrong with a table of n bytes at off, or "".
@@ -224,7 +254,7 @@ func (h *Header) tableFault(off, n uint64, fileSize int64) string {
 	case n > 0 && off == 0:
 		return "a table at the place of the header"
 	case n > 0 && !binfmt.Inside(off, n, fileSize):
-		return fmt.Sprintf("%d bytes there are not inside the file of %d bytes", n, fileSize)
+		return outside(n, fileSize)
 	}
 	return ""
 }

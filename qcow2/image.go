@@ -24,7 +24,8 @@ type Options struct {
 	// file if there is one, as the file system knows them (see sparse.Raw). Then
 	// Extents calls Zero what was preallocated and never written.
 	Holes func(off, n int64) sparse.Seq
-	// AllowCorrupt reads images that are marked corrupt.
+	// AllowCorrupt reads images that are marked corrupt, and those that end
+	// before their L1 tables do, as far as these go (see View.CutL1).
 	AllowCorrupt bool
 }
 
@@ -45,6 +46,8 @@ type Image struct {
 
 	tables   *lru.Cache[slice, []byte]   // of L1 and L2 tables
 	clusters *lru.Cache[l2Entry, []byte] // decompressed, by descriptor
+
+	allowCut bool // L1 tables may reach past the end of the file
 }
 
 // Open reads the header, the snapshot table and the active L1 table of the
@@ -58,6 +61,7 @@ func Open(r io.ReaderAt, size int64, opt Options) (*Image, error) {
 		holes:    opt.Holes,
 		tables:   lru.New[slice, []byte](tableCache),
 		clusters: lru.New[l2Entry, []byte](decodeCache),
+		allowCut: opt.AllowCorrupt,
 	}
 	if err := img.readMetadata(opt.AllowCorrupt); err != nil {
 		return nil, err
@@ -91,7 +95,7 @@ func (img *Image) readMetadata(allowCorrupt bool) error {
 	if err := h.validateFeatures(img.ext.features, allowCorrupt); err != nil {
 		return err
 	}
-	if err := h.Validate(img.file.size); err != nil {
+	if err := h.validate(img.file.size, allowCorrupt); err != nil {
 		return err
 	}
 	if extErr != nil {
@@ -181,7 +185,7 @@ func (img *Image) Snapshot(i int) (*View, error) {
 		return nil, fmt.Errorf("qcow2: snapshot %d of %d", i, len(img.snapshots))
 	}
 	s := &img.snapshots[i]
-	if err := s.validate(&img.header, img.file.size); err != nil {
+	if err := s.validate(&img.header, img.file.size, img.allowCut); err != nil {
 		return nil, fmt.Errorf("qcow2 snapshot %q: %w", s.Name, err)
 	}
 	return img.newView(s)

@@ -124,14 +124,18 @@ func (h *Header) decodeSnapshot(b []byte, off int64) (Snapshot, error) {
 
 // validate checks what reading the snapshot depends on. QEMU notices these
 // only when somebody uses the snapshot, and so do we.
-func (s *Snapshot) validate(h *Header, fileSize int64) error {
+func (s *Snapshot) validate(h *Header, fileSize int64, allowCut bool) error {
 	if h.HasDataFile() {
 		return &sparse.FormatError{Struct: "qcow2 snapshot", Off: s.Offset, Msg: "internal snapshots do not exist with an external data file"}
 	}
 	if uint64(s.L1Entries)*8 > maxL1Bytes {
 		return snapshotError("l1_size", s.Offset+8, uint64(s.L1Entries), fmt.Sprintf("more than %d entries", maxL1Bytes/8))
 	}
-	if msg := h.tableFault(uint64(s.L1Offset), uint64(s.L1Entries)*8, fileSize); msg != "" {
+	if err := h.cutL1(uint64(s.L1Offset), uint64(s.L1Entries)*8, fileSize); err != nil {
+		if !allowCut {
+			return &sparse.FormatError{Struct: "qcow2 snapshot table entry", Field: "l1_table_offset", Off: s.Offset, Value: uint64(s.L1Offset), Err: err}
+		}
+	} else if msg := h.tableFault(uint64(s.L1Offset), uint64(s.L1Entries)*8, fileSize); msg != "" {
 		return snapshotError("l1_table_offset", s.Offset, uint64(s.L1Offset), msg)
 	}
 	if need := h.L1Needed(s.DiskSize); need > int64(s.L1Entries) {

@@ -13,7 +13,8 @@ type View struct {
 	snapshot  *Snapshot // nil for the active state
 	size      int64
 	l1Offset  uint64
-	l1Entries int64
+	l1Entries int64             // that are in the file
+	l1Cut     int64             // that are not
 	l1Sum     [sha256.Size]byte // for Recheck
 }
 
@@ -22,6 +23,9 @@ func (img *Image) newView(s *Snapshot) (*View, error) {
 	v := &View{img: img, snapshot: s, size: int64(h.Size), l1Offset: h.L1TableOffset, l1Entries: int64(h.L1Size)}
 	if s != nil {
 		v.size, v.l1Offset, v.l1Entries = s.DiskSize, uint64(s.L1Offset), int64(s.L1Entries)
+	}
+	if there := max(0, (img.file.size-int64(v.l1Offset))/8); there < v.l1Entries {
+		v.l1Entries, v.l1Cut = there, v.l1Entries-there
 	}
 	sum, err := v.sumL1()
 	if err != nil {
@@ -42,3 +46,14 @@ func (v *View) Backing() sparse.View { return v.img.backing }
 
 // Size is the size of the disk in bytes; a snapshot has its own.
 func (v *View) Size() int64 { return v.size }
+
+// CutL1 says how many entries at the end of the L1 table are not in the file,
+// and from which byte of the disk on they would tell what is stored. There
+// nothing counts as allocated, as in QEMU. Without Options.AllowCorrupt such a
+// state is not opened.
+func (v *View) CutL1() (entries, from int64) {
+	if v.l1Cut == 0 {
+		return 0, v.size
+	}
+	return v.l1Cut, min(v.size, v.l1Entries*v.img.header.L1Span())
+}

@@ -25,9 +25,10 @@ type image struct {
 
 	backing     *image // nil if there is none
 	backingName string // as the image names it
-	leftOut     bool   // there is a backing file, which was left out
-	data        *file  // external data file, nil if there is none
-	held        bool   // its read locks are
+	warnCut     func(v *qcow2.View, whose string)
+	leftOut     bool  // there is a backing file, which was left out
+	data        *file // external data file, nil if there is none
+	held        bool  // its read locks are
 }
 
 // load opens f, which it takes over, as an image of the given format, with all
@@ -120,12 +121,19 @@ func (o *opener) loadQcow2(ctx context.Context, img *image, p policy, chain []fi
 	switch {
 	case inner != nil:
 		return inner
-	case errors.Is(err, qcow2.ErrCorrupt):
+	case errors.Is(err, qcow2.ErrCorrupt), errors.Is(err, qcow2.ErrCutL1):
 		return usageErrorf("%s: %w (--force reads it as it is)", img.file.path, err)
 	case err != nil:
 		return fmt.Errorf("%s: %w", img.file.path, err)
 	}
 	img.view = img.qcow.Active()
+	img.warnCut = func(v *qcow2.View, whose string) {
+		if n, from := v.CutL1(); n > 0 {
+			o.warn("%s: the file ends before %s does, of which the last %d entries are missing: from byte %d of %d on nothing counts as stored in it",
+				img.file.path, whose, n, from, v.Size())
+		}
+	}
+	img.warnCut(img.qcow.Active(), "its L1 table")
 	if img.leftOut && !o.metadataOnly {
 		o.warn("%s: its %s %s is left out: what lies there is unknown, and cannot be read", img.file.path, backingFile, printable(img.backingName))
 	}
@@ -244,10 +252,15 @@ func (img *image) snapshot(i int) (*qcow2.View, error) {
 		return v, nil
 	}
 	v, err := img.qcow.Snapshot(i)
-	if err == nil {
-		img.states[i] = v
+	switch {
+	case errors.Is(err, qcow2.ErrCutL1):
+		return nil, usageErrorf("%w (--force reads it as it is)", err)
+	case err != nil:
+		return nil, err
 	}
-	return v, err
+	img.states[i] = v
+	img.warnCut(v, "the L1 table of snapshot "+printable(v.Snapshot().Name))
+	return v, nil
 }
 
 // changed says whether a file of the chain was written to since it was opened.
