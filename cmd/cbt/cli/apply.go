@@ -118,6 +118,7 @@ func (a *app) apply(ctx context.Context, args []string, opt *applyOptions) error
 			return err
 		}
 	}
+	all := tasks
 	if tasks, err = unfinished(tasks); err != nil {
 		return err
 	}
@@ -145,9 +146,14 @@ func (a *app) apply(ctx context.Context, args []string, opt *applyOptions) error
 	if last := deltas[len(deltas)-1]; last.Stream(stateStream) >= 0 {
 		a.notef("%s: has the machine's RAM too, which is left out: cbt restore %s --state FILE writes it", last.name, shellQuote(pathArgument(last.name)))
 	}
+	unchecked := max(0, st.Written+st.Zeroed-checked)
 	a.notef("applied %s: %s written, %s zeroed; %s of the old content checked, %s unchecked",
-		countOf(len(deltas), "delta"), formatSize(st.Written), formatSize(st.Zeroed), formatSize(checked), formatSize(max(0, st.Written+st.Zeroed-checked)))
-	return nil
+		countOf(len(deltas), "delta"), formatSize(st.Written), formatSize(st.Zeroed), formatSize(checked), formatSize(unchecked))
+	result := writtenImages{Written: st.Written, Zeroed: st.Zeroed, Checked: &checked, Unchecked: &unchecked, Read: o.BytesRead()}
+	for i, t := range targets {
+		result.Targets = append(result.Targets, wroteTarget(t.path, all[i].layers))
+	}
+	return a.result(result)
 }
 
 // openDeltas opens the deltas of the command line; one may be standard input.

@@ -110,6 +110,7 @@ func (opt *backupOptions) check(a *app) error {
 	case opt.name != "" && fileName(opt.name) != opt.name:
 		return badName(opt.name)
 	}
+	opt.diff.command = "backup"
 	opt.diff.refine, opt.diff.method, opt.diff.source = "on", methodAuto, opt.source
 	return opt.diff.check(a)
 }

@@ -4,9 +4,9 @@ package cli
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -71,11 +71,10 @@ func (a *app) execute(ctx context.Context, args []string) (err error) {
 
 // warnf prints a line on stderr that is not the end of the run.
 func (a *app) warnf(format string, args ...any) {
-	fmt.Fprintf(a.Stderr, "cbt: warning: %s\n", oneLine(fmt.Sprintf(format, args...)))
+	a.line("warning", "cbt: warning: ", format, args)
 }
 
-// notef prints what a command did, on stderr: also with --json, whose results
-// are on stdout.
+// notef prints what a command did, on stderr.
 func (a *app) notef(format string, args ...any) {
 	if !a.quiet {
 		a.sayf(format, args...)
@@ -84,13 +83,13 @@ func (a *app) notef(format string, args ...any) {
 
 // sayf prints what is wanted with --quiet too.
 func (a *app) sayf(format string, args ...any) {
-	fmt.Fprintf(a.Stderr, "%s\n", oneLine(fmt.Sprintf(format, args...)))
+	a.line("note", "", format, args)
 }
 
 // debugf prints what --verbose asks for.
 func (a *app) debugf(format string, args ...any) {
 	if a.verbose {
-		fmt.Fprintf(a.Stderr, "cbt: %s\n", oneLine(fmt.Sprintf(format, args...)))
+		a.line("debug", "cbt: ", format, args)
 	}
 }
 
@@ -146,7 +145,7 @@ A reference REF names an image:
 		},
 	}
 	flags := root.PersistentFlags()
-	flags.BoolVar(&a.json, "json", false, "machine-readable output; errors as an object on stderr")
+	flags.BoolVar(&a.json, "json", false, "machine-readable output: JSON on stdout, an object a line on stderr")
 	flags.BoolVarP(&a.verbose, "verbose", "v", false, "say more on stderr")
 	flags.BoolVarP(&a.quiet, "quiet", "q", false, "no summary on stderr, only warnings and errors; no lines on stdout that say that all is well")
 	flags.BoolVar(&a.progress, "progress", false, "show progress on stderr even if it is no terminal")
@@ -220,14 +219,18 @@ func unknownCommand(root *cobra.Command, args []string) error {
 }
 
 // hasJSONFlag finds --json without parsing, for errors in the flags.
-func hasJSONFlag(args []string) bool {
+func hasJSONFlag(args []string) (json bool) {
 	for _, arg := range args {
-		switch arg {
-		case "--json", "--json=true":
-			return true
-		case "--":
-			return false
+		value, set := strings.CutPrefix(arg, "--json=")
+		switch {
+		case arg == "--json":
+			json = true
+		case set:
+			on, err := strconv.ParseBool(value)
+			json = on && err == nil
+		case arg == "--":
+			return json
 		}
 	}
-	return false
+	return json
 }

@@ -11,6 +11,7 @@ import (
 )
 
 type diffOptions struct {
+	command     string // diff or backup: what progress is called
 	source      openerOptions
 	oldRef      refOptions
 	newRef      refOptions
@@ -37,7 +38,7 @@ type diffOptions struct {
 }
 
 func newDiffCommand(a *app) *cobra.Command {
-	opt := &diffOptions{}
+	opt := &diffOptions{command: "diff"}
 	c := &cobra.Command{
 		Use:   "diff OLD NEW",
 		Short: "print or write what changed between two images",

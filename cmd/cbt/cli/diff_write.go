@@ -102,7 +102,7 @@ func (a *app) newDeltaJob(disks []disk, opt *diffOptions) (*deltaJob, error) {
 // whole, a sample is compared, and the sources are looked at again.
 func (j *deltaJob) write(ctx context.Context, out io.Writer) error {
 	w := bufio.NewWriterSize(out, 1<<20)
-	p := j.app.startProgress("diff", before(j.header.Streams, len(j.header.Streams)))
+	p := j.app.startProgress(j.opt.command, before(j.header.Streams, len(j.header.Streams)))
 	defer p.finish()
 	var err error
 	j.sum, err = cbt.Write(ctx, w, j.header, j.sources, cbt.Options{

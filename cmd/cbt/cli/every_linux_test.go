@@ -15,8 +15,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/spf13/cobra"
-
 	"cbt/internal/sample"
 	"cbt/internal/testtool"
 )
@@ -24,17 +22,7 @@ import (
 // No command writes to what it reads, or opens it for writing, and --audit
 // records all of what it opens and makes.
 func TestEveryCommand(t *testing.T) {
-	var names []string
-	var walk func(c *cobra.Command)
-	walk = func(c *cobra.Command) {
-		names = append(names, strings.TrimPrefix(strings.TrimPrefix(c.CommandPath(), "cbt"), " "))
-		for _, sub := range c.Commands() {
-			walk(sub)
-		}
-	}
-	root := newRootCommand(&app{})
-	root.InitDefaultHelpCmd()
-	walk(root)
+	names := everyName()
 	for name := range everyCommand {
 		if !slices.Contains(names, name) {
 			t.Errorf("everyCommand has %q, which is no command", name)
@@ -65,14 +53,14 @@ type every struct {
 	stats  map[string]syscall.Stat_t // as they were before the first command
 }
 
-func newEvery(t *testing.T) *every {
-	testtool.Need(t, "strace")
-	e := &every{dir: t.TempDir(), prints: map[string]string{}, stats: map[string]syscall.Stat_t{}}
-	var err error
-	if e.dir, err = filepath.EvalSymlinks(e.dir); err != nil {
+// everySources makes a directory with the sources that every_table_test.go lists, and
+// the program as bin/real.
+func everySources(t *testing.T) (dir string) {
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
 		t.Fatal(err)
 	}
-	at := func(name string) string { return filepath.Join(e.dir, name) }
+	at := func(name string) string { return filepath.Join(dir, name) }
 	for _, dir := range []string{"bin", "src/deltas", "in"} {
 		if err := os.MkdirAll(at(dir), 0o700); err != nil {
 			t.Fatal(err)
@@ -95,17 +83,25 @@ func newEvery(t *testing.T) *every {
 		$real cat disk.qcow2@monday >disk.raw
 		$real -q diff --full disk.qcow2@monday -o deltas/mon.cbt
 		$real -q diff disk.qcow2@monday disk.qcow2@tuesday -o deltas/tue.cbt
-		cp deltas/*.cbt ../in
-		cat >../bin/cbt <<-EOF
-			#!/bin/sh
-			exec strace -f -y -s 4096 -e trace=`+strings.Join(append(changing, "open", "openat", "openat2"), ",")+` -o `+e.dir+`/traces/\$\$ $real --hash=both "\$@"
-		EOF
-		chmod +x ../bin/cbt`)
-	sh.Dir = e.dir
+		cp deltas/*.cbt ../in`)
+	sh.Dir = dir
 	if out, err := sh.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	err = filepath.WalkDir(at("src"), func(path string, d fs.DirEntry, err error) error {
+	return dir
+}
+
+func newEvery(t *testing.T) *every {
+	testtool.Need(t, "strace")
+	e := &every{dir: everySources(t), prints: map[string]string{}, stats: map[string]syscall.Stat_t{}}
+	at := func(name string) string { return filepath.Join(e.dir, name) }
+	traced := `#!/bin/sh
+exec strace -f -y -s 4096 -e trace=` + strings.Join(append(changing, "open", "openat", "openat2"), ",") + ` -o ` + e.dir + `/traces/$$ ` + at("bin/real") + ` --hash=both "$@"
+`
+	if err := os.WriteFile(at("bin/cbt"), []byte(traced), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	err := filepath.WalkDir(at("src"), func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
 		}

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -73,15 +72,15 @@ func (a *app) report(ctx context.Context, err error) int {
 	if code > exitSignal {
 		msg = "ended by a signal: " + msg
 	}
-	if a.json {
-		line, _ := json.Marshal(map[string]any{"error": msg, "exit": code})
-		fmt.Fprintf(a.Stderr, "%s\n", line)
-	} else {
-		fmt.Fprintf(a.Stderr, "cbt: %s\n", strings.TrimPrefix(msg, "cbt: "))
-	}
+	var stack []byte
 	var bug *ordered.PanicError
 	if a.verbose && errors.As(err, &bug) {
-		a.Stderr.Write(bug.Stack)
+		stack = bug.Stack
+	}
+	if a.json {
+		a.object(failure{Error: msg, Exit: code, Stack: string(stack)})
+	} else {
+		fmt.Fprintf(a.Stderr, "cbt: %s\n%s", strings.TrimPrefix(msg, "cbt: "), stack)
 	}
 	return code
 }

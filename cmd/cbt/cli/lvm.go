@@ -79,11 +79,11 @@ func (a *app) releaseMetadataSnap(ctx context.Context, pool string) error {
 	root, err := h.ReleaseMetadataSnap(ctx, ref)
 	if errors.Is(err, hostlvm.ErrNotHeld) {
 		a.notef("%s: holds no metadata snapshot", lv.FullName())
-		return nil
+		return a.result(released{Pool: lv.FullName()})
 	}
 	if err != nil {
 		return hostError(lv.FullName(), err)
 	}
 	a.notef("%s: released the metadata snapshot at block %d", lv.FullName(), root)
-	return nil
+	return a.result(released{lv.FullName(), true, &root})
 }

@@ -32,35 +32,52 @@ directory, which is made if it is missing. Pages that are there are replaced.`,
 			if err := os.MkdirAll(args[0], 0o755); err != nil {
 				return err
 			}
-			root := c.Root()
-			for _, c := range append(root.Commands(), root) {
-				if err := a.writeManPage(args[0], c); err != nil {
+			pages := allCommands(c.Root())
+			var size int64
+			for _, c := range pages {
+				n, err := a.writeManPage(args[0], c)
+				if err != nil {
 					return err
 				}
+				size += n
 			}
-			return outfile.SyncDir(args[0])
+			if err := outfile.SyncDir(args[0]); err != nil {
+				return err
+			}
+			return a.result(writtenFiles{args[0], len(pages), size})
 		},
 	}
 }
 
-func (a *app) writeManPage(dir string, c *cobra.Command) error {
+// allCommands are c and all below it that the help shows, each before those below it.
+func allCommands(c *cobra.Command) []*cobra.Command {
+	list := []*cobra.Command{c}
+	for _, sub := range c.Commands() {
+		if sub.IsAvailableCommand() {
+			list = append(list, allCommands(sub)...)
+		}
+	}
+	return list
+}
+
+func (a *app) writeManPage(dir string, c *cobra.Command) (size int64, err error) {
 	page, err := manPage(c)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	name := strings.ReplaceAll(c.CommandPath(), " ", "-") + ".1"
 	f, err := a.audit.create(filepath.Join(dir, name), true)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer f.Abort()
 	if _, err := f.Write(page); err != nil {
-		return err
+		return 0, err
 	}
 	if err := f.Chmod(0o644); err != nil { // pages are for all
-		return err
+		return 0, err
 	}
-	return f.Commit()
+	return int64(len(page)), f.Commit()
 }
 
 // manPage is cobra's page with the exit status before its last section.

@@ -59,8 +59,7 @@ func (a *app) mountInBackground(ctx context.Context, dir string) error {
 	case got := <-word:
 		if got == readyWord {
 			_ = p.Release()
-			_, err := fmt.Fprintln(a.Stdout, dir)
-			return err
+			return a.sayMounted(dir)
 		}
 	case <-ctx.Done():
 		_ = p.Signal(syscall.SIGTERM)
@@ -80,11 +79,19 @@ func (a *app) mountInBackground(ctx context.Context, dir string) error {
 	return &exitError{code, errSaid}
 }
 
+// sayMounted prints where the files are.
+func (a *app) sayMounted(dir string) error {
+	if a.json {
+		return a.result(mountedAt{dir, true})
+	}
+	_, err := fmt.Fprintln(a.Stdout, dir)
+	return err
+}
+
 // mounted says that the files are there.
 func (a *app) mounted(dir string, opt *mountOptions, log *mountLog) error {
 	if opt.readyFD == 0 {
-		_, err := fmt.Fprintln(a.Stdout, dir)
-		return err
+		return a.sayMounted(dir)
 	}
 	log.mu.Lock()
 	log.mute = true

@@ -152,9 +152,9 @@ func (o *opener) BytesRead() int64 { return o.reads.Load() }
 func (a *app) closeOpener(o *opener) {
 	if a.verbose {
 		if n := o.nodesRead(); n > 0 {
-			fmt.Fprintf(a.Stderr, "cbt: %d nodes of mapping trees read\n", n)
+			a.debugf("%d nodes of mapping trees read", n)
 		}
-		fmt.Fprintf(a.Stderr, "cbt: %d bytes read\n", o.BytesRead())
+		a.debugf("%d bytes read", o.BytesRead())
 	}
 	if err := o.releasePools(); err != nil {
 		a.warnf("%v", err)

@@ -1,34 +1,54 @@
 package cli
 
 import (
+	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/schollz/progressbar/v3"
 )
 
-// progress shows on stderr how far a command is. It is safe for concurrent
-// use, and does nothing where nobody wants to see it.
+// progress shows on stderr how far a command is: a bar, or with --json an object
+// a second. It is safe for concurrent use, and does nothing where nobody wants
+// to see it.
 type progress struct {
-	bar  *progressbar.ProgressBar
-	done atomic.Int64
+	app   *app
+	what  string
+	total int64
+	done  atomic.Int64
+
+	mu    sync.Mutex
+	next  time.Time // nothing is shown before
+	bar   *progressbar.ProgressBar
+	shown bool
 }
 
+// progressDelay is how long a command runs before anything is shown, if nobody asked
+// for it: until then nothing is known of how long it will take.
+const progressDelay = time.Second
+
 // startProgress shows progress towards total bytes, if stderr is a terminal
-// or the user asked for it. Call finish before anything else is printed.
+// or the user asked for it. Call finish before anything else is printed. Bytes are
+// those of the image, many of which are passed over; so no rate is shown.
 func (a *app) startProgress(what string, total int64) *progress {
-	p := &progress{}
+	p := &progress{what: what, total: max(total, 1)}
 	if !a.progress && !a.StderrTerminal || a.json && !a.progress {
 		return p
 	}
-	p.bar = progressbar.NewOptions64(max(total, 1),
+	p.app = a
+	if !a.progress {
+		p.next = time.Now().Add(progressDelay)
+	}
+	if a.json {
+		return p
+	}
+	p.bar = progressbar.NewOptions64(p.total,
 		progressbar.OptionSetWriter(a.Stderr),
 		progressbar.OptionSetDescription(what),
-		progressbar.OptionShowBytes(true),
-		progressbar.OptionShowTotalBytes(true),
-		progressbar.OptionUseIECUnits(true),
+		progressbar.OptionSetPredictTime(true),
+		progressbar.OptionSetRenderBlankState(false),
 		progressbar.OptionSetWidth(24),
-		progressbar.OptionThrottle(100*time.Millisecond),
 		progressbar.OptionClearOnFinish(),
 	)
 	return p
@@ -40,15 +60,33 @@ func (p *progress) add(n int64) { p.set(p.done.Add(n)) }
 // set says how many bytes are done.
 func (p *progress) set(n int64) {
 	p.done.Store(n)
-	if p.bar != nil {
-		// Its errors are those of a terminal that went away.
-		_ = p.bar.Set64(min(n, p.bar.GetMax64()))
+	if p.app == nil || !p.mu.TryLock() { // whoever has it shows something just as new
+		return
 	}
+	defer p.mu.Unlock()
+	now := time.Now()
+	if now.Before(p.next) {
+		return
+	}
+	n = min(n, p.total)
+	p.shown = true
+	if p.bar == nil {
+		p.next = now.Add(progressDelay)
+		p.app.object(progressLine{p.what, n, p.total})
+		return
+	}
+	p.next = now.Add(100 * time.Millisecond)
+	// Its errors are those of a terminal that went away.
+	_ = p.bar.Set64(n)
+	p.bar.Describe(fmt.Sprintf("%s: %s of %s", p.what, formatSize(n), formatSize(p.total)))
 }
 
 // finish takes the line away.
 func (p *progress) finish() {
-	if p.bar != nil {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.bar != nil && p.shown {
 		_ = p.bar.Finish()
+		p.shown = false
 	}
 }

@@ -101,7 +101,10 @@ func (a *app) ramDump(ctx context.Context, ref string, opt *ramDumpOptions) erro
 		return err
 	}
 	a.notef("%s: %s, %s", printable(opt.out), formatSize(v.Size()), text)
-	return nil
+	if opt.out == stdinName {
+		return nil
+	}
+	return a.result(writtenFiles{opt.out, 1, v.Size()})
 }
 
 // writeView writes an image to a file that appears when it is whole, or to
@@ -152,7 +155,7 @@ func (a *app) dumpBlocks(ctx context.Context, m *machine, dir string) error {
 	} else if len(there) > 0 {
 		return usageErrorf("%s: is not empty", printable(dir))
 	}
-	written := 0
+	written, size := 0, int64(0)
 	for _, b := range m.Blocks {
 		if b.Shared {
 			a.warnf("%s: %s is not in the state (x-ignore-shared)", m.ref, printable(b.Name))
@@ -166,9 +169,10 @@ func (a *app) dumpBlocks(ctx context.Context, m *machine, dir string) error {
 			return err
 		}
 		written++
+		size += v.Size()
 	}
 	a.notef("%s: %s", printable(dir), countOf(written, "block"))
-	return nil
+	return a.result(writtenFiles{dir, written, size})
 }
 
 // blockFile is the name of a block as a file: what could mean another

@@ -136,5 +136,12 @@ func (a *app) restore(ctx context.Context, args []string, opt *restoreOptions) e
 		countOf(len(targets), "image"), countOf(len(r.layers[0]), "delta"), elapsed(start),
 		formatSize(total.Written), formatSize(total.Zeroed), formatSize(total.Same), r.state.describe(state), formatSize(o.BytesRead()))
 	a.sayLevel(r.delta.name, r.delta.Header.Consistency)
-	return nil
+	result := writtenImages{Written: total.Written, Zeroed: total.Zeroed, Same: &total.Same, Read: o.BytesRead()}
+	for i, t := range targets {
+		result.Targets = append(result.Targets, wroteTarget(t.path, r.layers[i]))
+	}
+	if r.state != nil {
+		result.State = &writtenState{r.state.path, state}
+	}
+	return a.result(result)
 }

@@ -22,7 +22,10 @@ it any more.`,
 		Annotations: exits(exitDone, exitFailed, exitUsage, exitBusy),
 		Args:        wantArgs("DIR"),
 		RunE: func(c *cobra.Command, args []string) error {
-			return umount(c.Context(), args[0], lazy)
+			if err := umount(c.Context(), args[0], lazy); err != nil {
+				return err
+			}
+			return a.result(mountedAt{args[0], false})
 		},
 	}
 	c.Flags().BoolVar(&lazy, "lazy", false, "also while it is in use")
