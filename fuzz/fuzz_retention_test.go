@@ -22,7 +22,7 @@ func FuzzRetention(f *testing.F) {
 	}
 	f.Add("last=3 daily=7 within=14d", times(0, 1, 3600, 86400, 86401, 1<<30, -1<<31))
 	f.Add("hourly=24 weekly=5 monthly=12 yearly=100", times(1, 2, 3, 1<<30))
-	f.Add("within=1y6m2w3d36h", times(5, 5, 5))
+	f.Add("within=1y6mo2w3d36h", times(5, 5, 5))
 	f.Add("daily=2 rebase=30d", times(0, 12343, 24686, 37029, 49372, 61715))
 	f.Add("last=2 rebase=1d", times(1<<16, 1<<17+1, 1<<18+2, 1<<19+3, 1<<19+5, 1<<19+7))
 	f.Add("daily=-1 yearly=99999999999999999999 within=1e9y", times(7))

@@ -73,14 +73,30 @@ func TestKeep(t *testing.T) {
 
 func TestParse(t *testing.T) {
 	for s, want := range map[string]Span{
-		"1y6m": {Years: 1, Months: 6}, "2w": {Days: 14}, "1w2d": {Days: 9}, "36h": {Hours: 36}, "1y1m1w1d1h": {1, 1, 8, 1}, "014d": {Days: 14},
+		"1y6mo": {Years: 1, Months: 6}, "2w": {Days: 14}, "1w2d": {Days: 9}, "36h": {Hours: 36}, "1y1mo1w1d1h": {1, 1, 8, 1, 0, 0}, "014d": {Days: 14},
 	} {
 		if got, err := ParseSpan(s); err != nil || got != want {
 			t.Errorf("%q: %v, %v", s, got, err)
 		}
 	}
-	for _, s := range []string{"", "0d", "1", "d", "-1d", "1d1d", "1h1d", "1.5d", "99999999999999999999d", "100001y", "1d ", "+1d", "1s", "٣d"} {
+	for _, s := range []string{"", "0d", "1", "d", "-1d", "1d1d", "1h1d", "1.5d", "99999999999999999999d", "1000001y", "1d ", "+1d", "1s", "1d1s", "m", "mo", "٣d"} {
 		if got, err := ParseSpan(s); err == nil {
+			t.Errorf("%q: %v", s, got)
+		}
+	}
+	// m was months once, and is minutes elsewhere.
+	for s, want := range map[string]string{"6m": "6mo", "1y6m": "1y6mo", "6m2w": "months are mo", "1y6m2d": "months are mo"} {
+		if got, err := ParseSpan(s); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, %v", s, got, err)
+		}
+	}
+	for s, want := range map[string]Span{"10m": {Minutes: 10}, "1h30m": {Hours: 1, Minutes: 30}, "2mo10m": {Months: 2, Minutes: 10}, "0s": {}, "26h": {Hours: 26}, "1d12h": {Days: 1, Hours: 12}} {
+		if got, err := ParseTime(s); err != nil || got != want {
+			t.Errorf("%q: %v, %v", s, got, err)
+		}
+	}
+	for _, s := range []string{"", "-1s", "1", "m", "1m1h", "1.5h", "1ms", "1min", "10 m"} {
+		if got, err := ParseTime(s); err == nil {
 			t.Errorf("%q: %v", s, got)
 		}
 	}

@@ -29,36 +29,7 @@ type Rules struct {
 // None says that no rule is used.
 func (r Rules) None() bool { return r == Rules{} }
 
-// Span is a time between two points: calendar units, so that a year is a year.
-type Span struct{ Years, Months, Days, Hours int }
-
-// before is t, less the span. What no calendar has counts as the beginning.
-func (s Span) before(t time.Time) time.Time {
-	return t.AddDate(-s.Years, -s.Months, -s.Days).Add(-time.Duration(s.Hours) * time.Hour)
-}
-
-// after is t and the span.
-func (s Span) after(t time.Time) time.Time {
-	return t.AddDate(s.Years, s.Months, s.Days).Add(time.Duration(s.Hours) * time.Hour)
-}
-
-func (s Span) String() string {
-	var b strings.Builder
-	for _, u := range []struct {
-		n    int
-		unit string
-	}{{s.Years, "y"}, {s.Months, "m"}, {s.Days, "d"}, {s.Hours, "h"}} {
-		if u.n != 0 {
-			fmt.Fprintf(&b, "%d%s", u.n, u.unit)
-		}
-	}
-	return b.String()
-}
-
-const (
-	maxCount = 1_000_000
-	maxUnits = 100_000 // of each unit of a span: no time overflows
-)
+const maxCount = 1_000_000
 
 // ParseCount reads the number of a counted rule: digits only.
 func ParseCount(s string) (int, error) {
@@ -78,43 +49,6 @@ func parseDigits(s string, most int) (int, error) {
 		return 0, errors.New("too large")
 	}
 	return n, nil
-}
-
-// ParseSpan reads a span such as 1y6m, 2w, 14d or 36h: each unit once at most
-// and the larger first. m is months; a week is 7 days.
-func ParseSpan(s string) (Span, error) {
-	bad := errors.New("must be a time like 1y6m, 2w, 14d or 36h (y, m: months, w, d, h)")
-	var span Span
-	units := "ymwdh"
-	rest := s
-	for rest != "" {
-		i := strings.IndexAny(rest, units)
-		if i < 0 {
-			return Span{}, bad
-		}
-		n, err := parseDigits(rest[:i], maxUnits)
-		if err != nil {
-			return Span{}, bad
-		}
-		switch rest[i] {
-		case 'y':
-			span.Years = n
-		case 'm':
-			span.Months = n
-		case 'w':
-			span.Days = 7 * n
-		case 'd':
-			span.Days += n
-		case 'h':
-			span.Hours = n
-		}
-		units = units[strings.IndexByte(units, rest[i])+1:]
-		rest = rest[i+1:]
-	}
-	if span == (Span{}) {
-		return Span{}, bad
-	}
-	return span, nil
 }
 
 // period is a counted rule.
@@ -170,7 +104,7 @@ func (r Rules) Keep(times []time.Time) [][]string {
 		keep(k, "last")
 	}
 	if r.Within != (Span{}) {
-		for k, since := 0, r.Within.before(at(0)); k < len(points) && !at(k).Before(since); k++ {
+		for k, since := 0, r.Within.Before(at(0)); k < len(points) && !at(k).Before(since); k++ {
 			keep(k, "within "+r.Within.String())
 		}
 	}

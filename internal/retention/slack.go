@@ -77,5 +77,5 @@ func (b Base) Due(deltas []Delta, every Span) bool {
 			oldest = t
 		}
 	}
-	return !oldest.Before(every.after(base.Time)) || 2*(before-after) >= after
+	return !oldest.Before(every.After(base.Time)) || 2*(before-after) >= after
 }

@@ -22,6 +22,7 @@ type app struct {
 	json     bool // machine-readable output, errors included
 	verbose  bool
 	quiet    bool // no summaries
+	nagios   bool // an error is one line on stdout
 	progress bool // show progress even where Stderr is no terminal
 
 	started bool     // the command line was accepted, a command runs
@@ -44,6 +45,7 @@ func Run(ctx context.Context, env Env, args []string) int {
 	env.Stdout = out
 	a := &app{Env: env, args: args}
 	a.json = hasJSONFlag(args)
+	a.nagios = slices.Contains(args, "log") && slices.Contains(args, "--nagios")
 	err := a.startAudit(ctx, args)
 	if err == nil {
 		err = a.execute(ctx, args)

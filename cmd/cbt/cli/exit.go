@@ -66,6 +66,10 @@ func (a *app) report(ctx context.Context, err error) int {
 		return code
 	}
 	msg := oneLine(err.Error())
+	if a.nagios && code < exitSignal {
+		fmt.Fprintf(a.Stdout, "CBT UNKNOWN - %s\n", strings.ReplaceAll(msg, "|", "_"))
+		return nagiosUnknown
+	}
 	if errors.Is(err, thin.ErrNoData) {
 		msg += " (--thin-data names them)"
 	}

@@ -14,10 +14,13 @@ import (
 
 	"cbt/cbt"
 	"cbt/internal/ordered"
+	"cbt/internal/retention"
 )
 
 type logOptions struct {
-	maxAge time.Duration
+	maxAge   ageValue
+	machines []string
+	nagios   bool
 }
 
 func newLogCommand(a *app) *cobra.Command {
@@ -26,19 +29,32 @@ func newLogCommand(a *app) *cobra.Command {
 		Use:   "log DIR",
 		Short: "show the chains in a directory",
 		Long: `log draws the deltas of a directory as a tree: each below the one that it builds
-on, with the time of its point, its size and what it holds. Points alone decide
-what builds on what, not names. It reads no more than the ends of each file.
+on, with the time of its point, its size, what it holds and of which machine it
+is. Points alone decide what builds on what, not names. It reads no more than the
+ends of each file.
 
---max-age is for monitoring: the exit code is 3 if the newest point is older.`,
+--max-age is for monitoring: the exit code is 3 if the newest point that can be
+restored is older, of any machine of the directory; of those that --machine
+names, if it does. A machine that is gone is left out by naming the others, or
+once its deltas are elsewhere.
+
+--nagios prints one line instead, for Nagios and what takes its plugins, and ends
+with 0 OK; 1 WARNING: files cannot be read, or deltas not be restored, though
+all newest points are young enough; 2 CRITICAL: one is not; 3 UNKNOWN: the
+directory cannot be read, or the command line is wrong.`,
 		Example: `  cbt log backups/
-  cbt log --max-age 26h backups/`,
+  cbt log --max-age 26h backups/
+  cbt log --nagios --max-age 1d2h --machine vm1 backups/`,
 		Annotations: exits(exitDone, exitFailed, exitUsage, exitFindings),
 		Args:        wantArgs("DIR"),
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.log(c.Context(), args[0], opt)
 		},
 	}
-	c.Flags().DurationVar(&opt.maxAge, "max-age", 0, "fail if the newest point is older than this `DURATION` (26h)")
+	flags := c.Flags()
+	flags.Var(&opt.maxAge, "max-age", "fail if the newest point of a machine is older than `AGE` (26h, 1d, 2w)")
+	flags.StringArrayVar(&opt.machines, "machine", nil, "show and judge only the machine `NAME` (repeatable)")
+	flags.BoolVar(&opt.nagios, "nagios", false, "print one line and end with the exit code that Nagios takes: 0, 1, 2 or 3")
 	return c
 }
 
@@ -72,8 +88,13 @@ type logStream struct {
 }
 
 func (a *app) log(ctx context.Context, dir string, opt *logOptions) error {
-	if opt.maxAge < 0 {
-		return usageErrorf("--max-age %v: must not be negative", opt.maxAge)
+	switch {
+	case opt.maxAge.set && opt.maxAge.Span == retention.Span{}:
+		return usageErrorf("--max-age: must be a time like 26h, 1d or 2w")
+	case opt.nagios && !opt.maxAge.set:
+		return usageErrorf("--nagios: --max-age says how old the newest points may be")
+	case opt.nagios && a.json:
+		return usageErrorf("--nagios and --json exclude each other")
 	}
 	names, err := deltaNames(dir)
 	if err != nil {
@@ -84,51 +105,48 @@ func (a *app) log(ctx context.Context, dir string, opt *logOptions) error {
 		return err
 	}
 	graphOf(list).link(list)
-	if a.json {
-		err = writeJSON(a.Stdout, list)
-	} else {
-		err = printLogged(a.Stdout, list)
-	}
-	if err != nil {
-		return err
-	}
 	damaged := 0
 	for _, l := range list {
 		if l.Error != "" {
 			damaged++
 		}
 	}
+	shown := list
+	var none []string
+	if len(opt.machines) > 0 {
+		shown, none = ofMachines(list, machinesOf(list), opt.machines)
+	}
+	var now state
+	var ages []*machineAge
+	if opt.maxAge.set {
+		ages = a.agesOf(shown, machinesOf(shown))
+		now = judge(ages, opt.maxAge, time.Now())
+	}
+	for _, name := range none {
+		now.old = append(now.old, printable(name)+": there is no delta of it")
+	}
+	if len(ages) == 0 && len(none) == 0 && opt.maxAge.set {
+		now.old = append(now.old, "there is no delta")
+	}
 	switch {
-	case damaged > 0:
-		return findings("%d of %s cannot be read as deltas", damaged, countOf(len(list), "file"))
-	case len(list) == 0 && opt.maxAge == 0:
+	case opt.nagios:
+		return a.printNagios(dir, now, len(ages), damaged)
+	case a.json:
+		err = writeJSON(a.Stdout, append([]*logged{}, shown...))
+	default:
+		err = printLogged(a.Stdout, shown, machinesOf(shown))
+	}
+	if err != nil {
+		return err
+	}
+	if len(list) == 0 && !opt.maxAge.set {
 		a.notef("%s: has no .cbt files", printable(dir))
 	}
-	return a.tooOld(dir, list, opt.maxAge)
-}
-
-// tooOld says that the newest point is older than it may be. One of a time to
-// come, which a clock once was at, does not hide for ever that nothing newer
-// comes.
-func (a *app) tooOld(dir string, list []*logged, most time.Duration) error {
-	if most == 0 {
-		return nil
+	if damaged > 0 {
+		now.old = append([]string{fmt.Sprintf("%d of %s cannot be read as deltas", damaged, countOf(len(list), "file"))}, now.old...)
 	}
-	var newest time.Time
-	for _, l := range list {
-		if l.Instant != nil && time.Until(*l.Instant) > time.Hour {
-			a.warnf("%s: is of a time to come, %s: not counted", printable(l.File), l.Instant.Format(timeLayout))
-			continue
-		}
-		if l.Instant != nil && l.Error == "" && len(l.Missing) == 0 && l.Instant.After(newest) {
-			newest = *l.Instant
-		}
-	}
-	switch age := time.Since(newest); {
-	case newest.IsZero():
-		return findings("%s: no delta tells when its point was", printable(dir))
-	case age > most:
-		return findings("%s: the newest point is of %s, %s ago", printable(dir), newest.Format(timeLayout), age.Round(time.Minute))
+	if len(now.old) > 0 {
+		return findings("%s: %s", printable(dir), strings.Join(now.old, "; "))
 	}
 	return nil
 }

@@ -2,8 +2,10 @@ package cli
 
 import (
 	"bufio"
+	"cmp"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"cbt/internal/machines"
@@ -11,17 +13,28 @@ import (
 
 // printLogged draws the tree of a list that graphOf has put in order and link has linked. A delta stands
 // below one that it builds on; others are named after it.
-func printLogged(w io.Writer, list []*logged) error {
+//
+// Of several machines, the chains of each stand together.
+func printLogged(w io.Writer, list []*logged, in *machines.Directory) error {
 	t := &treePrinter{w: bufio.NewWriter(w), below: map[*logged][]*logged{}, reached: map[*logged]bool{}}
 	for _, l := range list {
 		if l.below != nil {
 			t.below[l.below] = append(t.below[l.below], l)
 		}
 	}
+	of := map[*logged]int{}
+	for i, l := range list {
+		of[l] = in.Of[i]
+	}
+	var roots []*logged
 	for _, l := range list {
-		if l.below == nil {
-			t.print(l, "", "")
+		if _, there := of[l.below]; l.below == nil || !there {
+			roots = append(roots, l)
 		}
+	}
+	slices.SortStableFunc(roots, func(a, b *logged) int { return cmp.Compare(of[a], of[b]) })
+	for _, l := range roots {
+		t.print(l, "", "")
 	}
 	for _, l := range list { // in a circle, which no full delta leads to
 		t.print(l, "", "")

@@ -67,7 +67,7 @@ Times are UTC; a delta that does not know its own counts by that of its file.`,
 	} {
 		flags.Var(&countValue{rule.n}, "keep-"+rule.name, rule.usage)
 	}
-	flags.Var(&spanValue{&r.Within}, "keep-within", "keep what is within `TIME` (1y6m, 2w, 14d, 36h) of the newest point")
+	flags.Var(&spanValue{&r.Within}, "keep-within", "keep what is within `TIME` (1y6mo, 2w, 14d, 36h) of the newest point")
 	flags.Var(&opt.every, "rebase-every", "let a full delta that no rule keeps stay below what is kept for `TIME`; 0: write the next one full at once")
 	flags.BoolVar(&opt.dryRun, "dry-run", false, "say what would be done, and do nothing")
 	flags.Var(&opt.wait, "wait", "how long to wait for a backup or mount of the directory to end")

@@ -1,6 +1,10 @@
 package cli
 
-import "time"
+import (
+	"time"
+
+	"cbt/internal/retention"
+)
 
 // defaultWait is how long a run waits for another one on the same thin pool.
 const defaultWait = 10 * time.Minute
@@ -9,11 +13,12 @@ const defaultWait = 10 * time.Minute
 type waitValue struct{ d time.Duration }
 
 func (w *waitValue) Set(s string) error {
-	d, err := time.ParseDuration(s)
-	if err != nil || d < 0 {
+	span, err := retention.ParseTime(s)
+	if err != nil {
 		return usageErrorf("must be a time like 30s or 10m")
 	}
-	w.d = d
+	now := time.Now()
+	w.d = span.After(now).Sub(now)
 	return nil
 }
 

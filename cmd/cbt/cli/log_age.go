@@ -1,0 +1,207 @@
+package cli
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"cbt/internal/machines"
+	"cbt/internal/retention"
+)
+
+// ageValue is the age that a newest point may have.
+type ageValue struct {
+	retention.Span
+	set bool
+}
+
+func (v *ageValue) Set(s string) (err error) {
+	v.Span, err = retention.ParseTime(s)
+	v.set = true
+	return err
+}
+
+func (v *ageValue) String() string { return v.Span.String() }
+func (v *ageValue) Type() string   { return "AGE" }
+
+// machineAge is how old what can be restored of a machine is.
+type machineAge struct {
+	name   string
+	newest time.Time // of the points that can be restored and say when they were
+	whole  int       // deltas to whose state a whole chain leads
+	broken int       // the others
+}
+
+// agesOf are the machines of a directory, by name. Deltas that neither name a machine
+// nor have a name that backup gave count together: nothing tells what they are.
+func (a *app) agesOf(list []*logged, in *machines.Directory) []*machineAge {
+	const unnamed = -1
+	byNumber := map[int]*machineAge{}
+	var all []*machineAge
+	for i, l := range list {
+		if l.Error != "" {
+			continue
+		}
+		n := in.Of[i]
+		if labelOf(in, n) == "" {
+			n = unnamed
+		}
+		m := byNumber[n]
+		if m == nil {
+			m = &machineAge{name: labelOf(in, n)}
+			byNumber[n] = m
+			all = append(all, m)
+		}
+		at := in.List[i].Time
+		switch {
+		case len(l.Missing) > 0:
+			m.broken++
+			continue
+		case time.Until(at) > time.Hour:
+			a.warnf("%s: is of a time to come, %s: not counted", printable(l.File), at.Format(timeLayout))
+		case at.After(m.newest):
+			m.newest = at
+		}
+		m.whole++
+	}
+	slices.SortStableFunc(all, func(a, b *machineAge) int { return strings.Compare(a.name, b.name) })
+	return all
+}
+
+// labelOf is what people call a machine of a directory: its name, else the image
+// of its newest delta and what it is called by itself.
+func labelOf(in *machines.Directory, n int) string {
+	name, image := "", ""
+	for i, d := range in.List {
+		if in.Of[i] != n {
+			continue
+		}
+		if machines.Named(d.Machine) || d.Machine != "" && !machines.Named(name) {
+			name = d.Machine
+		}
+		image = cmp.Or(d.Image, image)
+	}
+	switch {
+	case machines.Named(name) || image == "":
+		return machines.Short(name)
+	case name == "":
+		return image
+	}
+	return fmt.Sprintf("%s (%s)", image, machines.Short(name))
+}
+
+// ofMachines are the deltas of the machines that names call, and which of the
+// names call none.
+func ofMachines(list []*logged, in *machines.Directory, names []string) (of []*logged, none []string) {
+	wanted := map[int]bool{}
+	for _, name := range names {
+		found := false
+		for i, d := range in.List {
+			if d.Machine == name || strings.Contains(name, ":") && strings.HasPrefix(d.Machine, name) || !machines.Named(d.Machine) && d.Image == name {
+				wanted[in.Of[i]], found = true, true
+			}
+		}
+		if !found {
+			none = append(none, name)
+		}
+	}
+	for i, l := range list {
+		if wanted[in.Of[i]] {
+			of = append(of, l)
+		}
+	}
+	return of, none
+}
+
+// state is what monitoring wants to know of a directory.
+type state struct {
+	old    []string // what is wrong with machines whose newest point is not young enough
+	broken int      // deltas that cannot be restored
+	good   []string // the others, for people
+	ages   []string // of all, as Nagios takes measured values
+}
+
+// judge says which machines have no point that can be restored and is young
+// enough.
+func judge(all []*machineAge, most ageValue, now time.Time) (s state) {
+	limit := most.Before(now)
+	for _, m := range all {
+		s.broken += m.broken
+		name := cmp.Or(m.name, "deltas without a name")
+		of := printable(name) + ": "
+		if m.name == "" && len(all) == 1 {
+			of = ""
+		}
+		age := now.Sub(m.newest)
+		switch {
+		case m.whole == 0:
+			s.old = append(s.old, of+"no point can be restored: deltas are missing that all others build on")
+			continue
+		case m.newest.IsZero():
+			s.old = append(s.old, of+"no delta tells when its point was")
+			continue
+		case m.newest.Before(limit):
+			s.old = append(s.old, fmt.Sprintf("%sthe newest point that can be restored is of %s, %s ago", of, m.newest.UTC().Format(timeLayout), roundAge(age)))
+		default:
+			s.good = append(s.good, fmt.Sprintf("%s %s", printable(name), roundAge(age)))
+		}
+		label := strings.Map(func(r rune) rune {
+			if r == '\'' || r == '=' || r == '|' || unprintable(r) {
+				return '_'
+			}
+			return r
+		}, name)
+		s.ages = append(s.ages, fmt.Sprintf("'%s'=%ds;;%d", label, max(0, int64(age.Seconds())), int64(now.Sub(limit).Seconds())))
+	}
+	return s
+}
+
+// roundAge is an age for people.
+func roundAge(d time.Duration) string {
+	d = max(d, 0).Round(time.Minute)
+	day := 24 * time.Hour
+	switch days := d / day; {
+	case days > 0:
+		return fmt.Sprintf("%dd%dh", days, (d-days*day)/time.Hour)
+	case d < time.Minute:
+		return "less than 1m"
+	default:
+		return fmt.Sprintf("%dh%dm", d/time.Hour, d%time.Hour/time.Minute)
+	}
+}
+
+// The exit codes of plugins of Nagios.
+const (
+	nagiosOK = iota
+	nagiosWarning
+	nagiosCritical
+	nagiosUnknown
+)
+
+// printNagios prints the one line that Nagios takes, and returns its exit code.
+func (a *app) printNagios(dir string, s state, machines, unread int) error {
+	code, word, text := nagiosOK, "OK", fmt.Sprintf("%s: %s: %s", printable(dir), countOf(machines, "machine"), strings.Join(s.good, ", "))
+	var wrong []string
+	if unread > 0 {
+		wrong = append(wrong, countOf(unread, "file")+" cannot be read as deltas")
+	}
+	if s.broken > 0 {
+		wrong = append(wrong, countOf(s.broken, "delta")+" cannot be restored, because deltas are missing")
+	}
+	switch {
+	case len(s.old) > 0:
+		code, word, text = nagiosCritical, "CRITICAL", fmt.Sprintf("%s: %s", printable(dir), strings.Join(append(s.old, wrong...), "; "))
+	case len(wrong) > 0:
+		code, word, text = nagiosWarning, "WARNING", fmt.Sprintf("%s: %s; newest points: %s", printable(dir), strings.Join(wrong, "; "), strings.Join(s.good, ", "))
+	}
+	line := "CBT " + word + " - " + strings.ReplaceAll(text, "|", "_")
+	if len(s.ages) > 0 {
+		line += " | " + strings.Join(s.ages, " ")
+	}
+	if _, err := fmt.Fprintln(a.Stdout, oneLine(line)); err != nil || code == nagiosOK {
+		return err
+	}
+	return &exitError{code, errSaid}
+}
