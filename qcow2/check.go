@@ -138,7 +138,7 @@ func newChecker(ctx context.Context, r io.ReaderAt, size int64, report func(Faul
 	if sound.CryptMethod <= CryptLUKS {
 		sound.CryptMethod = CryptNone // metadata are never encrypted
 	}
-	if err := sound.validateFeatures(ext.features, true); err != nil {
+	if err := sound.validateFeatures(ext.features, Options{AllowCorrupt: true}); err != nil {
 		return nil, err
 	}
 	if err != nil {

@@ -72,25 +72,33 @@ func featureName(names map[FeatureKey]string, k FeatureKey) string {
 
 // validateFeatures refuses an image for what its feature bits and its
 // encryption say; names is the image's own feature name table.
-func (h *Header) validateFeatures(names map[FeatureKey]string, allowCorrupt bool) error {
+func (h *Header) validateFeatures(names map[FeatureKey]string, opt Options) error {
 	if unknown := h.Incompatible &^ incompatKnown; unknown != 0 {
 		return headerError("incompatible_features", 72, uint64(h.Incompatible), "unknown: "+describeBits(names, 0, uint64(unknown)))
 	}
-	if h.Incompatible&IncompatCorrupt != 0 && !allowCorrupt {
+	if h.Incompatible&IncompatCorrupt != 0 && !opt.AllowCorrupt {
 		return &sparse.FormatError{Struct: "qcow2 header", Field: "incompatible_features", Off: 72, Value: uint64(h.Incompatible), Err: ErrCorrupt}
 	}
-	method := ""
-	switch h.CryptMethod {
-	case CryptNone:
+	switch {
+	case h.CryptMethod == CryptNone:
 		return nil
-	case CryptAES:
-		method = "AES"
-	case CryptLUKS:
-		method = "LUKS"
-	default:
+	case h.Encryption() == "":
 		return headerError("crypt_method", 32, h.CryptMethod, "unknown encryption")
+	case opt.AllowEncrypted:
+		return nil
 	}
-	return &sparse.FormatError{Struct: "qcow2 header", Field: "crypt_method", Off: 32, Value: h.CryptMethod, Msg: method, Err: ErrEncrypted}
+	return &sparse.FormatError{Struct: "qcow2 header", Field: "crypt_method", Off: 32, Value: h.CryptMethod, Msg: h.Encryption(), Err: ErrEncrypted}
+}
+
+// Encryption names the method: AES or LUKS; "" if there is none.
+func (h *Header) Encryption() string {
+	switch h.CryptMethod {
+	case CryptAES:
+		return "AES"
+	case CryptLUKS:
+		return "LUKS"
+	}
+	return ""
 }
 
 // describeBits lists the bits of a feature set by name and number.

@@ -27,6 +27,9 @@ type Options struct {
 	// AllowCorrupt reads images that are marked corrupt, and those that end
 	// before their L1 tables do, as far as these go (see View.CutL1).
 	AllowCorrupt bool
+	// AllowEncrypted opens encrypted images for what their metadata tell. What
+	// is stored in them cannot be read: that is ErrEncrypted.
+	AllowEncrypted bool
 }
 
 // Image is an open qcow2 image. It is safe for concurrent use.
@@ -63,7 +66,7 @@ func Open(r io.ReaderAt, size int64, opt Options) (*Image, error) {
 		clusters: lru.New[l2Entry, []byte](decodeCache),
 		allowCut: opt.AllowCorrupt,
 	}
-	if err := img.readMetadata(opt.AllowCorrupt); err != nil {
+	if err := img.readMetadata(opt); err != nil {
 		return nil, err
 	}
 	if err := img.openData(opt); err != nil {
@@ -82,7 +85,7 @@ func Open(r io.ReaderAt, size int64, opt Options) (*Image, error) {
 // readMetadata reads and checks header, extensions and snapshot table.
 // Features are judged as early as their names are known, so that an image
 // from the future is refused for that and not for what else is new in it.
-func (img *Image) readMetadata(allowCorrupt bool) error {
+func (img *Image) readMetadata(opt Options) error {
 	h, err := readHeader(img.file.r, img.file.size)
 	if err != nil {
 		return err
@@ -92,10 +95,10 @@ func (img *Image) readMetadata(allowCorrupt bool) error {
 	}
 	var extErr error
 	img.ext, extErr = h.readExtensions(img.file.r, img.file.size)
-	if err := h.validateFeatures(img.ext.features, allowCorrupt); err != nil {
+	if err := h.validateFeatures(img.ext.features, opt); err != nil {
 		return err
 	}
-	if err := h.validate(img.file.size, allowCorrupt); err != nil {
+	if err := h.validate(img.file.size, opt.AllowCorrupt); err != nil {
 		return err
 	}
 	if extErr != nil {

@@ -41,6 +41,9 @@ func (v *View) readRange(p []byte, off int64) (int, error) {
 
 // readRun fills p with the bytes of r.
 func (v *View) readRun(p []byte, r run) error {
+	if v.img.header.CryptMethod != CryptNone && (r.kind == stored || r.kind == deflated) {
+		return fmt.Errorf("qcow2 data cluster at guest offset 0x%x: %w", r.off, ErrEncrypted)
+	}
 	switch r.kind {
 	case zeros:
 		clear(p)

@@ -24,7 +24,7 @@ func (img *Image) Recheck(v *View) error {
 	// A machine may have made the file longer, and its snapshot table may lie
 	// there now.
 	now := Image{file: file{img.file.r, math.MaxInt64}}
-	if err := now.readMetadata(true); err != nil {
+	if err := now.readMetadata(Options{AllowCorrupt: true, AllowEncrypted: true}); err != nil {
 		return fmt.Errorf("%w: %w", ErrChanged, err)
 	}
 	if v.snapshot == nil {

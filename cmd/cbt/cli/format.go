@@ -14,6 +14,8 @@ const (
 	formatState = "state" // of a machine
 
 	formatUnfinished = "unfinished machine state"
+	formatQcow1      = "qcow image of version 1"
+	formatELFCore    = "ELF core file"
 )
 
 // signatures of what a disk does not start with unless somebody put it there.
@@ -27,6 +29,7 @@ var signatures = []struct {
 	{0, "QEVM", formatState},
 	{0, "LibvirtQemudSave", formatState},
 	{0, "LibvirtQemudPart", formatUnfinished},
+	{0, "QFI\xfb\x00\x00\x00\x01", formatQcow1},
 	{0, "QED\x00", "QED image"},
 	{0, "KDMV", "VMDK image"},
 	{0, "COWD", "VMDK image"},
@@ -43,6 +46,10 @@ var signatures = []struct {
 	{0, "\xfd7zXZ\x00", "xz file"},
 	{0, "\x28\xb5\x2f\xfd", "zstd file"},
 	{0, "\x04\x22\x4d\x18", "LZ4 file"},
+	{0, "KDUMP   ", "kdump core file"},
+	{0, "makedumpfile\x00", "kdump core file"},
+	{0, "PAGEDU64", "Windows crash dump"},
+	{0, "PAGEDUMP", "Windows crash dump"},
 }
 
 // A fixed-size VHD is a raw image with this at the start of its last 512
@@ -56,8 +63,8 @@ var containers = map[string]string{
 	".vmdk": "VMDK image", ".vhdx": "VHDX image", ".vhd": "VHD image", ".vdi": "VDI image",
 }
 
-// sniff names what f starts like, formatRaw if nothing known. A qcow image of
-// version 1 has qcow2's magic, and is left to qcow2's parser to refuse.
+// sniff names what f starts like, formatRaw if nothing known. LUKS counts as raw:
+// many a guest encrypts its whole disk, and a copy of such bytes is what it was.
 func sniff(f *file) (string, error) {
 	head, err := f.head(512)
 	if err != nil {
@@ -66,10 +73,18 @@ func sniff(f *file) (string, error) {
 	if n := len(head); n > 0 && n < 4 && string(head) == signatures[0].magic[:n] {
 		return formatQcow2, nil // cut inside its magic: to be refused, not read
 	}
+	// The longest that fits: qcow of version 1 has qcow2's magic, a delta LZ4's.
+	found, longest := "", 0
 	for _, s := range signatures {
-		if len(head) >= s.off && bytes.HasPrefix(head[s.off:], []byte(s.magic)) {
-			return s.format, nil
+		if len(s.magic) > longest && len(head) >= s.off && bytes.HasPrefix(head[s.off:], []byte(s.magic)) {
+			found, longest = s.format, len(s.magic)
 		}
+	}
+	if isELFCore(head) {
+		found = formatELFCore
+	}
+	if found != "" {
+		return found, nil
 	}
 	tail, err := f.tail(512)
 	if err != nil {
@@ -121,7 +136,7 @@ func decideFormat(f *file, flag, forced string) (string, error) {
 	case found == formatUnfinished:
 		return "", usageErrorf("%s: is an %s: libvirt did not finish it (%s raw takes its bytes)", f.path, found, flag)
 	case found != formatQcow2 && found != formatDelta && found != formatState:
-		return "", usageErrorf("%s: is a %s, which cbt does not read: convert it, or take its bytes as they are with %s raw", f.path, found, flag)
+		return "", usageErrorf("%s: is %s, which cbt does not read: %s, or take its bytes as they are with %s raw", f.path, withArticle(found), wayOut(found, f.path), flag)
 	}
 	return found, nil
 }
@@ -148,4 +163,56 @@ func checkFormat(flag, format string) error {
 		return nil
 	}
 	return usageErrorf("%s %s: is qcow2, raw or state", flag, printable(format))
+}
+
+// isELFCore says whether head begins an ELF file that is a core: e_type, in the
+// byte order that e_ident tells, is ET_CORE.
+func isELFCore(head []byte) bool {
+	return len(head) >= 18 && string(head[:4]) == "\x7fELF" && head[16]^head[17] == 4 && (head[5] == 1 && head[16] == 4 || head[5] == 2 && head[17] == 4)
+}
+
+// startsLikeLUKS says whether f begins with a LUKS header of any version.
+func startsLikeLUKS(f *file) (bool, error) {
+	head, err := f.head(6)
+	return string(head) == "LUKS\xba\xbe", err
+}
+
+func withArticle(format string) string {
+	if strings.HasPrefix(format, "E") || strings.HasPrefix(format, "A") || strings.HasPrefix(format, "LZ4") || strings.HasPrefix(format, "xz") {
+		return "an " + format
+	}
+	return "a " + format
+}
+
+// wayOut says what makes an image that cbt reads of one that it does not.
+func wayOut(found, path string) string {
+	word := shellQuote(qemuPath(path))
+	convert := func(driver string) string {
+		return "convert it (qemu-img convert -f " + driver + " -O qcow2 " + word + " " + shellQuote(qemuPath(path)+".qcow2") + ")"
+	}
+	switch found {
+	case formatQcow1:
+		return convert("qcow")
+	case "QED image":
+		return convert("qed")
+	case "VMDK image", "VMDK descriptor":
+		return convert("vmdk")
+	case "VHDX image":
+		return convert("vhdx")
+	case "VHD image":
+		return convert("vpc")
+	case "VDI image":
+		return convert("vdi")
+	case "Parallels image":
+		return convert("parallels")
+	case "Apple disk image":
+		return convert("dmg")
+	case "EWF (E01) image", "EWF (Ex01) image":
+		return "show it as a raw file (ewfmount) or convert it (ewfexport)"
+	case "gzip file", "xz file", "zstd file", "LZ4 file":
+		return "unpack it"
+	case formatELFCore, "kdump core file", "Windows crash dump":
+		return "it is the memory of a machine and no disk: gdb, crash or volatility look into it"
+	}
+	return "convert it"
 }

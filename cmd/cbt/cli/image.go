@@ -123,6 +123,8 @@ func (o *opener) loadQcow2(ctx context.Context, img *image, p policy, chain []fi
 		return inner
 	case errors.Is(err, qcow2.ErrCorrupt), errors.Is(err, qcow2.ErrCutL1):
 		return usageErrorf("%s: %w (--force reads it as it is)", img.file.path, err)
+	case errors.Is(err, qcow2.ErrEncrypted):
+		return usageErrorf("%s: %w (--format raw takes the file as it is, encrypted and with all snapshots; who has the key can make a plain copy with qemu-img convert)", img.file.path, err)
 	case err != nil:
 		return fmt.Errorf("%s: %w", img.file.path, err)
 	}

@@ -83,6 +83,7 @@ type description struct {
 	format   string
 	size     int64 // bytes of the disk that REF names
 	point    string
+	luks     bool            // raw: what it holds is encrypted
 	qcow     *qcow2.Image    // nil unless it is one
 	snapshot *qcow2.Snapshot // if REF names one
 	machine  *machineJSON    // what that snapshot was saved with
@@ -109,6 +110,9 @@ func (o *opener) describe(ctx context.Context, a *app, ref string, opt refOption
 	}
 	d := &description{file: f, format: format, size: f.stat.size}
 	if format == formatRaw {
+		if d.luks, err = startsLikeLUKS(f); err != nil {
+			return nil, err
+		}
 		d.point = rawPoint(f.stat)
 		if o.rawPoint != nil {
 			if d.point, err = o.rawPoint(r.path, d.point); err != nil {

@@ -12,6 +12,7 @@ type infoJSON struct {
 	ClusterSize   int64          `json:"cluster-size,omitempty"`
 	Format        string         `json:"format"`
 	ActualSize    int64          `json:"actual-size"`
+	Encrypted     bool           `json:"encrypted,omitempty"`
 	DirtyFlag     bool           `json:"dirty-flag"`
 	Specific      *specificJSON  `json:"format-specific,omitempty"`
 	Backing       string         `json:"backing-filename,omitempty"`
@@ -64,7 +65,7 @@ func (d *description) json() infoJSON {
 	j := infoJSON{
 		VirtualSize: d.size, Filename: d.file.path, Format: d.format, ActualSize: d.file.stat.stored, Point: d.point,
 	}
-	j.Machine = d.machine
+	j.Machine, j.Encrypted = d.machine, d.luks
 	for _, err := range d.problems {
 		j.Problems = append(j.Problems, err.Error())
 	}
@@ -72,6 +73,7 @@ func (d *description) json() infoJSON {
 		return j
 	}
 	h := d.qcow.Header()
+	j.Encrypted = h.CryptMethod != qcow2.CryptNone
 	j.ClusterSize, j.DirtyFlag = h.ClusterSize(), d.qcow.Dirty()
 	j.Specific = &specificJSON{formatQcow2, d.qcow2JSON()}
 	if j.Backing = h.BackingFile; j.Backing != "" {

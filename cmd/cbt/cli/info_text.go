@@ -27,6 +27,9 @@ func (d *description) print(w io.Writer) error {
 	} else {
 		row("format", "%s", d.format)
 	}
+	if d.luks {
+		row("encryption", "LUKS: what is read and kept are the encrypted bytes")
+	}
 	row("virtual size", "%s (%d bytes)", formatSize(d.size), d.size)
 	if !d.file.stat.block {
 		row("disk size", "%s", formatSize(d.file.stat.stored))
@@ -60,6 +63,9 @@ func (d *description) printQcow2(row func(key, format string, args ...any)) {
 	row("cluster size", "%s", formatSize(h.ClusterSize()))
 	row("compression", "%s", compression(h))
 	row("refcounts", "%d bits", 1<<h.RefcountOrder)
+	if method := h.Encryption(); method != "" {
+		row("encryption", "%s", method)
+	}
 	incompatible, compatible, autoclear := d.qcow.FeatureNames()
 	var features []string
 	for _, name := range append(append(incompatible, compatible...), autoclear...) {

@@ -286,12 +286,12 @@ func (o *opener) delta(ctx context.Context, ref string, r reference, opt refOpti
 }
 
 // inspect opens a qcow2 image for its metadata alone, also one that is marked
-// corrupt: no file that it names is opened, so its views are not to be read.
+// corrupt or encrypted: no file that it names is opened, so its views are not to be read.
 func (o *opener) inspect(f *file) (*qcow2.Image, error) {
 	img, err := qcow2.Open(f, f.stat.size, qcow2.Options{
 		Backing:      func(string, string) (sparse.View, error) { return sparse.Zeros(0), nil },
 		Data:         func(string) (io.ReaderAt, int64, error) { return bytes.NewReader(nil), 0, nil },
-		AllowCorrupt: true,
+		AllowCorrupt: true, AllowEncrypted: true,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", f.path, err)
