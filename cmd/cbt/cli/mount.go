@@ -51,11 +51,20 @@ device, a volume and a saved machine state active/ alone, a delta its point, and
 directory of deltas all of its points. Of several REFs each has a directory of its own.
 
 It returns when the files are there and prints DIR; cbt umount ends it. Files can be
-read only, and reading one whose source is no longer what it was fails.`,
-		Example: `  cbt mount disk.qcow2 /mnt
-  mount -o ro,loop /mnt/snapshots/monday/partitions/1.raw /srv
+read only, and reading one whose source is no longer what it was fails.
+
+The file system of a machine that was running has a journal to replay, which is a
+write. --overlay tmp allows that, and the images stay as they are. Without it the
+kernel refuses to mount it, but for mount -o ro,loop,noload (ext3, ext4) and
+ro,loop,norecovery,nouuid (XFS). Then the journal is not replayed: directories and
+files may be inconsistent, or not be there.`,
+		Example: `  cbt mount --overlay tmp disk.qcow2 /mnt
+  mount -o loop /mnt/snapshots/monday/partitions/1.raw /srv
+  umount /srv && cbt umount /mnt
+
   cbt mount backups/ /mnt
-  cbt umount /mnt`,
+  mount -o ro,loop,noload /mnt/points/tuesday/partitions/1.raw /srv
+  umount /srv && cbt umount /mnt`,
 		Annotations: exits(exitDone, exitFailed, exitUsage, exitWrongBase, exitBusy),
 		Args:        wantArgs("REF...", "DIR"),
 		RunE: func(c *cobra.Command, args []string) error {

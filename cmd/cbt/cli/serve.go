@@ -55,9 +55,8 @@ A socket is for its owner alone. NBD has no encryption and no passwords here:
   cbt serve tuesday.cbt --run 'qemu-system-x86_64 -m 1G -snapshot -drive "file=$uri,format=raw,if=virtio"'
   cbt serve vm.save@pc.ram --run 'nbdcopy "$uri" pc.ram'
 
-  cbt serve tuesday.cbt --socket /run/tuesday.sock &
-  nbdfuse --readonly mnt/disk.raw 'nbd+unix:///?socket=/run/tuesday.sock'
-  nbd-client -unix /run/tuesday.sock /dev/nbd0 -readonly && mount -o ro /dev/nbd0p1 mnt`,
+  cbt serve tuesday.cbt --overlay tmp --socket /run/tuesday.sock &
+  nbd-client -unix /run/tuesday.sock /dev/nbd0 && mount /dev/nbd0p1 /srv`,
 		Annotations: exits(exitDone, exitFailed, exitUsage, exitWrongBase, exitBusy),
 		Args:        wantArgs("REF..."),
 		RunE: func(c *cobra.Command, args []string) error {
