@@ -198,7 +198,7 @@ func TestHostileStreams(t *testing.T) {
 		"RAM twice":       {func(h *hand) { h.ram(4096); h.ram(4096) }, "twice"},
 		"postcopy":        {func(h *hand) { h.bytes(vmCommand); h.u16(3); h.u16(16); h.u64(0); h.u64(0) }, "postcopy-advise"},
 		"packaged":        {func(h *hand) { h.bytes(vmCommand); h.u16(8); h.u16(4); h.u32(9) }, "packaged"},
-		"unknown section": {func(h *hand) { h.bytes(vmStart); h.u32(3); h.counted("vfio"); h.u32(0); h.u32(1) }, `"vfio"`},
+		"unknown section": {func(h *hand) { h.bytes(vmStart); h.u32(3); h.counted("nvfio"); h.u32(0); h.u32(1) }, `"nvfio"`},
 		"unknown type":    {func(h *hand) { h.bytes(0x33) }, "unknown"},
 		"part of nothing": {func(h *hand) { h.bytes(vmPart); h.u32(3) }, "was started"},
 		"no RAM":          {func(h *hand) { h.bytes(vmEOF) }, "no RAM"},

@@ -147,6 +147,9 @@ func (p *parser) skipStruct(st *structure, d *decodable) error {
 }
 
 func (p *parser) skipField(f *field) error {
+	if f.null() {
+		return p.skipNull(f.repeat)
+	}
 	if f.inner == nil {
 		p.stepsLeft--
 		if f.size > 0 && f.repeat > uint64(p.c.end)/f.size {

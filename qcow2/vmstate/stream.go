@@ -58,11 +58,13 @@ type parser struct {
 	descSearched  bool
 	atEnd         *description // that the file ends with
 	stepsLeft     int
-	restAfterPart int // of rest.pieces, those in front of what follows the last part of RAM
+	guesses       *int // how many footers may still be tried
+	restAfterPart int  // of rest.pieces, those in front of what follows the last part of RAM
 }
 
 func newParser(s *State, start int64, opt Options) *parser {
-	return &parser{s: s, c: newCursor(s.src, start, s.size), opt: opt, begin: start, sections: map[uint32]string{}, seen: map[deviceKey]int{}, stepsLeft: maxSteps}
+	guesses := maxGuesses
+	return &parser{s: s, c: newCursor(s.src, start, s.size), opt: opt, begin: start, sections: map[uint32]string{}, seen: map[deviceKey]int{}, stepsLeft: maxSteps, guesses: &guesses}
 }
 
 // stream reads the header and all sections.
@@ -246,21 +248,6 @@ func (p *parser) part(at int64, kind byte) error {
 	return nil
 }
 
-// payload reads what an iterable section holds.
-func (p *parser) payload(name string) error {
-	switch name {
-	case "ram":
-		return p.ram()
-	case "dirty-bitmap":
-		return p.dirtyBitmap()
-	case "block":
-		return p.blockMigration()
-	case "pbs-state":
-		return p.pbsState()
-	}
-	return fmt.Errorf("machine state: section %q at 0x%x cannot be read: its length is not known", name, p.c.pos)
-}
-
 // full reads a SECTION_FULL: the state of a device. Without a description of
 // the devices the rest of the file is kept as it is.
 func (p *parser) full(at int64) (done bool, err error) {
@@ -275,7 +262,8 @@ func (p *parser) full(at int64) (done bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	if _, iterable := p.sections[id]; iterable {
+	// What is iterable may have a described section too, as vfio has.
+	if other, iterable := p.sections[id]; iterable && (other != name || name == "ram") {
 		return false, &sparse.FormatError{Struct: "section header", Field: "section_id", Off: at, Value: id, Msg: "another section has this number"}
 	}
 	key := deviceKey{name, instance}
@@ -287,14 +275,25 @@ func (p *parser) full(at int64) (done bool, err error) {
 	if d.versioned && d.version != version {
 		return false, &sparse.FormatError{Struct: "device section", Field: "version_id", Off: at, Value: version, Msg: fmt.Sprintf("%q has %d in the description of the devices", name, d.version)}
 	}
-	begin := p.c.pos
-	if err := p.skipStruct(&d.structure, p.s.decode(name, instance)); err != nil {
-		return false, fmt.Errorf("device %q: %w", name, err)
+	begin, decoded := p.c.pos, len(p.s.decodable)
+	err = p.skipStruct(&d.structure, p.s.decode(name, instance))
+	size := p.c.pos - begin
+	if err == nil {
+		err = p.footer(id)
 	}
-	p.s.Devices = append(p.s.Devices, Device{name, instance, version, p.c.pos - begin})
-	if err := p.footer(id); err != nil {
-		return false, fmt.Errorf("device %q: %w", name, err)
+	if err != nil {
+		end, found := p.findFooter(begin, id)
+		if !found {
+			return false, fmt.Errorf("device %q: %w", name, err)
+		}
+		// Where its fields are is not known.
+		p.s.decodable = p.s.decodable[:decoded]
+		size, p.c.pos = end-begin, end
+		if err := p.footer(id); err != nil {
+			return false, err
+		}
 	}
+	p.s.Devices = append(p.s.Devices, Device{name, instance, version, size})
 	return false, p.s.rest.add(at, p.c.pos)
 }
 

@@ -50,6 +50,12 @@ type field struct {
 	inner        *structure
 }
 
+// null says that a field is a pointer to nothing: QEMU up to 9 describes it as a
+// structure of one byte without fields.
+func (f *field) null() bool {
+	return f.inner != nil && f.size == 1 && len(f.inner.fields) == 0 && len(f.inner.subsections) == 0
+}
+
 type subsection struct {
 	name    string
 	version uint32

@@ -1,0 +1,97 @@
+package vmstate
+
+import (
+	"bytes"
+	"encoding/binary"
+
+	"cbt/sparse"
+)
+
+// maxGuesses is how many footers of sections are tried that do not fit their
+// description.
+const maxGuesses = 64
+
+// nullMarker is what a pointer to nothing is in a stream (VMS_NULLPTR_MARKER).
+const nullMarker = '0'
+
+// skipNull passes over n pointers to nothing. Of an array QEMU describes the first
+// element alone: others may be something.
+func (p *parser) skipNull(n uint64) error {
+	const what = "device field"
+	for ; n > 0; n-- {
+		at := p.c.pos
+		b, err := p.c.u8(what)
+		if err != nil {
+			return err
+		}
+		if b != nullMarker {
+			return &sparse.FormatError{Struct: what, Off: at, Value: b, Msg: "described as a pointer to nothing"}
+		}
+	}
+	return nil
+}
+
+// findFooter looks for the footer of a device's section whose payload, from begin
+// on, is not what its description says. QEMU describes arrays of pointers by their
+// first element, and those of s390x have holes. The footer is right if all
+// that follows fits the description and ends where that begins; better if nothing
+// of it has to be found in this way. RAM must have ended: what lies inside cannot
+// be taken for pages then.
+func (p *parser) findFooter(begin int64, id uint32) (at int64, found bool) {
+	if p.footers <= 0 || !p.ramSeen || p.desc == nil || p.desc.off <= begin || *p.guesses <= 0 {
+		return 0, false
+	}
+	if at, found = p.footerBefore(begin, id, new(int)); !found {
+		at, found = p.footerBefore(begin, id, p.guesses)
+	}
+	return at, found
+}
+
+// footerBefore is the first such footer before what fits with so many guesses.
+func (p *parser) footerBefore(begin int64, id uint32, guesses *int) (at int64, found bool) {
+	footer := binary.BigEndian.AppendUint32([]byte{vmFooter}, id)
+	c := newCursor(p.c.r, begin, min(p.desc.off, begin+maxDeviceData))
+	for c.left() >= int64(len(footer))+1 {
+		n := int(min(int64(len(c.room)), c.left()))
+		b, err := c.peek("device section", n)
+		if err != nil {
+			return 0, false
+		}
+		i := bytes.Index(b, footer)
+		if i < 0 {
+			c.pos += int64(n - len(footer) + 1)
+			continue
+		}
+		at = c.pos + int64(i)
+		c.pos = at + 1
+		next := at + int64(len(footer))
+		if !p.sectionAt(next) {
+			continue
+		}
+		if *p.guesses--; *p.guesses < 0 {
+			return 0, false
+		}
+		try := *p
+		try.guesses = guesses
+		if try.fits(next, p.desc) {
+			return at, true
+		}
+	}
+	return 0, false
+}
+
+// sectionAt says whether the section of a device begins at off that is described,
+// or the sections end there.
+func (p *parser) sectionAt(off int64) bool {
+	try := *p
+	try.c = newCursor(p.c.r, off, min(p.c.end, off+300))
+	b, err := try.c.peek("section", 1)
+	if err != nil || b[0] == vmEOF {
+		return err == nil
+	}
+	if b[0] != vmFull {
+		return false
+	}
+	_, name, instance, _, err := try.header()
+	return err == nil && len(p.desc.devices[deviceKey{name, instance}]) > 0
+}
