@@ -41,6 +41,9 @@ var families = []machineFamily{
 func (s *State) Physical(machine string) ([]Range, error) {
 	ram, err := s.mainRAM()
 	if err != nil {
+		if s.Machine != "" && familyOf(s.Machine) == nil {
+			err = unknownMachine(s.Machine)
+		}
 		return nil, err
 	}
 	low, err := s.lowRAM(machine, ram)
@@ -100,15 +103,28 @@ func (s *State) lowRAM(machine string, ram *Block) (int64, error) {
 	if machine == "" {
 		return 0, fmt.Errorf("the state does not name its machine type, which tells where RAM is")
 	}
-	for _, f := range families {
-		if strings.HasPrefix(machine, f.prefix) {
-			if ram.length < f.limit {
-				return ram.length, nil
-			}
-			return min(f.low, ram.length), nil
+	f := familyOf(machine)
+	switch {
+	case f == nil:
+		return 0, unknownMachine(machine)
+	case ram.length < f.limit:
+		return ram.length, nil
+	}
+	return min(f.low, ram.length), nil
+}
+
+// familyOf is the family of a machine type, nil if it is not known.
+func familyOf(machine string) *machineFamily {
+	for i := range families {
+		if strings.HasPrefix(machine, families[i].prefix) {
+			return &families[i]
 		}
 	}
-	return 0, fmt.Errorf("where the RAM of a machine of type %q is, is not known", machine)
+	return nil
+}
+
+func unknownMachine(machine string) error {
+	return fmt.Errorf("where the RAM of a machine of type %q is, is not known", machine)
 }
 
 // cmosLow is the RAM below 4 GiB according to the CMOS: bytes 0x34 and 0x35 are

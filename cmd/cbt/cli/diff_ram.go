@@ -117,11 +117,14 @@ func (opt *diffOptions) machines(ctx context.Context, o *opener, disks []disk) (
 			continue
 		}
 		if old, err = o.machineOf(ctx, disks[i].old); err != nil {
-			return nil, nil, err
+			return nil, nil, fmt.Errorf("%w (--ram no leaves RAM out)", err)
 		}
 	}
 	o.together = false
-	return old, img, o.index(ctx)
+	if err = o.index(ctx); err != nil && with != nil && opt.ram != ramOnly && ctx.Err() == nil {
+		err = fmt.Errorf("%w (--ram no leaves RAM out)", err)
+	}
+	return old, img, err
 }
 
 // addRAM adds the streams of RAM to the disks.

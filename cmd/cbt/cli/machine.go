@@ -153,7 +153,8 @@ func (m *machine) pointOf(name string) string {
 	return point("ram", appendString(appendString(appendString(nil, ramPointV1), m.point), name))
 }
 
-// openMachine opens the state that ref names. As the user called it one, what
+// openMachine opens the state that ref names; one that cannot be read as such
+// comes with the error. As the user called it one, what
 // else it could be does not matter.
 func (o *opener) openMachine(ctx context.Context, ref string, opt refOptions) (*machine, error) {
 	if opt.Format == "" && o.Format == "" {
@@ -166,6 +167,9 @@ func (o *opener) openMachine(ctx context.Context, ref string, opt refOptions) (*
 	opt.state = true
 	s, err := o.open(ctx, ref, opt)
 	if err != nil {
+		if s != nil {
+			return s.machine, err
+		}
 		return nil, err
 	}
 	m, err := o.machineOf(ctx, s)

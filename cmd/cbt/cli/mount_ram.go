@@ -2,7 +2,9 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"syscall"
 	"time"
 
 	"cbt/internal/tree"
@@ -13,8 +15,20 @@ import (
 // openState is the saved state of a machine, and what is open for it alone.
 type openState struct {
 	*machine
-	o     *opener
-	guard func(sparse.View) sparse.View
+	o       *opener
+	guard   func(sparse.View) sparse.View
+	problem error // why there is no more than the state as it was saved
+}
+
+// opened notes the state that was opened. What cannot be read as one can be shown
+// as it is; an error of the system is none of the state's.
+func (s *openState) opened(m *machine, err error) error {
+	var errno syscall.Errno
+	if err != nil && m != nil && m.src != nil && m.offset == 0 && !errors.As(err, &errno) && !errors.Is(err, context.Canceled) {
+		s.problem, err = err, nil
+	}
+	s.machine = m
+	return err
 }
 
 // Close closes the state.
@@ -36,7 +50,7 @@ func (m *mounting) state(ref string, opt refOptions, t time.Time) *tree.Dir {
 			return nil, err
 		}
 		s := &openState{o: o}
-		if s.machine, err = o.openMachine(m.ctx, ref, opt); err != nil {
+		if err = s.opened(o.openMachine(m.ctx, ref, opt)); err != nil {
 			_ = o.Close()
 			return nil, err
 		}
@@ -58,7 +72,7 @@ func (m *mounting) snapshotState(q *qcow2Tree, n int) (*openState, error) {
 		return nil, err
 	}
 	s := &openState{o: o}
-	if s.machine, err = o.machineOf(m.ctx, src); err == nil {
+	if err = s.opened(o.machineOf(m.ctx, src)); err == nil {
 		var view sparse.View
 		view, err = q.o.guarded(m.ctx, src)
 		s.guard = guardLike(view)
@@ -119,6 +133,12 @@ func (i *instant) memory() *tree.Dir {
 				},
 			}})
 		}
+		asSaved := func(s *openState) (sparse.View, error) { return sparse.Plain(s.src, s.size), nil }
+		if s.problem != nil {
+			i.m.log.printf("%s: of its RAM only %s: %v", i.name, streamFile, s.problem)
+			add(streamFile, s.size, s.size, asSaved)
+			return entries, nil
+		}
 		stored := int64(0)
 		var named []tree.Named
 		var blocks []*vmstate.Block
@@ -146,7 +166,7 @@ func (i *instant) memory() *tree.Dir {
 			stored += pages
 		}
 		if s.src != nil && s.offset == 0 {
-			add(streamFile, s.size, s.size, func(s *openState) (sparse.View, error) { return sparse.Plain(s.src, s.size), nil })
+			add(streamFile, s.size, s.size, asSaved)
 		}
 		for _, made := range []struct {
 			name string

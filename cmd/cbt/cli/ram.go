@@ -69,11 +69,20 @@ func (m *machine) changed() error {
 	return m.recheck()
 }
 
+// tellMachine says how the user can tell where RAM is, if that would be heard: a
+// state that names its machine type is believed.
+func (m *machine) tellMachine(end string) string {
+	if m.Machine != "" {
+		return ""
+	}
+	return "--machine pc or q35 tells" + end
+}
+
 // physical is where the RAM is, or says what else can be had.
 func (m *machine) physical(machine string) ([]vmstate.Range, error) {
 	ranges, err := m.Physical(machine)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w (--machine pc or q35 tells; --format blocks takes the blocks as they are)", m.ref, err)
+		return nil, fmt.Errorf("%s: %w (%s--format blocks takes the blocks as they are)", m.ref, err, m.tellMachine("; "))
 	}
 	return ranges, nil
 }

@@ -104,7 +104,11 @@ func (a *app) ramFind(ctx context.Context, ref string, opt *ramFindOptions) erro
 	defer a.closeOpener(o)
 	pieces, total, err := m.pieces(opt.machine)
 	if err != nil {
-		a.warnf("no physical addresses: %v (--machine pc or q35 tells)", err)
+		text := fmt.Sprintf("no physical addresses: %v", err)
+		if hint := m.tellMachine(""); hint != "" {
+			text += " (" + hint + ")"
+		}
+		a.warnf("%s", text)
 	}
 	out := &placePrinter{w: bufio.NewWriter(a.Stdout), json: a.json}
 	bar := a.startProgress("searching", total)
