@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -22,6 +23,10 @@ type policy struct {
 func allowDirs(flags []string, env string) ([]string, error) {
 	var dirs []string
 	for _, dir := range flags {
+		if clean := filepath.Clean(dir); deviceDir(clean) {
+			dirs = append(dirs, clean)
+			continue
+		}
 		real, err := realPath(dir)
 		if err != nil {
 			return nil, usageErrorf("--allow: %w", err)
@@ -88,13 +93,16 @@ func realPath(path string) (string, error) {
 // openNamed opens the file that an image, opened as owner, names as its
 // backing or data file (role). All links are resolved and judged before
 // anything is opened, and what was opened is judged again.
-func (o *opener) openNamed(owner *file, role, name string, p policy) (*file, error) {
+func (o *opener) openNamed(ctx context.Context, owner *file, role, name string, p policy) (*file, error) {
 	path, err := resolveName(owner.path, role, name)
 	if err == nil && role == dataFile {
 		path, err = findData(path, name)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w (%s names one that stands for it)", owner.path, err, standInFlag(role, name))
+	}
+	if f, ok, err := o.openNamedVolume(ctx, owner, role, name, path, p); ok || err != nil {
+		return f, err
 	}
 	refuse := func(real string) error {
 		if p.permits(real) {

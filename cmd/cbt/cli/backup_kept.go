@@ -70,7 +70,7 @@ func (o *opener) keptSnapshots(s *source) []kept {
 			point: snapshotPoint(s.img, snap), ref: s.Path + "@" + snap.Name, name: snap.Name, id: snap.ID, img: s.img,
 			instant: snap.Date, ram: snap.VMStateSize > 0, mayRAM: mayHaveStateElsewhere(snap), spare: true, alone: names[snap.Name] == 1,
 		}
-		if snap.Name != "" && qemuName(snap.Name) == snap.Name && k.alone { // qemu-img goes by the name
+		if snap.Name != "" && qemuName(snap.Name) == snap.Name && k.alone && s.img.file.vol == nil { // qemu-img goes by the name
 			k.remove = []string{"qemu-img", "snapshot", "-d", snap.Name, qemuPath(s.Path)}
 		}
 		k.open = func() (*source, error) {

@@ -70,7 +70,7 @@ func (b *backupRun) noLongerNeeded() []unneeded {
 // deletion says how a snapshot is deleted now.
 func (b *backupRun) deletion(k *kept) unneeded {
 	u := unneeded{Snapshot: strings.TrimPrefix(k.ref, lvmPrefix), Name: k.name, ID: k.id, words: k.remove}
-	if k.img != nil && b.runs(k.img) {
+	if k.img != nil && k.img.file.vol == nil && b.runs(k.img) {
 		u.byMachine(k)
 	}
 	u.Command = commandLine(scriptQuote, u.words...)

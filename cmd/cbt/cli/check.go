@@ -64,7 +64,7 @@ func (a *app) check(ctx context.Context, ref string, opt *checkOptions) error {
 	if ok, err := a.checkThin(ctx, o, ref, opt.ref); ok || err != nil {
 		return err
 	}
-	r, f, format, err := o.locate(ref, opt.ref)
+	r, f, format, err := o.locateAny(ctx, ref, opt.ref)
 	if err != nil {
 		return err
 	}

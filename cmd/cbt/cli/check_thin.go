@@ -25,7 +25,7 @@ func (a *app) checkThin(ctx context.Context, o *opener, ref string, opt refOptio
 		ref, meta = o.ThinMetadata, poolMetadata{view, view.Size(), src.Recheck}
 	case err != nil:
 		return true, err
-	case !isVolume:
+	case !isVolume, !v.thin && o.holdsImage(opt):
 		return false, nil
 	case v.thin:
 		return true, usageErrorf("%s: a check is of the whole pool: leave it out", ref)

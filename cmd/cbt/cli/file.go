@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+
+	"cbt/lvm"
 )
 
 // file is a source: a regular file or a block device, open for reading only
@@ -15,6 +17,10 @@ type file struct {
 	stat  fileStat     // when it was opened
 	reads *reading     // of all files of a run
 	watch *deviceWatch // of a device
+
+	lv    *lvm.LV    // the volume that stands for a file; nil: it is one
+	vol   *source    // where that has no device: its content, and File is nil
+	nodes []*os.File // further nodes of its device
 }
 
 // openFile opens path for reading, after judge (nil: anything goes) had its say
@@ -34,13 +40,38 @@ func openFile(path string, reads *reading, judge func(real string) error) (*file
 
 // ReadAt is safe for concurrent use.
 func (f *file) ReadAt(p []byte, off int64) (int, error) {
+	if f.vol != nil {
+		return f.vol.View.ReadAt(p, off)
+	}
 	n, err := f.File.ReadAt(p, off)
 	f.reads.Add(int64(n))
 	return n, err
 }
 
+// shown is where the file is: of a volume its usual name.
+func (f *file) shown() string {
+	if f.lv != nil {
+		return f.path
+	}
+	return f.real
+}
+
+// Close closes the file; what stands for one is its opener's.
+func (f *file) Close() error {
+	if f.vol != nil {
+		return nil
+	}
+	for _, n := range f.nodes {
+		n.Close() // only ever read
+	}
+	return f.File.Close()
+}
+
 // changed says whether somebody wrote to f since it was opened.
 func (f *file) changed() error {
+	if f.vol != nil {
+		return f.vol.Recheck()
+	}
 	now, err := statFile(f.File)
 	if err != nil {
 		return err

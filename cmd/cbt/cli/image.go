@@ -76,6 +76,10 @@ func (o *opener) loadRaw(img *image) error {
 	if err := o.refuseIncomplete(img.file); err != nil {
 		return err
 	}
+	if v := img.file.vol; v != nil {
+		img.view = v.View
+		return nil
+	}
 	raw, err := sparse.OpenRaw(img.file.File)
 	if err != nil {
 		return fmt.Errorf("%s: %w", img.file.path, err)
@@ -87,7 +91,7 @@ func (o *opener) loadRaw(img *image) error {
 // refuseIncomplete refuses what cbt left half written, also where an image
 // stands on it. info only looks.
 func (o *opener) refuseIncomplete(f *file) error {
-	if o.metadataOnly {
+	if o.metadataOnly || f.vol != nil {
 		return nil
 	}
 	_, err := wholeRecord(o.reads.audit, f.File, f.real, "")
@@ -165,7 +169,7 @@ func (o *opener) loadBacking(ctx context.Context, owner *file, name, format stri
 		if format, err = o.backingFormat(owner, name, format); err != nil {
 			return nil, err
 		}
-		if f, err = o.openNamed(owner, backingFile, name, p); err != nil {
+		if f, err = o.openNamed(ctx, owner, backingFile, name, p); err != nil {
 			return nil, err
 		}
 	}
@@ -179,7 +183,7 @@ func (o *opener) loadBacking(ctx context.Context, owner *file, name, format stri
 func (o *opener) loadData(ctx context.Context, owner *file, name string, p policy, chain []fileID) (*file, error) {
 	f, err := o.openStandIn(owner, dataFile, name)
 	if err == nil && f == nil {
-		f, err = o.openNamed(owner, dataFile, name, p)
+		f, err = o.openNamed(ctx, owner, dataFile, name, p)
 	}
 	if err != nil {
 		return nil, err
@@ -229,10 +233,13 @@ func checkChain(owner *file, role, name string, f *file, chain []fileID) error {
 // closed.
 func (o *opener) hold(img *image, below bool) error {
 	o.reads.audit.mustStand(img.file.stat.id())
-	if img.held || o.metadataOnly {
+	if img.held || o.metadataOnly || img.file.vol != nil {
 		return nil
 	}
 	err := imagelock.HoldRead(img.file.File)
+	for _, node := range img.file.nodes {
+		err = errors.Join(err, imagelock.HoldRead(node))
+	}
 	switch {
 	case errors.Is(err, imagelock.ErrBusy) && below:
 		return busy("%s: another program writes to this backing or data file: %w", img.file.path, err)

@@ -95,7 +95,7 @@ type description struct {
 // describe opens what ref names for its metadata. Without an error it returns
 // nil if it printed a delta or a machine state itself.
 func (o *opener) describe(ctx context.Context, a *app, ref string, opt refOptions) (*description, error) {
-	r, f, format, err := o.locate(ref, opt)
+	r, f, format, err := o.locateAny(ctx, ref, opt)
 	if err != nil {
 		return nil, err
 	}
@@ -140,7 +140,7 @@ func (o *opener) describeQcow2(ctx context.Context, d *description, r reference,
 		d.problems = append(d.problems, err)
 	}
 	if !r.byName && !r.byID {
-		if o.Frozen && d.img != nil {
+		if d.img != nil && (o.Frozen || d.file.cannotBeWritten()) {
 			d.point = activePoint(img)
 		}
 		return nil

@@ -89,7 +89,7 @@ func (d *description) printQcow2(row func(key, format string, args ...any)) {
 	}
 	if d.img != nil {
 		for b := d.img.backing; b != nil; b = b.backing {
-			row("  stands on", "%s, %s, %s", printable(b.file.real), b.format, formatSize(b.view.Size()))
+			row("  stands on", "%s, %s, %s", printable(b.file.shown()), b.format, formatSize(b.view.Size()))
 		}
 	}
 }

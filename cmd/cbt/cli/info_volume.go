@@ -24,8 +24,8 @@ func (a *app) infoVolume(ctx context.Context, o *opener, ref string, opt refOpti
 		return true, a.infoGroups(ctx, o, strings.TrimPrefix(ref, lvmPrefix))
 	}
 	v, ok, err := o.parseVolumeRef(ref, opt)
-	if err != nil || !ok {
-		return ok, err
+	if err != nil || !ok || o.holdsImage(opt) {
+		return false, err
 	}
 	if v.thin {
 		return true, a.infoThin(ctx, o, ref, v.id)
@@ -40,6 +40,7 @@ type lvInfoJSON struct {
 	Group       string     `json:"volume-group"`
 	GroupID     string     `json:"volume-group-id"`
 	Volume      volumeJSON `json:"volume"`
+	Content     string     `json:"content,omitempty"`
 	Instant     string     `json:"instant,omitempty"`
 	Point       string     `json:"point,omitempty"`
 	Problems    []string   `json:"problems,omitempty"`
@@ -61,6 +62,7 @@ func (a *app) infoLV(ctx context.Context, o *opener, ref string, r volumeRef, op
 		src, err = o.openVolume(ctx, ref, r, opt)
 	}
 	if err == nil && src != nil {
+		j.Content = contentOf(src)
 		if t := src.vol.Thin(); t != nil {
 			d := t.Device()
 			n := int64(d.MappedBlocks) * src.vol.Pool().Superblock().DataBlockSize
@@ -102,6 +104,9 @@ func (a *app) infoLV(ctx context.Context, o *opener, ref string, r volumeRef, op
 	if j.Volume.ChunkSize != 0 {
 		row("chunk size", "%s", formatSize(j.Volume.ChunkSize))
 	}
+	if j.Content != "" {
+		row("content", "starts like a %s image (--format %s describes it)", j.Content, j.Content)
+	}
 	row("created", "%s", formatUnix(j.Volume.Created))
 	if j.Point != "" {
 		row("point", "%s", j.Point)
@@ -110,6 +115,15 @@ func (a *app) infoLV(ctx context.Context, o *opener, ref string, r volumeRef, op
 		row("problem", "%s", oneLine(p))
 	}
 	return t.Flush()
+}
+
+// contentOf is formatQcow2 if a volume starts like such an image.
+func contentOf(s *source) string {
+	head := make([]byte, len(signatures[0].magic))
+	if _, err := s.View.ReadAt(head, 0); err != nil || string(head) != signatures[0].magic {
+		return ""
+	}
+	return formatQcow2
 }
 
 // findLV finds what the text says of a volume.

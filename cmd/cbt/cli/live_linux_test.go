@@ -61,7 +61,7 @@ func TestLive(t *testing.T) {
 				t.Fatal(err)
 			}
 			start := time.Now()
-			r, err := vm.Exec(testvm.Command{Script: string(lib) + string(text), Timeout: 4 * time.Minute})
+			r, err := vm.Exec(testvm.Command{Script: string(lib) + string(text), Timeout: 8 * time.Minute})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -122,8 +122,15 @@ func (m *mounting) ref(ref string) (*tree.Dir, string, error) {
 	if err != nil {
 		return nil, "", err
 	}
-	if _, ok, err := o.parseVolumeRef(ref, opt); err != nil {
+	if v, ok, err := o.parseVolumeRef(ref, opt); err != nil {
 		return nil, "", err
+	} else if ok && o.holdsImage(opt) {
+		r, f, err := o.locateIn(m.ctx, ref, v, opt)
+		if err != nil {
+			return nil, "", err
+		}
+		d, err := m.qcow2(o, ref, r, f, opt)
+		return d, filepath.Base(r.path), err
 	} else if ok {
 		d, err := m.single(o, ref, opt)
 		return d, filepath.Base(ref), err

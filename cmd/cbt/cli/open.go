@@ -91,6 +91,7 @@ type opener struct {
 	thin     []*thin.Metadata  // all that were opened
 
 	images   map[imageKey]*image
+	carriers map[string]uint64 // numbers of volumes that hold images, by UUID
 	deltas   map[*cbt.Ends]*deltaFile
 	dirs     map[string]*deltaDir // directories that were looked through for deltas
 	looking  sync.Mutex           // held while one is
@@ -199,6 +200,8 @@ func (o *opener) open(ctx context.Context, ref string, opt refOptions) (*source,
 		return nil, err
 	case ok && v.thin:
 		return o.openThin(ctx, ref, v.id)
+	case ok && o.holdsImage(opt):
+		return o.openImageIn(ctx, ref, v, opt)
 	case ok:
 		return o.openVolume(ctx, ref, v, opt)
 	}
@@ -241,13 +244,21 @@ func (o *opener) openImage(ctx context.Context, ref string, opt refOptions) (*so
 	return s, nil
 }
 
+// formatOf is what the user said that a reference is, and by which flag.
+func (o *opener) formatOf(opt refOptions) (flag, forced string) {
+	switch {
+	case opt.prefix == pvPrefix:
+		return "--pv-format", o.PVFormat
+	case opt.Format != "":
+		return opt.flag("format"), opt.Format
+	}
+	return "--format", o.Format
+}
+
 // locate finds out what ref means and what is there. The file is nil if ref
 // is a delta by its name.
 func (o *opener) locate(ref string, opt refOptions) (r reference, f *file, format string, err error) {
-	flag, forced := "--format", o.Format
-	if opt.Format != "" {
-		flag, forced = opt.flag("format"), opt.Format
-	}
+	flag, forced := o.formatOf(opt)
 	if err := checkFormat(flag, forced); err != nil {
 		return r, nil, "", err
 	}

@@ -13,6 +13,9 @@ import (
 	"cbt/sparse"
 )
 
+// pvPrefix begins the flags that say what --pv names.
+const pvPrefix = "pv-"
+
 // physical is what --pv names: the groups on it, and the sources that they
 // are read from.
 type physical struct {
@@ -28,7 +31,7 @@ func (o *opener) physical(ctx context.Context) (*physical, error) {
 	p := &physical{}
 	var disks []lvm.Disk
 	for _, ref := range o.PVs {
-		src, err := o.openImage(ctx, ref, refOptions{prefix: "pv-"})
+		src, err := o.openImage(ctx, ref, refOptions{prefix: pvPrefix})
 		if err != nil {
 			return nil, fmt.Errorf("--pv: %w", err)
 		}

@@ -42,10 +42,11 @@ func rawPoint(s fileStat) string {
 // names and offsets, so all of the table entry goes in. A snapshot reads
 // through to the backing files, which a commit changes: they go in by their
 // name in the image above them, so that a directory can be moved as a whole,
-// and by identity, size and mtime. Backing devices leave it without a point.
+// and by identity, size and mtime. Backing devices that are no volumes leave it
+// without a point.
 func snapshotPoint(img *image, s *qcow2.Snapshot) string {
 	b := appendString(nil, snapshotPointV1)
-	b = img.file.stat.appendIdentity(b)
+	b = img.file.appendIdentity(b)
 	b = appendString(b, s.ID)
 	b = appendString(b, s.Name)
 	b = appendTime(b, s.Date)
@@ -64,9 +65,11 @@ func snapshotPoint(img *image, s *qcow2.Snapshot) string {
 // activePoint is the point of an active state of which the user says that
 // nobody writes to it.
 func activePoint(img *image) string {
-	b := appendVersion(appendString(nil, activePointV1), img.file.stat)
-	b, ok := appendBacking(b, img)
-	if !ok || img.file.stat.block {
+	b, ok := img.file.appendVersion(appendString(nil, activePointV1))
+	if !ok {
+		return ""
+	}
+	if b, ok = appendBacking(b, img); !ok {
 		return ""
 	}
 	return point(formatQcow2, b)
@@ -80,22 +83,20 @@ func appendBacking(b []byte, img *image) (_ []byte, ok bool) {
 			return nil, false // what it reads as is not known
 		}
 		if img.data != nil {
-			if img.data.stat.block {
+			b = appendString(b, dataFile)
+			if b, ok = img.data.appendVersion(b); !ok {
 				return nil, false
 			}
-			b = appendString(b, dataFile)
-			b = appendVersion(b, img.data.stat)
 		}
 		if img.backing == nil {
 			return b, true
 		}
-		if img.backing.file.stat.block {
-			return nil, false
-		}
 		b = appendString(b, backingFile)
 		b = appendString(b, img.backingName)
 		b = appendString(b, img.backing.format)
-		b = appendVersion(b, img.backing.file.stat)
+		if b, ok = img.backing.file.appendVersion(b); !ok {
+			return nil, false
+		}
 		img = img.backing
 	}
 }

@@ -69,7 +69,11 @@ func (s *source) setSnapshot(i int) error {
 	s.View, s.Point, s.Instant = view, snapshotPoint(s.img, snap), snap.Date
 	s.recheck = func() error {
 		// A machine may go on writing to the active state beside it.
-		return errors.Join(recheck(s.Ref, view), s.img.backing.changed())
+		err := errors.Join(recheck(s.Ref, view), s.img.backing.changed())
+		if s.img.file.vol != nil {
+			err = errors.Join(err, s.img.file.changed()) // where it lies may be another place now
+		}
+		return err
 	}
 	return nil
 }
@@ -77,7 +81,7 @@ func (s *source) setSnapshot(i int) error {
 func (o *opener) openActive(s *source) {
 	view := s.Img.Active()
 	s.View, s.Instant = view, s.img.file.stat.mtime
-	if o.Frozen {
+	if o.Frozen || s.img.file.cannotBeWritten() {
 		s.Point = activePoint(s.img)
 	}
 	s.recheck = func() error {
@@ -91,6 +95,9 @@ func (o *opener) openActive(s *source) {
 func (o *opener) openRaw(s *source) (err error) {
 	s.View, s.Instant, s.Point = s.img.view, s.img.file.stat.mtime, rawPoint(s.img.file.stat)
 	s.recheck = s.img.changed
+	if s.img.file.lv != nil {
+		return nil
+	}
 	if o.rawPoint != nil {
 		s.Point, err = o.rawPoint(s.Path, s.Point)
 	}

@@ -14,8 +14,9 @@ import (
 // flags and what came of it.
 var openCall = regexp.MustCompile(`(?:openat2?\((?:AT_FDCWD(?:<([^>]*)>)?|[0-9]+<([^>]*)>), |open\()"((?:[^"\\]|\\.)*)"(?:\.\.\.)?, \{?(?:flags=)?([A-Z_|0-9]+)`)
 
-// ours are the files that a Go program opens for itself.
-var ours = regexp.MustCompile(`^(/sys/|/dev/null$|/proc/(self|stat|cpuinfo|sys|meminfo|[0-9]+)/?|/etc/(localtime|ld\.so)|/lib|/usr/lib)`)
+// ours are the files that a Go program opens for itself, and those that say who
+// uses an image.
+var ours = regexp.MustCompile(`^(/sys/|/dev/(null|loop[0-9]+)$|/proc(/(self|stat|cpuinfo|sys|meminfo|swaps|[0-9]+)/?|$)|/etc/(localtime|ld\.so)|/lib|/usr/lib)`)
 
 // scriptTraced runs a command under strace, which must end with the given exit
 // code, and fails if it opened a file outside the given directories (split at

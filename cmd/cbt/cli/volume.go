@@ -71,17 +71,9 @@ func (o *opener) volumeSource(ctx context.Context, ref string, v *volume, opt re
 // refuseContent refuses a volume that starts like an image, unless the user
 // said what it is.
 func (o *opener) refuseContent(ref string, v *lvm.Volume, opt refOptions) error {
-	flag, forced := "--format", o.Format
-	if opt.Format != "" {
-		flag, forced = opt.flag("format"), opt.Format
-	}
-	switch {
-	case len(o.PVs) > 0 && opt.Format == "":
-		// --format says what the physical volumes are.
-	case forced == formatRaw, forced == formatState:
+	flag, forced := o.formatOf(opt)
+	if forced == formatRaw || forced == formatState {
 		return nil
-	case forced != "":
-		return usageErrorf("%s: %s %s: an image inside a volume is read through the volume's device", ref, flag, forced)
 	}
 	head := make([]byte, 4)
 	if v.Size() < int64(len(head)) || o.metadataOnly {
@@ -90,8 +82,8 @@ func (o *opener) refuseContent(ref string, v *lvm.Volume, opt refOptions) error 
 	if _, err := v.ReadAt(head, 0); err != nil {
 		return fmt.Errorf("%s: %w", ref, err)
 	}
-	if string(head) == signatures[0].magic && forced != formatRaw {
-		return usageErrorf("%s: starts like a qcow2 image, which may be a guest's doing: %s raw reads it as it is", ref, opt.flag("format"))
+	if string(head) == signatures[0].magic {
+		return usageErrorf("%s: starts like a qcow2 image, which may be a guest's doing: say what it is with %s qcow2 or raw", ref, flag)
 	}
 	return nil
 }

@@ -11,6 +11,20 @@ import (
 	"cbt/internal/dm"
 )
 
+// hostVolumeName is the name that the kernel has for the volume in use at path,
+// whatever link leads there.
+func hostVolumeName(path string) (volumeRef, bool) {
+	var st unix.Stat_t
+	if unix.Stat(path, &st) != nil {
+		return volumeRef{}, false
+	}
+	name, err := os.ReadFile(fmt.Sprintf("/sys/dev/block/%d:%d/dm/name", unix.Major(st.Rdev), unix.Minor(st.Rdev)))
+	if err != nil {
+		return volumeRef{}, false
+	}
+	return splitMapperName(strings.TrimSpace(string(name)))
+}
+
 // hostVolumeAt says which volume in use the device at path is.
 func hostVolumeAt(path string) (volumeRef, bool) {
 	st, err := os.Stat(path)

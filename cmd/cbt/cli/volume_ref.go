@@ -11,6 +11,7 @@ import (
 // volumeOptions say where logical volumes and devices of thin pools are.
 type volumeOptions struct {
 	PVs          []string // --pv
+	PVFormat     string   // --pv-format
 	ThinMetadata string   // --thin-metadata
 	ThinData     string   // --thin-data
 	Wait         waitValue
@@ -18,6 +19,7 @@ type volumeOptions struct {
 
 func (o *volumeOptions) addFlags(fs *pflag.FlagSet) {
 	fs.StringArrayVar(&o.PVs, "pv", nil, "volumes are on the physical volume `REF`, not on this host: a device, a raw file, a disk whose partitions hold some, or IMAGE@SNAPSHOT (repeatable)")
+	fs.StringVar(&o.PVFormat, "pv-format", "", "`FORMAT` of what --pv names: qcow2 or raw (default: by its header)")
 	fs.StringVar(&o.ThinMetadata, "thin-metadata", "", "`REF` that holds the metadata of the thin pool that thin:ID means")
 	fs.StringVar(&o.ThinData, "thin-data", "", "`REF` that holds that pool's data")
 	o.Wait.d = defaultWait
@@ -28,6 +30,8 @@ func (o *volumeOptions) addFlags(fs *pflag.FlagSet) {
 type volumeRef struct {
 	group, name string
 	uuid        string // of the volume, without dashes, where the device in use tells
+	at          bool   // an @ follows, and
+	snapshot    string // the name of a snapshot of the image in the volume
 	thin        bool
 	id          uint32 // of a device of a bare pool
 }
@@ -54,26 +58,45 @@ func (o *opener) parseVolumeRef(ref string, opt refOptions) (v volumeRef, ok boo
 		}
 		return volumeRef{thin: true, id: uint32(id)}, true, refuseSnapshotOf(ref, opt)
 	case strings.HasPrefix(ref, lvmPrefix):
-		v, ok = splitVolume(strings.TrimPrefix(ref, lvmPrefix))
-		if !ok {
+		path, snapshot, at := strings.Cut(strings.TrimPrefix(ref, lvmPrefix), "@")
+		v, ok = splitVolume(path)
+		if v.at, v.snapshot = at, snapshot; !ok {
 			return v, true, usageErrorf("%s: must be lvm:VG/LV (cbt info lvm:VG lists the volumes of a group)", printable(ref))
 		}
-		return v, true, refuseSnapshotOf(ref, opt)
+		return v, true, o.refuseImageIn(ref, v, opt)
 	case strings.HasPrefix(ref, "/dev/"):
+		path, snapshot, at := strings.Cut(ref, "@")
 		// A volume that is not active has no device.
-		if v, ok = volumeOfPath(ref); ok && (len(o.PVs) > 0 || !exists(ref)) {
-			return v, true, refuseSnapshotOf(ref, opt)
+		if v, ok = volumeOfPath(path); !ok || len(o.PVs) == 0 && exists(path) {
+			if v, ok = hostVolumeAt(path); ok && len(o.PVs) > 0 {
+				return v, true, usageErrorf("%s: is a volume of this host, which --pv leaves out", ref)
+			}
 		}
-		v, ok = hostVolumeAt(ref)
-		if ok && len(o.PVs) > 0 {
-			return v, true, usageErrorf("%s: is a volume of this host, which --pv leaves out", ref)
+		if v.at, v.snapshot = at, snapshot; ok {
+			err = o.refuseImageIn(ref, v, opt)
 		}
-		return v, ok, nil
+		return v, ok, err
 	}
 	return v, false, nil
 }
 
-// refuseSnapshotOf refuses flags that name a qcow2 snapshot.
+// refuseImageIn refuses what names a snapshot of an image in a volume, unless
+// the volume is said to hold one.
+func (o *opener) refuseImageIn(ref string, v volumeRef, opt refOptions) error {
+	flag, forced := o.formatOf(opt)
+	switch {
+	case forced != formatQcow2 && (v.at || opt.Snapshot != "" || opt.SnapshotID != ""):
+		return usageErrorf("%s: is a volume: its snapshots are volumes with names of their own (those of a qcow2 image in it go with %s qcow2)", printable(ref), flag)
+	case v.at && (opt.Snapshot != "" || opt.SnapshotID != ""):
+		return usageErrorf("%s: names a snapshot already", printable(ref))
+	case v.at && v.snapshot == "":
+		return usageErrorf("%s: no snapshot name after the @", printable(ref))
+	}
+	return nil
+}
+
+// refuseSnapshotOf refuses flags that name a qcow2 snapshot of a bare pool's
+// device.
 func refuseSnapshotOf(ref string, opt refOptions) error {
 	if opt.Snapshot != "" || opt.SnapshotID != "" {
 		return usageErrorf("%s: is a volume: its snapshots are volumes with names of their own", printable(ref))

@@ -24,7 +24,7 @@ const lookEvery = 100 * time.Millisecond
 // behind a loop device. Only --frozen is the user's word that nobody does. Info
 // only looks.
 func (o *opener) refuseWritten(f *file) error {
-	if o.metadataOnly || o.Frozen || f.watch != nil {
+	if o.metadataOnly || o.Frozen || f.vol != nil || f.watch != nil {
 		return nil
 	}
 	if err := f.refuseWritten(o.canFreeze); err != nil {
