@@ -10,6 +10,10 @@ const Name = "cbt"
 var (
 	// ErrUnsupported says that this system cannot mount.
 	ErrUnsupported = errors.New("mounting needs Linux")
+	// ErrNoDevice says that the kernel's FUSE is not at hand.
+	ErrNoDevice = errors.New("/dev/fuse cannot be used")
+	// ErrNoProgram says that a user who is not root cannot mount.
+	ErrNoProgram = errors.New("there is no fusermount3")
 	// ErrNotMounted says that nothing of this package is mounted there.
 	ErrNotMounted = errors.New("not a cbt mount")
 	// ErrBusy says that a mount is in use.

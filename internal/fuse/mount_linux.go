@@ -18,8 +18,36 @@ import (
 	"cbt/internal/tree"
 )
 
-// Supported says whether this system can mount.
-const Supported = true
+// Missing says what mounting needs and is not there.
+func Missing() error { return missing("/dev/fuse", os.Geteuid() == 0, fusermount) }
+
+func missing(device string, root bool, program func() (string, error)) error {
+	if !root {
+		if _, err := program(); err != nil {
+			return ErrNoProgram
+		}
+		if _, err := os.Stat(device); err != nil {
+			return fmt.Errorf("%w: %w", ErrNoDevice, err)
+		}
+		return nil
+	}
+	f, err := os.OpenFile(device, os.O_RDWR, 0)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrNoDevice, err)
+	}
+	return f.Close()
+}
+
+// fusermount is the path of the program that mounts for users. It is looked for where
+// go-fuse does.
+func fusermount() (path string, err error) {
+	for _, name := range []string{"fusermount3", "/bin/fusermount3", "fusermount", "/bin/fusermount"} {
+		if path, err = exec.LookPath(name); err == nil {
+			break
+		}
+	}
+	return path, err
+}
 
 // maxRequest is how much the kernel asks for at once, and readAhead how far it
 // reads ahead of who reads in order: several requests that run at a time.
@@ -123,8 +151,12 @@ func unmount(dir string, lazy bool) error {
 		if lazy {
 			args = []string{"-u", "-z", dir}
 		}
+		program, missing := fusermount()
+		if missing != nil {
+			return fmt.Errorf("%s: umount: %w", dir, ErrNoProgram)
+		}
 		var out []byte
-		out, err = exec.Command("fusermount3", args...).CombinedOutput()
+		out, err = exec.Command(program, args...).CombinedOutput()
 		if text := strings.TrimSpace(string(out)); err != nil && text != "" {
 			err = errors.New(text)
 			if strings.Contains(text, "busy") {

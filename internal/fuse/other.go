@@ -8,8 +8,8 @@ import (
 	"cbt/internal/tree"
 )
 
-// Supported says whether this system can mount.
-const Supported = false
+// Missing says what mounting needs.
+func Missing() error { return ErrUnsupported }
 
 // Server is a mount.
 type Server struct{}

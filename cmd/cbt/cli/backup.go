@@ -196,6 +196,8 @@ func (a *app) backup(ctx context.Context, refs []string, dir string, opt *backup
 func haveDir(dir string) error {
 	st, err := os.Stat(dir)
 	switch {
+	case isNotExist(err) && addressError(dir) != nil:
+		return addressError(dir)
 	case isNotExist(err):
 		return fmt.Errorf("%s: there is no such directory: is its disk mounted? `mkdir -m 700 %s` makes a new one", printable(dir), shellQuote(pathArgument(dir)))
 	case err != nil:

@@ -162,7 +162,7 @@ A reference REF names an image:
 		// Errors stick to the writer.
 		_, _ = io.WriteString(a.Stdout, helpText(c))
 	})
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageErrorf("%w", err) })
+	root.SetFlagErrorFunc(flagError)
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.SetHelpCommand(newHelpCommand())
 	for _, newCommand := range commands {
@@ -207,17 +207,6 @@ func refuseEmptyFlags(c *cobra.Command) (err error) {
 		}
 	})
 	return err
-}
-
-func unknownCommand(root *cobra.Command, args []string) error {
-	if len(args) == 0 {
-		return usageErrorf("no command given: `cbt --help` lists them")
-	}
-	hint := "`cbt --help` lists them"
-	if near := root.SuggestionsFor(args[0]); len(near) > 0 {
-		hint = "did you mean " + strings.Join(near, " or ") + "?"
-	}
-	return usageErrorf("unknown command %q: %s", args[0], hint)
 }
 
 // hasJSONFlag finds --json without parsing, for errors in the flags.

@@ -146,6 +146,9 @@ func (o *opener) layersTo(all *cbt.Catalogue, d *cbt.Delta, stream int) ([]cbt.L
 // deltaNames lists the paths of what is named .cbt in dir.
 func deltaNames(dir string) ([]string, error) {
 	entries, err := os.ReadDir(dir)
+	if isNotExist(err) && addressError(dir) != nil {
+		err = addressError(dir)
+	}
 	if err != nil {
 		return nil, err
 	}

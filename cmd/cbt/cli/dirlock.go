@@ -29,6 +29,9 @@ func (o *opener) ownDir(ctx context.Context, dir string, wait time.Duration) err
 
 func (o *opener) lockDeltas(ctx context.Context, dir string, alone bool, wait time.Duration) error {
 	real, err := filepath.EvalSymlinks(dir)
+	if other := addressError(dir); isNotExist(err) && other != nil {
+		return other
+	}
 	if err != nil {
 		return err
 	}

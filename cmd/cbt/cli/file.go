@@ -27,6 +27,11 @@ type file struct {
 // on its real path, and records it. Nothing else opens sources.
 func openFile(path string, reads *reading, judge func(real string) error) (*file, error) {
 	f, err := openReadOnly(path, judge)
+	if isNotExist(err) {
+		if other := addressError(path); other != nil {
+			err = other
+		}
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -49,7 +49,7 @@ func wantArgs(names ...string) cobra.PositionalArgs {
 		case len(args) > len(names) && !many && len(names) == 0:
 			return usageErrorf("%s: takes no arguments, got %s", c.Name(), printable(args[0]))
 		case len(args) > len(names) && !many:
-			return usageErrorf("%s: one argument too many: %s: usage is `%s %s`", c.Name(), printable(args[len(names)]), c.CommandPath(), list)
+			return usageErrorf("%s: one argument too many: %s: usage is `%s %s`%s", c.Name(), printable(args[len(names)]), c.CommandPath(), list, outputHint(c, args[len(names)]))
 		}
 		return nil
 	}

@@ -59,6 +59,10 @@ Every byte of the deltas is verified first. An existing file is never replaced;
 func (a *app) merge(ctx context.Context, args []string, opt *mergeOptions) error {
 	switch {
 	case opt.out == "":
+		last := args[len(args)-1]
+		if len(args) > 2 && last != stdinName && !exists(last) {
+			return usageErrorf("merge: -o is missing: -o %s writes the delta there", shellQuote(last))
+		}
 		return usageErrorf("merge: -o FILE is missing: where should the delta go?")
 	case opt.workers < 0 || opt.workers > 64:
 		return usageErrorf("--workers %d: must be 1 to 64", opt.workers)

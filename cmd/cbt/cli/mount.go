@@ -94,8 +94,8 @@ func (a *app) mount(ctx context.Context, refs []string, dir string, opt *mountOp
 	if len(refs) > 1 && (opt.ref.Snapshot != "" || opt.ref.SnapshotID != "") {
 		return usageErrorf("%s and %s are for one REF: name the others as REF@NAME", opt.ref.flag("snapshot"), opt.ref.flag("snapshot-id"))
 	}
-	if !fuse.Supported {
-		return fmt.Errorf("mount: %w", fuse.ErrUnsupported)
+	if err := fuse.Missing(); err != nil {
+		return fuseError(err, refs)
 	}
 	dir, err := mountPoint(dir, refs)
 	if err != nil {
@@ -158,6 +158,22 @@ func (a *app) serveMount(ctx context.Context, server *fuse.Server, log *mountLog
 		<-ended
 	}
 	return errors.Join(context.Cause(ctx), err)
+}
+
+// fuseError says what to do about what mounting needs and is not there.
+func fuseError(err error, refs []string) error {
+	way := ""
+	switch {
+	case errors.Is(err, fuse.ErrNoDevice):
+		way = ": modprobe fuse loads the kernel's part, a container has to be given the device (docker run --device /dev/fuse --cap-add SYS_ADMIN)"
+	case errors.Is(err, fuse.ErrNoProgram):
+		way = ": it is in the package fuse3; root does without"
+	}
+	serve := "cbt serve"
+	for _, ref := range refs {
+		serve += " " + shellQuote(pathArgument(ref))
+	}
+	return fmt.Errorf("mount: %w%s; without FUSE, %s shows images by NBD", err, way, serve)
 }
 
 // mountPoint is the absolute path of the directory to mount at.

@@ -90,6 +90,9 @@ func parseRef(ref string, opt refOptions, has func(path, name string) bool) (ref
 	case opt.Path:
 		return reference{path: ref}, nil
 	}
+	if err := addressError(ref); err != nil {
+		return reference{}, err
+	}
 	at := strings.LastIndexByte(ref, '@')
 	if at <= 0 {
 		return reference{path: ref}, nil

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/spf13/cobra"
 
@@ -37,6 +38,8 @@ func umount(ctx context.Context, dir string, lazy bool) error {
 	switch {
 	case errors.Is(err, fuse.ErrBusy):
 		return busy("%w: a file there is open, or a program runs there (--lazy takes it away all the same)", err)
+	case errors.Is(err, fuse.ErrNoProgram):
+		return fmt.Errorf("%w: it is in the package fuse3", err)
 	case errors.Is(err, fuse.ErrNotMounted):
 		return usageErrorf("%w", err)
 	}

@@ -1,0 +1,34 @@
+package fuse
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+func TestMissing(t *testing.T) {
+	there := filepath.Join(t.TempDir(), "fuse")
+	if err := os.WriteFile(there, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	found := func() (string, error) { return "/bin/fusermount3", nil }
+	none := func() (string, error) { return "", os.ErrNotExist }
+	for _, test := range []struct {
+		device  string
+		root    bool
+		program func() (string, error)
+		want    error
+	}{
+		{there, true, none, nil},
+		{there, false, found, nil},
+		{there, false, none, ErrNoProgram},
+		{there + "-not", true, found, ErrNoDevice},
+		{there + "-not", false, found, ErrNoDevice},
+		{t.TempDir(), true, found, ErrNoDevice}, // cannot be opened for writing
+	} {
+		if err := missing(test.device, test.root, test.program); !errors.Is(err, test.want) || test.want == nil && err != nil {
+			t.Errorf("%+v: %v", test, err)
+		}
+	}
+}
