@@ -41,7 +41,7 @@ func TestUsage(t *testing.T) {
 	}{
 		{"", exitUsage, "no command given"},
 		{"frobnicate", exitUsage, `unknown command "frobnicate"`},
-		{"inf|x", exitUsage, "did you mean info?"},
+		{"inf|x", exitUsage, "did you mean cbt info?"},
 		{"--frobnicate", exitUsage, "unknown flag: --frobnicate"},
 		{"info|--frobnicate|x", exitUsage, "unknown flag: --frobnicate"},
 		{"info", exitUsage, "info: REF is missing: usage is `cbt info REF`"},
