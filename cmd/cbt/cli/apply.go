@@ -165,7 +165,9 @@ func (a *app) openDeltas(ctx context.Context, o *opener, names []string, opt cha
 		var err error
 		switch {
 		case name != stdinName:
-			d, err = o.openDeltaFile(name)
+			if name, err = o.resolve(name); err == nil {
+				d, err = o.openDeltaFile(name)
+			}
 		case spooled:
 			err = usageErrorf("standard input (-) is named twice")
 		default:

@@ -443,7 +443,7 @@ func (b *backupRun) commit(f *outFile) (string, error) {
 	}
 	id := b.job.sum.ID
 	same := func(path string) bool {
-		l := b.app.readOneLogged(b.store.dir, path)
+		l := readOneLogged(b.app.audit, b.store.dir, path)
 		return l.Error == "" && l.ID == fmt.Sprintf("%x", id[:])
 	}
 	for try := 1; ; try++ {

@@ -29,7 +29,7 @@ func (a *app) readStore(ctx context.Context, dir string) (*store, error) {
 		return nil, err
 	}
 	s := &store{dir: dir, byFile: map[string]*logged{}, ends: map[streamPoint][]*logged{}}
-	if s.list, err = a.readLogged(ctx, dir, names); err != nil {
+	if s.list, err = readLogged(ctx, a.audit, dir, names); err != nil {
 		return nil, err
 	}
 	s.graph = graphOf(s.list)

@@ -180,6 +180,10 @@ func (o *opener) openChain(path string, ref string, opt refOptions, chain chainO
 	if opt.SnapshotID != "" {
 		return nil, usageErrorf("%s: is a delta and has no snapshots", path)
 	}
+	path, err := o.resolve(path)
+	if err != nil {
+		return nil, err
+	}
 	d, err := o.openDeltaFile(path)
 	if err != nil {
 		return nil, err

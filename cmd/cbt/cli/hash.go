@@ -120,7 +120,7 @@ func (a *app) hashOne(ctx context.Context, o *opener, out *hashPrinter, ref stri
 	if n == 0 && src.View.Size() > 0 {
 		return usageErrorf("%s: no bytes to hash from offset %d on", printable(ref), off)
 	}
-	name := cmp.Or(opt.name, ref)
+	name := cmp.Or(opt.name, o.resolved[ref], ref)
 	out.begin(name, src.View.Size(), off, n, opt.piece.n > 0)
 	s := newSummer(out.algos, off, opt.piece.n, out.onPiece)
 	defer s.close()

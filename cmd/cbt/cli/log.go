@@ -100,7 +100,7 @@ func (a *app) log(ctx context.Context, dir string, opt *logOptions) error {
 	if err != nil {
 		return err
 	}
-	list, err := a.readLogged(ctx, dir, names)
+	list, err := readLogged(ctx, a.audit, dir, names)
 	if err != nil {
 		return err
 	}
@@ -153,7 +153,7 @@ func (a *app) log(ctx context.Context, dir string, opt *logOptions) error {
 
 // readLogged reads the ends of all deltas. What cannot be read is noted; what was
 // there and is no more, as prune may run, is left out.
-func (a *app) readLogged(ctx context.Context, dir string, names []string) (list []*logged, err error) {
+func readLogged(ctx context.Context, u *audit, dir string, names []string) (list []*logged, err error) {
 	list = []*logged{}
 	err = ordered.Map(ctx, 2*runtime.GOMAXPROCS(0),
 		func(_ context.Context, emit func(string) error) error {
@@ -164,7 +164,7 @@ func (a *app) readLogged(ctx context.Context, dir string, names []string) (list 
 			}
 			return nil
 		},
-		func(_ context.Context, name string) (*logged, error) { return a.readOneLogged(dir, name), nil },
+		func(_ context.Context, name string) (*logged, error) { return readOneLogged(u, dir, name), nil },
 		func(l *logged) error {
 			if l.Error != "" {
 				if _, err := os.Lstat(filepath.Join(dir, l.File)); isNotExist(err) {
@@ -177,9 +177,9 @@ func (a *app) readLogged(ctx context.Context, dir string, names []string) (list 
 	return list, err
 }
 
-func (a *app) readOneLogged(dir, path string) *logged {
+func readOneLogged(u *audit, dir, path string) *logged {
 	o := &opener{}
-	o.reads.audit = a.audit
+	o.reads.audit = u
 	defer o.Close()
 	l := &logged{File: strings.TrimLeft(strings.TrimPrefix(path, dir), "/")}
 	d, err := o.openDeltaFile(path)

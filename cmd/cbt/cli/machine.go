@@ -229,7 +229,7 @@ func (o *opener) startsLikeState(ref string, opt refOptions) (bool, error) {
 	if _, ok, err := o.parseVolumeRef(ref, opt); ok || err != nil {
 		return false, err
 	}
-	r, err := parseRef(ref, opt, o.hasSnapshot)
+	r, err := o.parse(ref, opt)
 	if err != nil || r.byName || r.byID {
 		return false, err
 	}

@@ -83,7 +83,7 @@ func (m *mounting) delta(ref string, r reference) (*tree.Dir, error) {
 		return nil, err
 	}
 	base := filepath.Base(r.path)
-	own := m.a.readOneLogged(filepath.Dir(r.path), r.path)
+	own := readOneLogged(m.a.audit, filepath.Dir(r.path), r.path)
 	if own.Error != "" {
 		return nil, errors.New(own.Error)
 	}
@@ -124,7 +124,7 @@ func (m *mounting) pointsIn(dir string) (*points, error) {
 	}
 	p := &points{m: m, dir: abs, files: tree.NewPool[*logged, *file](openDeltas), reads: &o.reads, cache: cbt.NewCache(), deltas: map[*logged]*cbt.Delta{}, passed: map[*cbt.Ends]bool{}}
 	m.deltas = append(m.deltas, p.files)
-	if p.list, err = m.a.readLogged(m.ctx, abs, names); err != nil {
+	if p.list, err = readLogged(m.ctx, m.a.audit, abs, names); err != nil {
 		return nil, err
 	}
 	p.graph = graphOf(p.list)

@@ -68,6 +68,7 @@ type opener struct {
 	allow []string                         // Allow and CBT_ALLOW, resolved
 	stand *standIns                        // Backing and DataFile
 	warn  func(format string, args ...any) // a line on stderr
+	note  func(format string, args ...any) // one that --quiet leaves out
 
 	headOnly     bool // of compressed machine states the head will do
 	metadataOnly bool // no guest data are read: no machine needs to be kept out
@@ -98,6 +99,7 @@ type opener struct {
 	deltaMu  sync.Mutex           // of deltas and passed: a damaged one may be found at any time
 	passed   map[string]bool      // damaged deltas that were passed over, by their names
 	given    *cbt.Routes          // in place of what is found in dirs
+	resolved map[string]string    // DIR@WANT, and which delta that is
 	machines []*machine
 	waiting  []*machine // whose states are not read yet
 	together bool       // read them with the next ones
@@ -130,7 +132,7 @@ func (a *app) newOpener(opt openerOptions) (*opener, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := &opener{openerOptions: opt, allow: allow, stand: stand, warn: a.warnf, images: make(map[imageKey]*image), lockDir: a.Getenv("CBT_LOCK_DIR"), spoolDir: a.spoolDir(""), startProgress: a.startProgress}
+	o := &opener{openerOptions: opt, allow: allow, stand: stand, warn: a.warnf, note: a.notef, images: make(map[imageKey]*image), lockDir: a.Getenv("CBT_LOCK_DIR"), spoolDir: a.spoolDir(""), startProgress: a.startProgress}
 	o.reads.audit = a.audit
 	o.rawPoint = o.pointOfRaw("")
 	o.chainFrom(chainOptions{})
@@ -262,7 +264,7 @@ func (o *opener) locate(ref string, opt refOptions) (r reference, f *file, forma
 	if err := checkFormat(flag, forced); err != nil {
 		return r, nil, "", err
 	}
-	if r, err = parseRef(ref, opt, o.hasSnapshot); err != nil {
+	if r, err = o.parse(ref, opt); err != nil {
 		return r, nil, "", err
 	}
 	if forced == "" && strings.EqualFold(filepath.Ext(r.path), ".cbt") {

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -205,7 +206,7 @@ func (o *opener) openServed(ctx context.Context, args []string, opt *serveOption
 			return nil, err
 		}
 		if name == "" {
-			name = exportName(src, ref)
+			name = exportName(src, cmp.Or(o.resolved[ref], ref))
 		}
 		for _, s := range list {
 			if s.name == name {

@@ -92,7 +92,15 @@ func (a *app) verify(ctx context.Context, args []string, opt *verifyOptions) err
 		if len(args) != 1 || opt.against != "" || opt.subset.of > 0 || opt.out != "" && opt.salvageTo != "" {
 			return usageErrorf("--salvage takes one delta, and either -o or --salvage-to")
 		}
+		args, err := a.resolveAll(args)
+		if err != nil {
+			return err
+		}
 		return a.salvage(ctx, args[0], opt)
+	}
+	args, err := a.resolveAll(args)
+	if err != nil {
+		return err
 	}
 	var list []verified
 	for _, arg := range args {

@@ -1,0 +1,206 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"cbt/internal/deltaref"
+	"cbt/internal/machines"
+)
+
+// resolve puts the delta that DIR@WANT means in its place, with @STREAM after it as
+// it was: "b@latest@0" becomes "b/tue.cbt@0". Other references stay as they are. A
+// directory of deltas by itself is refused, with its newest delta named.
+func (o *opener) resolve(ref string) (string, error) {
+	if real, ok := o.resolved[ref]; ok {
+		return real, nil
+	}
+	if exists(ref) {
+		return ref, o.refuseDeltaDir(ref)
+	}
+	dir, want, stream := splitDeltaRef(ref)
+	if dir == "" {
+		return ref, nil
+	}
+	path, err := o.deltaIn(dir, want)
+	if err != nil {
+		return "", err
+	}
+	if o.resolved == nil {
+		o.resolved = map[string]string{}
+	}
+	o.resolved[ref] = path + stream
+	return path + stream, nil
+}
+
+// splitDeltaRef takes DIR@WANT or DIR@WANT@STREAM apart; dir is empty if ref is
+// neither.
+func splitDeltaRef(ref string) (dir, want, stream string) {
+	for end := len(ref); ; {
+		at := strings.LastIndexByte(ref[:end], '@')
+		if at <= 0 {
+			return "", "", ""
+		}
+		if info, err := os.Stat(ref[:at]); err == nil {
+			if !info.IsDir() {
+				return "", "", ""
+			}
+			return ref[:at], ref[at+1 : end], ref[end:]
+		}
+		if end < len(ref) {
+			return "", "", ""
+		}
+		end = at
+	}
+}
+
+// deltaIn is the path of the delta of a directory that want means.
+func (o *opener) deltaIn(dir, want string) (string, error) {
+	if want == "" {
+		return "", usageErrorf("%s@: no delta after the @: is a variable unset?", printable(dir))
+	}
+	list, all, err := o.deltasToChoose(dir)
+	if err != nil {
+		return "", err
+	}
+	if len(all) == 0 {
+		return "", fmt.Errorf("%s: has no .cbt files that can be read, so none is meant by @%s", printable(dir), printable(want))
+	}
+	i, byTime, err := deltaref.Find(all, want, time.Local)
+	if many, ok := errors.AsType[*deltaref.AmbiguousError](err); ok {
+		for n, c := range many.Choices {
+			many.Choices[n] = printable(c)
+		}
+		return "", usageErrorf("%s: %s: %s: choose one of %s", printable(dir), printable(many.Want), many.Why, strings.Join(many.Choices, ", "))
+	}
+	if err != nil {
+		return "", fmt.Errorf("%s: %s", printable(dir), printable(err.Error()))
+	}
+	path := filepath.Join(dir, all[i].File)
+	o.note("%s@%s is %s%s", printable(dir), printable(want), printable(path), ofTime(all[i].Time))
+	for _, l := range list {
+		if l.Error != "" && byTime {
+			o.warn("%s: cannot be read, so it is not known whether it is newer", printable(filepath.Join(dir, l.File)))
+		}
+	}
+	return path, nil
+}
+
+// ofTime says a time in UTC and, if that is another, in the local zone.
+func ofTime(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	text := ", of " + t.UTC().Format(timeLayout)
+	if local := t.Local(); local.Format(time.DateTime) != t.UTC().Format(time.DateTime) {
+		text += " (" + local.Format("2006-01-02 15:04:05 MST") + ")"
+	}
+	return text
+}
+
+// deltasToChoose are all files of a directory, and of those that can be read what
+// a reference goes by.
+func (o *opener) deltasToChoose(dir string) (list []*logged, all []deltaref.Delta, err error) {
+	names, err := deltaNames(dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	if list, err = readLogged(context.Background(), o.reads.audit, dir, names); err != nil {
+		return nil, nil, err
+	}
+	slices.SortFunc(list, byTime)
+	in := machinesOf(list)
+	called := map[int][]string{} // what each machine is called, the best names first
+	for rank := range 3 {
+		for i, l := range list {
+			d := in.List[i]
+			name := []string{"", d.Image, d.Machine}[rank]
+			if rank == 0 && machines.Named(d.Machine) {
+				name = d.Machine
+			}
+			if n := in.Of[i]; l.Error == "" && name != "" && !slices.Contains(called[n], name) {
+				called[n] = append(called[n], name)
+			}
+		}
+	}
+	for i, l := range list {
+		if l.Error != "" {
+			continue
+		}
+		d := deltaref.Delta{File: l.File, ID: l.ID, Machine: in.Of[i], Names: called[in.Of[i]]}
+		if l.Instant != nil {
+			d.Time = *l.Instant
+		} else if info, err := os.Stat(filepath.Join(dir, l.File)); err == nil {
+			d.Time = info.ModTime() // as prune has it
+		}
+		for _, s := range l.Streams {
+			d.Points += s.Name + "=" + s.To + "\n"
+			if s.To == "" { // a tip is a point of its own
+				d.Points += l.File
+			}
+		}
+		all = append(all, d)
+	}
+	return list, all, nil
+}
+
+// refuseDeltaDir refuses a directory of deltas where one delta is wanted.
+func (o *opener) refuseDeltaDir(path string) error {
+	if info, err := os.Stat(path); err != nil || !info.IsDir() {
+		return nil
+	}
+	_, all, err := o.deltasToChoose(path)
+	if err != nil || len(all) == 0 {
+		return nil // what opens it says that it is a directory
+	}
+	i, _, err := deltaref.Find(all, deltaref.Latest, time.Local)
+	if many, ok := errors.AsType[*deltaref.AmbiguousError](err); ok {
+		var choices []string
+		for _, c := range many.Choices {
+			choices = append(choices, shellQuote(path+"@"+c))
+		}
+		return usageErrorf("%s: is a directory of deltas: name one of them, such as the newest: %s", printable(path), strings.Join(choices, ", "))
+	}
+	if err != nil {
+		return usageErrorf("%s: is a directory of deltas: name one of them", printable(path))
+	}
+	return usageErrorf("%s: is a directory of deltas: name one of them: the newest is %s%s (%s)",
+		printable(path), printable(all[i].File), ofTime(all[i].Time), shellQuote(path+"@"+deltaref.Latest))
+}
+
+// parse finds out what ref means, which may be a delta of a directory.
+func (o *opener) parse(ref string, opt refOptions) (reference, error) {
+	if opt.Path {
+		return parseRef(ref, opt, o.hasSnapshot)
+	}
+	real, err := o.resolve(ref)
+	if err != nil {
+		return reference{}, err
+	}
+	return parseRef(real, opt, o.hasSnapshot)
+}
+
+// resolveAll is resolve for commands that take directories too.
+func (a *app) resolveAll(args []string) ([]string, error) {
+	o, err := a.newOpener(openerOptions{})
+	if err != nil {
+		return nil, err
+	}
+	defer o.Close()
+	args = slices.Clone(args)
+	for i, arg := range args {
+		if arg == stdinName || exists(arg) {
+			continue
+		}
+		if args[i], err = o.resolve(arg); err != nil {
+			return nil, err
+		}
+	}
+	return args, nil
+}
