@@ -22,6 +22,7 @@ type backupOptions struct {
 	continues string
 	full      bool
 	fullEvery int
+	dryRun    bool
 	unneeded  bool        // say what is no longer needed whatever else is quiet
 	diff      diffOptions // what diff -o takes too
 }
@@ -84,6 +85,7 @@ DIR must exist: where it does not, the disk that it is on may not be mounted.`,
 	flags.StringVar(&opt.continues, "continue", "", "these are the disks of `MACHINE`, which DIR has: copied, restored or replaced")
 	flags.BoolVar(&opt.full, "full", false, "write a full delta")
 	flags.IntVar(&opt.fullEvery, "full-every", 0, "write a full delta when this would be number `N`+1 of its chain (1: always full)")
+	flags.BoolVar(&opt.dryRun, "dry-run", false, "say what REF would be compared with, why, and how much may have changed; write nothing")
 	flags.BoolVar(&opt.unneeded, "unneeded", false, "say which snapshots are no longer needed, with --quiet too")
 	flags.StringVar(&opt.diff.ram, "ram", ramAuto, "`WHICH`: auto: RAM too if REF has it; no")
 	flags.StringVar(&opt.diff.newState, "new-state", "", "`REF` of the machine state that goes with REF, where it lies elsewhere")
@@ -141,8 +143,10 @@ func (a *app) backup(ctx context.Context, refs []string, dir string, opt *backup
 	if err := o.shareDir(ctx, dir, o.Wait.d); err != nil {
 		return err
 	}
-	if err := outfile.Sweep(dir, deltaSuffix); err != nil {
-		a.warnf("%s: %v", printable(dir), err) // whoever may not write here hears it again
+	if !opt.dryRun {
+		if err := outfile.Sweep(dir, deltaSuffix); err != nil {
+			a.warnf("%s: %v", printable(dir), err) // whoever may not write here hears it again
+		}
 	}
 	store, err := a.readStore(ctx, dir)
 	if err != nil {
@@ -184,6 +188,9 @@ func (a *app) backup(ctx context.Context, refs []string, dir string, opt *backup
 	}
 	if err := a.checkConsistency(ctx, b.disks, &opt.diff); err != nil {
 		return err
+	}
+	if opt.dryRun {
+		return b.dryRun(ctx)
 	}
 	if err := b.write(ctx); err != nil {
 		return err

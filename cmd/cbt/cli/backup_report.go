@@ -34,6 +34,9 @@ func (b *backupRun) reportThere(l *logged) error {
 		b.app.warnf("%s: --consistency %s changes nothing: the delta is there, and is called %s", printable(path), said, l.Consistency)
 	}
 	b.app.notef("%s has %s already: %s", printable(b.store.dir), printable(b.disks[0].img.Ref), printable(path))
+	if b.opt.dryRun {
+		return b.printThere(path)
+	}
 	return b.print(backedUp{File: path, ID: l.ID, To: b.disks[0].img.Point, Bytes: l.Size})
 }
 

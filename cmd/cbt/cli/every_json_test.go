@@ -41,6 +41,7 @@ var everyJSON = map[string][]jsonRun{
 		{"cbt diff --full src/disk.qcow2@monday -o -", "bytes", ""},
 	},
 	"backup": {
+		{"cbt backup --name vm --dry-run src/disk.qcow2@monday out", "object", "dry-run new payload streams"},
 		{"cbt backup src/disk.qcow2@monday out", "object", "file id new to bytes streams"},
 		{"cbt backup src/disk.qcow2@monday out >/dev/null 2>&1; cbt backup src/disk.qcow2@monday out; cbt backup src/disk.qcow2@tuesday out", "objects", "file id new"},
 	},
