@@ -345,3 +345,14 @@ func TestDamaged(t *testing.T) {
 		try(fmt.Sprintf("cut at %d", n), true)
 	}
 }
+
+// The header of an overlay of 1 MiB over a base called "qcow2:0123": a format.
+func TestFrozenHeader(t *testing.T) {
+	h := header{size: 1 << 20, base: hashOf("qcow2:0123")}
+	b := h.encode()
+	if got := fmt.Sprintf("%x", b[:headerUsed]); got != frozenHeader || len(b) != headerSize || len(bytes.Trim(b[headerUsed:], "\x00")) != 0 {
+		t.Errorf("%s", got)
+	}
+}
+
+const frozenHeader = "6362742d6f766c0100100000000000000000100000000000cb7f28ca6984bf559a45ca67e5153ac58aac0549028c30982e626c50f49fc3c52b2fd2d4"
