@@ -143,3 +143,19 @@ func fcntl(f *os.File, cmd int, l *unix.Flock_t) error {
 	}
 	return fmt.Errorf("%s: lock: %w", f.Name(), err)
 }
+
+// OpenForWriting says whether anybody has the regular file f open for writing or
+// mapped so, and asks the kernel by a lease, which it gives only where nobody
+// has. f must be open for reading only, by its owner or by root (CAP_LEASE);
+// else, and where the file system has no leases, that is an error.
+func OpenForWriting(f *os.File) (bool, error) {
+	_, err := unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_RDLCK)
+	if errors.Is(err, unix.EAGAIN) {
+		return true, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	_, err = unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_UNLCK)
+	return false, err
+}

@@ -30,3 +30,6 @@ func Written(*os.File) (by, advice string, err error) { return "", "", nil }
 func Exclusive(f *os.File) (*os.File, error) {
 	return nil, fmt.Errorf("%s: exclusively: %w", f.Name(), errors.ErrUnsupported)
 }
+
+// OpenForWriting cannot be asked.
+func OpenForWriting(*os.File) (bool, error) { return false, errors.ErrUnsupported }

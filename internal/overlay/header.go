@@ -8,12 +8,17 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"strings"
 
 	"cbt/sparse"
 )
 
 // ErrOtherBase says that an overlay was made over another image.
 var ErrOtherBase = errors.New("the overlay was made over another image, or another state of it")
+
+// ErrOtherTimes says that an overlay was made over this image, but that the
+// part of its identity behind the + was another one: it may have been written to.
+var ErrOtherTimes = errors.New("the overlay was made over this image, which may have been written to since")
 
 const (
 	headerSize = 4096
@@ -27,16 +32,31 @@ const (
 //	 8  block size, 4 bytes
 //	12  zero, 4 bytes
 //	16  size of the image in bytes, 8 bytes
-//	24  SHA-256 of the base's identity
-//	56  CRC-32C of the bytes before, 4 bytes; zeros follow
-const headerUsed = 60
+//	24  SHA-256 of the base's identity, up to its +
+//	56  CRC-32C of the bytes before, 4 bytes
+//	60  zero, 4 bytes
+//	64  SHA-256 of what is behind the +; zeros: there was nothing
+//	96  CRC-32C of the bytes before, 4 bytes; zero if there was nothing; zeros follow
+const (
+	headerUsed = 60
+	timesUsed  = 100
+)
 
 type header struct {
-	size int64
-	base [sha256.Size]byte
+	size        int64
+	base, times [sha256.Size]byte
 }
 
 func hashOf(identity string) [sha256.Size]byte { return sha256.Sum256([]byte(identity)) }
+
+func newHeader(size int64, identity string) header {
+	base, times, ok := strings.Cut(identity, "+")
+	h := header{size: size, base: hashOf(base)}
+	if ok {
+		h.times = hashOf(times)
+	}
+	return h
+}
 
 func (h *header) encode() []byte {
 	b := make([]byte, 0, headerSize)
@@ -46,6 +66,10 @@ func (h *header) encode() []byte {
 	b = binary.LittleEndian.AppendUint64(b, uint64(h.size))
 	b = append(b, h.base[:]...)
 	b = binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)))
+	if h.times != [sha256.Size]byte{} {
+		b = append(b[:64], h.times[:]...)
+		b = binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)))
+	}
 	return b[:headerSize]
 }
 
@@ -69,8 +93,14 @@ func (h *header) check(file io.ReaderAt) error {
 		return bad("block size", le.Uint32(b[8:]), fmt.Sprintf("should be %d", BlockSize))
 	case !bytes.Equal(b[16:56], want[16:56]):
 		return ErrOtherBase
-	case !bytes.Equal(b, want):
+	case le.Uint32(b[12:]) != 0 || len(bytes.Trim(b[headerUsed:64], "\x00"))+len(bytes.Trim(b[timesUsed:], "\x00")) > 0:
 		return bad("reserved", nil, "not zero")
+	case len(bytes.Trim(b[64:timesUsed], "\x00")) == 0:
+		return nil // of a version that did not note this, or there was nothing
+	case le.Uint32(b[96:]) != crc32.Checksum(b[:96], crc32.MakeTable(crc32.Castagnoli)):
+		return bad("second checksum", le.Uint32(b[96:]), "does not fit the header")
+	case !bytes.Equal(b, want):
+		return ErrOtherTimes
 	}
 	return nil
 }

@@ -14,6 +14,7 @@
 package overlay
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 
@@ -42,9 +43,20 @@ type Image struct {
 
 // Open makes an overlay of base in file, or goes on with the one that is
 // there. identity says what the base is; another one, or another size, is
-// ErrOtherBase: the blocks of an overlay mean nothing over other bytes. The
-// caller keeps other processes away from file, and closes it.
+// ErrOtherBase: the blocks of an overlay mean nothing over other bytes. If only what
+// is behind a + in it is another it is ErrOtherTimes. The caller keeps other
+// processes away from file, and closes it.
 func Open(base sparse.View, identity string, file sparse.Target) (*Image, error) {
+	return openImage(base, identity, file, false)
+}
+
+// Adopt is Open for a base of which the user says that nobody wrote to it: what is
+// behind the + is noted anew.
+func Adopt(base sparse.View, identity string, file sparse.Target) (*Image, error) {
+	return openImage(base, identity, file, true)
+}
+
+func openImage(base sparse.View, identity string, file sparse.Target, adopt bool) (*Image, error) {
 	o := &Image{base: base, file: file, size: base.Size()}
 	if o.size > maxSize {
 		return nil, fmt.Errorf("an image of %d bytes is too large for an overlay: %d are the limit", o.size, int64(maxSize))
@@ -52,7 +64,7 @@ func Open(base sparse.View, identity string, file sparse.Target) (*Image, error)
 	pages := (o.size + pageSpan - 1) / pageSpan
 	o.data = (headerSize + pages*pageSize + dataAlign - 1) / dataAlign * dataAlign
 	o.states.init(pages)
-	h := header{size: o.size, base: hashOf(identity)}
+	h := newHeader(o.size, identity)
 	total := o.data + (o.size+BlockSize-1)/BlockSize*BlockSize
 	if file.Size() == 0 {
 		if err := file.Truncate(total); err != nil {
@@ -63,11 +75,17 @@ func Open(base sparse.View, identity string, file sparse.Target) (*Image, error)
 		}
 		return o, file.Sync()
 	}
-	if err := h.check(file); err != nil {
+	err := h.check(file)
+	if err != nil && !(adopt && errors.Is(err, ErrOtherTimes)) {
 		return nil, err
 	}
 	if file.Size() != total {
 		return nil, &sparse.FormatError{Struct: "overlay", Off: 0, Field: "size", Value: file.Size(), Msg: fmt.Sprintf("should be %d bytes", total)}
+	}
+	if err != nil {
+		if _, err := file.WriteAt(h.encode(), 0); err != nil {
+			return nil, err
+		}
 	}
 	return o, o.states.load(file, (o.size+BlockSize-1)/BlockSize)
 }

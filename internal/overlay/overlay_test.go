@@ -348,7 +348,7 @@ func TestDamaged(t *testing.T) {
 
 // The header of an overlay of 1 MiB over a base called "qcow2:0123": a format.
 func TestFrozenHeader(t *testing.T) {
-	h := header{size: 1 << 20, base: hashOf("qcow2:0123")}
+	h := newHeader(1<<20, "qcow2:0123")
 	b := h.encode()
 	if got := fmt.Sprintf("%x", b[:headerUsed]); got != frozenHeader || len(b) != headerSize || len(bytes.Trim(b[headerUsed:], "\x00")) != 0 {
 		t.Errorf("%s", got)
@@ -356,3 +356,63 @@ func TestFrozenHeader(t *testing.T) {
 }
 
 const frozenHeader = "6362742d6f766c0100100000000000000000100000000000cb7f28ca6984bf559a45ca67e5153ac58aac0549028c30982e626c50f49fc3c52b2fd2d4"
+
+// What is behind the + of an identity is looked at, where the overlay has it.
+func TestIdentityWithTimes(t *testing.T) {
+	f := scratch(t)
+	base := sparse.Zeros(1 << 20)
+	o, err := open(base, "raw:1+a", f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := o.WriteAt([]byte("x"), 5); err != nil {
+		t.Fatal(err)
+	}
+	if err := o.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	for identity, want := range map[string]error{"raw:1+a": nil, "raw:1+b": ErrOtherTimes, "raw:1": ErrOtherTimes, "raw:2+a": ErrOtherBase} {
+		if _, err := open(base, identity, f); !errors.Is(err, want) {
+			t.Errorf("%s: %v, want %v", identity, err, want)
+		}
+	}
+	target, err := sparse.OpenTarget(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Adopt(base, "raw:2+a", target); !errors.Is(err, ErrOtherBase) {
+		t.Errorf("adopted over another image: %v", err)
+	}
+	o, err = Adopt(base, "raw:1+b", target)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := make([]byte, 6)
+	if _, err := o.ReadAt(p, 0); err != nil || p[5] != 'x' {
+		t.Errorf("%q, %v", p, err)
+	}
+	if _, err := open(base, "raw:1+b", f); err != nil {
+		t.Errorf("after that: %v", err)
+	}
+
+	// One that an earlier version made.
+	g := scratch(t)
+	if _, err := open(base, "raw:1", g); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := open(base, "raw:1+a", g); err != nil {
+		t.Errorf("an old one: %v", err)
+	}
+	for _, at := range []int64{61, 64, 99, 100, 4095} {
+		if _, err := f.WriteAt([]byte{0x77}, at); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := open(base, "raw:1+b", f); err == nil {
+			t.Errorf("byte %d of the header altered: opened", at)
+		}
+		fresh := newHeader(1<<20, "raw:1+b")
+		if _, err := f.WriteAt(fresh.encode(), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

@@ -69,6 +69,7 @@ type task struct {
 	merge  *cbt.Merge
 	resume bool // its own work was interrupted
 	done   bool // it is where the deltas lead already
+	doubt  bool // that it is there, or at the base, bytes have to confirm
 }
 
 func (a *app) apply(ctx context.Context, args []string, opt *applyOptions) error {
@@ -119,7 +120,7 @@ func (a *app) apply(ctx context.Context, args []string, opt *applyOptions) error
 		}
 	}
 	all := tasks
-	if tasks, err = unfinished(tasks); err != nil {
+	if tasks, err = a.unfinished(ctx, o, tasks, deltas, opt); err != nil {
 		return err
 	}
 	if err := a.verifyAll(ctx, o, layersOf(tasks)); err != nil {
@@ -132,6 +133,11 @@ func (a *app) apply(ctx context.Context, args []string, opt *applyOptions) error
 				return err
 			}
 			continue
+		}
+		if t.doubt {
+			if err := a.confirm(ctx, o, t, deltas, opt); err != nil {
+				return err
+			}
 		}
 		st, err := t.merge.CheckBase(ctx, t.target, cbt.ApplyOptions{})
 		if err != nil {

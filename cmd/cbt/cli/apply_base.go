@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"cbt/cbt"
 	"cbt/sparse"
@@ -16,11 +17,12 @@ func (a *app) checkPoint(ctx context.Context, o *opener, t *task, opt *applyOpti
 	if err != nil {
 		return err
 	}
-	if r != nil && r.Pending != nil && target.stat.block && !r.fits(target.f, target.stat) {
+	how := r.fit(target.f, target.stat)
+	if r != nil && r.Pending != nil && target.stat.block && how != fits {
 		// After a reboot the name may mean another device: nothing is resumed.
 		return errIncompleteElsewhere(target.path)
 	}
-	if r != nil && !r.fits(target.f, target.stat) {
+	if r != nil && how == fitsNot {
 		a.debugf("%s is of another file, or the target was written to since", target.record)
 		r = nil
 	}
@@ -35,7 +37,7 @@ func (a *app) checkPoint(ctx context.Context, o *opener, t *task, opt *applyOpti
 		return errIncompleteElsewhere(target.path)
 	}
 	if r != nil && r.Delta == t.lastID() {
-		t.done = true
+		t.done, t.doubt = true, how != fits
 		return nil
 	}
 	if st := target.stat; st.size != from.Size && !(st.block && st.size > from.Size) {
@@ -54,7 +56,10 @@ func (a *app) checkPoint(ctx context.Context, o *opener, t *task, opt *applyOpti
 		return a.compareBase(ctx, o, t, opt)
 	case from.Point == "":
 		return wrongBase("%s: the delta was made from an image that was not frozen: only --assume-base applies it", target.path)
-	case r != nil && r.Point == from.Point, rawPoint(target.stat) == from.Point:
+	case how == fits && r.Point == from.Point, rawPoint(target.stat) == from.Point:
+		return nil
+	case how == fitsMaybe && r.Point == from.Point, mayBe(rawPoint(target.stat), from.Point):
+		t.doubt = true
 		return nil
 	case r != nil:
 		have = r.Point
@@ -74,22 +79,50 @@ func (a *app) compareBase(ctx context.Context, o *opener, t *task, opt *applyOpt
 	if base.Point != from.Point || from.Point == "" {
 		return wrongBase("--base %s: %w", opt.base, &cbt.WrongBaseError{Stream: t.stream(), Want: from.Point, Have: base.Point})
 	}
-	img := sparse.Resize(sparse.Plain(t.target, t.target.Size()), base.View.Size())
-	p := a.startProgress("comparing the base", base.View.Size())
+	return a.compareTarget(ctx, t, base.View, "the state after "+opt.base)
+}
+
+func (a *app) compareTarget(ctx context.Context, t *task, with sparse.View, what string) error {
+	img, err := t.target.view()
+	if err != nil {
+		return err
+	}
+	p := a.startProgress("comparing the base", with.Size())
 	defer p.finish()
-	for e, err := range sparse.Compare(img, base.View, 0, base.View.Size()) {
+	for e, err := range sparse.Compare(sparse.Resize(img, with.Size()), with, 0, with.Size()) {
 		if err != nil {
 			return err
 		}
-		return wrongBase("%s: wrong base: differs from the state after %s at offset %d", t.target.path, opt.base, e.Off)
+		return wrongBase("%s: wrong base: differs from %s at offset %d", t.target.path, what, e.Off)
 	}
 	return ctx.Err()
+}
+
+// confirm compares a target of which only the ctime leaves a doubt with the
+// state that it should be at: the base, or where the deltas lead.
+func (a *app) confirm(ctx context.Context, o *opener, t *task, deltas []*deltaFile, opt *applyOptions) error {
+	layers, err := o.baseLayers(t, deltas, opt)
+	if errors.As(err, new(*cbt.MissingError)) {
+		return wrongBase("%s: may not be what its record says: its ctime is another, as after a write whose time was put back, or after chmod, a link or a rename; and there is nothing to compare it with: %w (--base DELTA names it; --assume-base takes your word)", t.target.path, err)
+	}
+	if err != nil {
+		return err
+	}
+	if t.done {
+		layers = append(slices.Clip(layers), t.layers...)
+	}
+	view, err := cbt.NewStack(layers...)
+	if err != nil {
+		return err
+	}
+	a.debugf("%s: its ctime is not that of its record: comparing all of it", t.target.path)
+	return a.compareTarget(ctx, t, view, "the state that it should be at")
 }
 
 // unfinished leaves out the targets that an interrupted run of the same
 // command finished. If it finished all, or never ran, being there already is a
 // wrong base.
-func unfinished(tasks []*task) ([]*task, error) {
+func (a *app) unfinished(ctx context.Context, o *opener, tasks []*task, deltas []*deltaFile, opt *applyOptions) ([]*task, error) {
 	var rest []*task
 	resumed := false
 	for _, t := range tasks {
@@ -100,6 +133,11 @@ func unfinished(tasks []*task) ([]*task, error) {
 	for _, t := range tasks {
 		if t.done && !resumed {
 			return nil, wrongBase("%s: wrong base: is already at the state that the deltas lead to", t.target.path)
+		}
+		if t.done && t.doubt {
+			if err := a.confirm(ctx, o, t, deltas, opt); err != nil {
+				return nil, err
+			}
 		}
 	}
 	return rest, nil

@@ -41,6 +41,9 @@ func (a *app) checkHalf(ctx context.Context, o *opener, t *task, deltas []*delta
 		return nil
 	}
 	base, err := o.baseLayers(t, deltas, opt)
+	if errors.As(err, new(*cbt.MissingError)) {
+		return wrongBase("%w; so nothing tells whether %s is what its interrupted apply left: put the base's deltas there, or name it by --base DELTA; --assume-base takes your word for what cannot be seen", err, t.target.path)
+	}
 	if err != nil {
 		return err
 	}
@@ -63,13 +66,10 @@ func (o *opener) baseLayers(t *task, deltas []*deltaFile, opt *applyOptions) ([]
 		return base.layers, nil
 	}
 	layers, err := o.chain(deltas[0], t.layers[0].Stream, opt.chain)
-	if err == nil {
-		return layers[:len(layers)-1], nil
+	if err != nil {
+		return nil, err
 	}
-	if errors.As(err, new(*cbt.MissingError)) {
-		return nil, wrongBase("%w; so nothing tells whether %s is what its interrupted apply left: put the base's deltas there, or name it by --base DELTA; --assume-base takes your word for what cannot be seen", err, t.target.path)
-	}
-	return nil, err
+	return layers[:len(layers)-1], nil
 }
 
 func (t *task) halfError(err error) error {

@@ -21,14 +21,15 @@ import (
 // files. Every file that is opened for reading takes one.
 type reading struct {
 	atomic.Int64
-	audit *audit
+	audit  *audit
+	frozen bool // the user says that nobody writes to what is read
 }
 
 // fileVersion is a file as it was at one time.
 type fileVersion struct {
 	fileID
-	size  int64
-	mtime int64 // nanoseconds
+	size         int64
+	mtime, ctime int64 // nanoseconds
 }
 
 type inputKey struct {
@@ -49,9 +50,10 @@ type auditInput struct {
 	SHA256 string     `json:"sha256,omitempty"`
 	Note   string     `json:"note,omitempty"`
 
-	id   fileID
-	once sync.Once
-	err  error
+	id    fileID
+	ctime time.Time
+	once  sync.Once
+	err   error
 }
 
 // auditAfter is a line about an input at the end of the run.
@@ -61,6 +63,7 @@ type auditAfter struct {
 	Real    text       `json:"real"`
 	Size    *int64     `json:"size,omitempty"`
 	Mtime   *time.Time `json:"mtime,omitempty"`
+	Ctime   *time.Time `json:"ctime,omitempty"` // if it is another one
 	SHA256  string     `json:"sha256,omitempty"`
 	Changed *bool      `json:"changed,omitempty"` // absent: not known
 	Note    string     `json:"note,omitempty"`
@@ -68,7 +71,9 @@ type auditAfter struct {
 
 func newSum() hash.Hash { return sha256.New() }
 
-func versionOf(st fileStat) fileVersion { return fileVersion{st.id(), st.size, st.mtime.UnixNano()} }
+func versionOf(st fileStat) fileVersion {
+	return fileVersion{st.id(), st.size, st.mtime.UnixNano(), st.ctime.UnixNano()}
+}
 
 func newAuditInput(head auditHead, path, real string, st fileStat) *auditInput {
 	in := &auditInput{auditHead: head, Path: text(path), Real: text(real), Kind: "file", Size: st.size, id: st.id()}
@@ -76,7 +81,7 @@ func newAuditInput(head auditHead, path, real string, st fileStat) *auditInput {
 	if st.block {
 		in.Kind, number = "device", st.rdev
 	} else {
-		in.Inode, in.Mtime = st.ino, &st.mtime
+		in.Inode, in.Mtime, in.ctime = st.ino, &st.mtime, st.ctime
 	}
 	in.Device = deviceNumber(number)
 	return in
@@ -285,6 +290,12 @@ func (u *audit) recheckOne(in *auditInput, seen map[text]string) error {
 		changed = st.size != in.Size || in.Mtime != nil && !st.mtime.Equal(*in.Mtime)
 		if in.Mtime != nil {
 			line.Mtime = &st.mtime
+		}
+		if in.Mtime != nil && !changed && !st.ctime.Equal(in.ctime) {
+			// Bytes tell, if they were hashed twice.
+			line.Ctime = &st.ctime
+			changed = in.SHA256 == "" || sum != in.SHA256
+			line.Note = "its ctime is another: it was written to and its mtime put back, or got another mode, owner or name"
 		}
 		if unhashed = err != nil; unhashed {
 			line.Note = "not hashed: " + err.Error()

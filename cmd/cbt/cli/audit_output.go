@@ -110,6 +110,9 @@ func (u *audit) wrote(kind, path string) error {
 	return u.appendLocked(line)
 }
 
+// again opens a file that this run wrote, and of which there is a line.
+func (u *audit) again(path string) (*file, error) { return openReadOnly(path, nil) }
+
 // remove removes a file, and records that.
 func (u *audit) remove(path string) error {
 	if u == nil {

@@ -169,7 +169,8 @@ func (m *meddler) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Somebody writes to a source and hides it from whoever looks at its time.
+// Somebody writes to a source and hides it from whoever looks at its mtime. With
+// --frozen nobody looks at the ctime either, but hashes tell.
 func TestAuditSeesWhatTimesHide(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "disk")
 	if err := os.WriteFile(path, bytes.Repeat([]byte("y"), 8192), 0o600); err != nil {
@@ -179,9 +180,14 @@ func TestAuditSeesWhatTimesHide(t *testing.T) {
 		hash string
 		code int
 	}{{"both", exitFailed}, {"before", exitDone}, {"after", exitDone}} {
+		code, stderr, lines := audited(t, Env{Stdout: &meddler{t: t, path: path, off: 100 + int64(len(c.hash))}}, "cat", path)
+		last := lines[len(lines)-3]
+		if code != exitFailed || !strings.Contains(stderr, "its ctime did") || last["event"] != "input-after" || last["changed"] != true || last["ctime"] == nil {
+			t.Errorf("without --frozen: exit %d, %q, %v", code, stderr, last)
+		}
 		// At another byte each time, so that it changes something.
 		off := int64(len(c.hash))
-		code, stderr, lines := audited(t, Env{Stdout: &meddler{t: t, path: path, off: off}}, "cat", path, "--hash", c.hash)
+		code, stderr, lines = audited(t, Env{Stdout: &meddler{t: t, path: path, off: off}}, "cat", path, "--frozen", "--hash", c.hash)
 		if code != c.code || (code == exitFailed) != strings.Contains(stderr, "changed while it was read: its SHA-256 was") {
 			t.Errorf("--hash %s: exit %d, %q", c.hash, code, stderr)
 		}

@@ -51,19 +51,29 @@ func (b *backupRun) candidates(i int) (list []candidate) {
 			func(context.Context) (*source, error) { return k.open() },
 		})
 	}
+	// Next, what its times say that it still is, or nearly: bytes will tell.
+	if l := b.store.mayLead(b.of, d.stream(), d.img); l != nil {
+		list = append(list, candidate{
+			base{delta: l, why: "files of the source have another ctime than when it was made, so its content is compared"},
+			func(context.Context) (*source, error) { return b.openLast(l, d) },
+		})
+	}
 	if l, _ := b.store.newest(b.of, d.stream(), d.img); l != nil {
 		list = append(list, candidate{
 			base{delta: l, why: "the source has no point that " + printable(b.store.dir) + " has"},
-			func(context.Context) (*source, error) {
-				if err := b.opener.openChainOf(b.store, l); err != nil {
-					return nil, err
-				}
-				path := filepath.Join(b.store.dir, l.File)
-				return b.opener.openChain(path, path, refOptions{Snapshot: d.stream()}, chainOptions{dir: b.store.dir})
-			},
+			func(context.Context) (*source, error) { return b.openLast(l, d) },
 		})
 	}
 	return list
+}
+
+// openLast opens what l leads to.
+func (b *backupRun) openLast(l *logged, d *disk) (*source, error) {
+	if err := b.opener.openChainOf(b.store, l); err != nil {
+		return nil, err
+	}
+	path := filepath.Join(b.store.dir, l.File)
+	return b.opener.openChain(path, path, refOptions{Snapshot: d.stream()}, chainOptions{dir: b.store.dir})
 }
 
 // newestKept is the newest state that is both in the source and in the

@@ -42,10 +42,10 @@ func (b *backupRun) look(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		b.own[i] = map[string]bool{d.img.Point: d.img.Point != ""}
+		b.own[i] = map[string]bool{withoutTimes(d.img.Point): d.img.Point != "", withoutTimes(d.img.perhaps): d.img.perhaps != ""}
 		for _, k := range b.kept[i] {
 			if !k.below && k.point != "" {
-				b.own[i][k.point] = true
+				b.own[i][withoutTimes(k.point)] = true
 			}
 		}
 		b.kept[i] = slices.DeleteFunc(b.kept[i], func(k kept) bool {

@@ -104,7 +104,7 @@ func (b *backupRun) recognised() map[int]bool {
 				switch {
 				case machine != "" && machine == l.Machine, source != "" && source == s.Source:
 					bySource[in.Of[i]] = true
-				case b.own[k][s.To] || b.own[k][s.From]:
+				case b.own[k][withoutTimes(s.To)] || b.own[k][withoutTimes(s.From)]:
 					byPoint[i] = true
 				}
 			}

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -151,6 +152,13 @@ func (a *app) diff(ctx context.Context, args []string, opt *diffOptions) error {
 			return err
 		}
 	}
+	if dir := opt.chainDir(); dir != "" {
+		for i := range disks {
+			if err := a.keepChain(ctx, o, &disks[i], dir); err != nil {
+				return err
+			}
+		}
+	}
 	a.warnOfRAM(o, disks, opt)
 	if disks, err = a.addRAM(ctx, o, disks, opt); err != nil {
 		return err
@@ -165,6 +173,18 @@ func (a *app) diff(ctx context.Context, args []string, opt *diffOptions) error {
 		return err
 	}
 	return a.writeDelta(ctx, o, disks, opt)
+}
+
+// chainDir is where the deltas are that the new one will be beside; "" if that is
+// not known, or there will be none.
+func (opt *diffOptions) chainDir() string {
+	switch {
+	case opt.chain.dir != "" || opt.out == "":
+		return opt.chain.dir
+	case opt.out == stdinName:
+		return ""
+	}
+	return filepath.Dir(opt.out)
 }
 
 // compare finds the method that tells what changed.

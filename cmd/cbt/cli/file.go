@@ -72,22 +72,37 @@ func (f *file) Close() error {
 	return f.File.Close()
 }
 
-// changed says whether somebody wrote to f since it was opened.
+// changed says whether somebody wrote to f since it was opened. Without --frozen
+// it is enough that somebody could have: a time of last change that was put
+// back leaves its trace in the ctime, and so does a chmod.
 func (f *file) changed() error {
 	if f.vol != nil {
 		return f.vol.Recheck()
 	}
 	now, err := statFile(f.File)
-	if err != nil {
+	switch {
+	case err != nil:
 		return err
-	}
-	if !f.stat.unchanged(now) {
+	case !f.stat.unwritten(now):
 		return fmt.Errorf("%s: changed while it was read", f.path)
+	case !f.stat.unchanged(now) && !f.reads.frozen:
+		return fmt.Errorf("%s: may have changed while it was read: its ctime did, as by a write whose time was put back, or by chmod, chown, a link or a rename (run again; --frozen says that nobody writes to it)", f.path)
 	}
 	if f.watch != nil {
 		return f.watch.check(f)
 	}
 	return nil
+}
+
+// written says whether the time tells that somebody wrote to f since it was
+// opened. It is for deltas, whose bytes have checksums: they may be linked and
+// renamed meanwhile.
+func (f *file) written() error {
+	now, err := statFile(f.File)
+	if err == nil && !f.stat.unwritten(now) {
+		err = fmt.Errorf("%s: changed while it was read", f.path)
+	}
+	return err
 }
 
 // head returns the first n bytes, or all there are.

@@ -74,6 +74,15 @@ func statFile(f *os.File) (fileStat, error) {
 	return st, err
 }
 
+// timesOf is what statFile says of the times, by one system call.
+func timesOf(f *os.File) (stamp, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return stamp{}, &os.PathError{Op: "stat", Path: f.Name(), Err: err}
+	}
+	return stamp{time.Unix(st.Mtim.Unix()), time.Unix(st.Ctim.Unix()), st.Size}, nil
+}
+
 func statFD(fd int) (fileStat, os.FileMode, error) {
 	var x unix.Statx_t
 	if err := unix.Statx(fd, "", unix.AT_EMPTY_PATH, unix.STATX_BASIC_STATS|unix.STATX_BTIME, &x); err != nil {
@@ -83,6 +92,7 @@ func statFD(fd int) (fileStat, os.FileMode, error) {
 		dev: unix.Mkdev(x.Dev_major, x.Dev_minor), ino: x.Ino,
 		size: int64(x.Size), stored: int64(x.Blocks) * 512,
 		mtime: time.Unix(x.Mtime.Sec, int64(x.Mtime.Nsec)).UTC(),
+		ctime: time.Unix(x.Ctime.Sec, int64(x.Ctime.Nsec)).UTC(),
 	}
 	if x.Mask&unix.STATX_BTIME != 0 {
 		st.btime = time.Unix(x.Btime.Sec, int64(x.Btime.Nsec)).UTC()
@@ -90,6 +100,10 @@ func statFD(fd int) (fileStat, os.FileMode, error) {
 	var fs unix.Statfs_t
 	if err := unix.Fstatfs(fd, &fs); err == nil {
 		st.fsid = uint64(uint32(fs.Fsid.Val[0]))<<32 | uint64(uint32(fs.Fsid.Val[1]))
+	}
+	switch uint32(fs.Type) {
+	case unix.TMPFS_MAGIC, unix.RAMFS_MAGIC, unix.HUGETLBFS_MAGIC:
+		st.inMemory = true
 	}
 	var mode os.FileMode
 	switch x.Mode & syscall.S_IFMT {

@@ -65,3 +65,12 @@ func statFile(f *os.File) (fileStat, error) {
 	}
 	return st, err
 }
+
+// timesOf is what statFile says of the times.
+func timesOf(f *os.File) (stamp, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return stamp{}, err
+	}
+	return stamp{mtime: info.ModTime(), size: info.Size()}, nil
+}

@@ -89,8 +89,18 @@ type guard struct {
 
 // stamp is what a file's times say.
 type stamp struct {
-	mtime time.Time
-	size  int64
+	mtime, ctime time.Time
+	size         int64
+}
+
+// stamp looks at f. The ctime stays when the mtime is put back, but also ends by
+// a chmod: to whom the user said that nobody writes, it means nothing.
+func (f *file) stamp() (stamp, error) {
+	now, err := timesOf(f.File)
+	if f.reads.frozen {
+		now.ctime = time.Time{}
+	}
+	return now, err
 }
 
 // guardRun is one call of recheck, for all whose reads ended before it began.
@@ -139,17 +149,17 @@ func (g *guard) run() error {
 	began := time.Now()
 	var now []stamp
 	for _, f := range g.files {
-		info, err := f.Stat()
+		s, err := f.stamp()
 		if err != nil {
 			return err
 		}
-		now = append(now, stamp{info.ModTime(), info.Size()})
+		now = append(now, s)
 	}
 	if err := g.recheck(); err != nil {
 		return err
 	}
 	for _, s := range now {
-		if began.Sub(s.mtime) < settled {
+		if began.Sub(s.mtime) < settled || began.Sub(s.ctime) < settled {
 			return nil
 		}
 	}
@@ -164,8 +174,8 @@ func (g *guard) quiet() bool {
 		return false
 	}
 	for i, f := range g.files {
-		info, err := f.Stat()
-		if err != nil || !info.ModTime().Equal((*good)[i].mtime) || info.Size() != (*good)[i].size {
+		now, err := f.stamp()
+		if err != nil || now != (*good)[i] {
 			return false
 		}
 	}

@@ -18,7 +18,10 @@ type fileStat struct {
 	block    bool
 	size     int64 // bytes; block devices too
 	stored   int64 // bytes that the file takes on its file system
+	inMemory bool  // its file system is: what is written through a mapping changes its times once
+	untold   bool  // so nothing tells whether it was written to
 	mtime    time.Time
+	ctime    time.Time // of the last change of bytes, mode, owner or names; zero where the system does not tell
 	btime    time.Time // when the file was made; zero if the file system has no such thing
 }
 
@@ -35,9 +38,15 @@ func (s fileStat) id() fileID {
 	return fileID{dev: s.dev, ino: s.ino}
 }
 
-// unchanged says that nobody wrote to the file between two looks at it. A
-// device has no time of change.
+// unchanged says that nobody wrote to the file between two looks at it, as far
+// as times tell: the mtime, which anybody may put back, and the ctime, which
+// nobody can. A device has neither.
 func (s fileStat) unchanged(t fileStat) bool {
+	return s.unwritten(t) && (s.block || s.ctime.Equal(t.ctime))
+}
+
+// unwritten is unchanged but for the ctime.
+func (s fileStat) unwritten(t fileStat) bool {
 	return s.id() == t.id() && s.size == t.size && (s.block || s.mtime.Equal(t.mtime))
 }
 

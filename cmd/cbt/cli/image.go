@@ -94,7 +94,7 @@ func (o *opener) refuseIncomplete(f *file) error {
 	if o.metadataOnly || f.vol != nil {
 		return nil
 	}
-	_, err := wholeRecord(o.reads.audit, f.File, f.real, "")
+	_, _, err := wholeRecord(o.reads.audit, f.File, f.real, "")
 	return err
 }
 

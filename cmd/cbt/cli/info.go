@@ -115,7 +115,7 @@ func (o *opener) describe(ctx context.Context, a *app, ref string, opt refOption
 		}
 		d.point = rawPoint(f.stat)
 		if o.rawPoint != nil {
-			if d.point, err = o.rawPoint(r.path, d.point); err != nil {
+			if d.point, _, err = o.rawPoint(r.path, d.point); err != nil {
 				d.problems = append(d.problems, err)
 			}
 		}

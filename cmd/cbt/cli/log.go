@@ -181,7 +181,10 @@ func readOneLogged(u *audit, dir, path string) *logged {
 	o := &opener{}
 	o.reads.audit = u
 	defer o.Close()
-	l := &logged{File: strings.TrimLeft(strings.TrimPrefix(path, dir), "/")}
+	l := &logged{File: filepath.Base(path)}
+	if rel, err := filepath.Rel(dir, path); err == nil { // dir may be ./b or b//
+		l.File = rel
+	}
 	d, err := o.openDeltaFile(path)
 	if err != nil {
 		l.Error = oneLine(err.Error())

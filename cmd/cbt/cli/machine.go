@@ -150,7 +150,9 @@ func (m *machine) pointOf(name string) string {
 	case m.point == "":
 		return ""
 	}
-	return point("ram", appendString(appendString(appendString(nil, ramPointV1), m.point), name))
+	var times pointTimes
+	times.addPoint(m.point)
+	return times.complete(point("ram", appendString(appendString(appendString(nil, ramPointV1), withoutTimes(m.point)), name)))
 }
 
 // openMachine opens the state that ref names; one that cannot be read as such

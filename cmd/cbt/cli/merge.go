@@ -194,7 +194,7 @@ func unchanged(deltas []*deltaFile) error {
 		if d.dir == "" { // standard input, in a file of our own
 			continue
 		}
-		if err := d.f.changed(); err != nil {
+		if err := d.f.written(); err != nil {
 			return err
 		}
 	}

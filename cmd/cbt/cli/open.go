@@ -77,8 +77,8 @@ type opener struct {
 	// that know deltas.
 	openDelta func(ctx context.Context, path string, opt refOptions) (*source, error)
 	// rawPoint may replace the point of a raw file or device (own, which a
-	// device has not), or refuse it as a source.
-	rawPoint func(path string, own string) (string, error)
+	// device has not), name one that it may be at, or refuse it as a source.
+	rawPoint func(path string, own string) (point, perhaps string, err error)
 
 	startProgress func(what string, total int64) *progress
 
@@ -133,7 +133,7 @@ func (a *app) newOpener(opt openerOptions) (*opener, error) {
 		return nil, err
 	}
 	o := &opener{openerOptions: opt, allow: allow, stand: stand, warn: a.warnf, note: a.notef, images: make(map[imageKey]*image), lockDir: a.Getenv("CBT_LOCK_DIR"), spoolDir: a.spoolDir(""), startProgress: a.startProgress}
-	o.reads.audit = a.audit
+	o.reads.audit, o.reads.frozen = a.audit, opt.Frozen
 	o.rawPoint = o.pointOfRaw("")
 	o.chainFrom(chainOptions{})
 	return o, nil

@@ -1,11 +1,10 @@
 package cli
 
 import (
-	"context"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
-	"time"
+	"strings"
 
 	"cbt/qcow2"
 )
@@ -24,6 +23,53 @@ const (
 	ramPointV1      = "cbt point 1: RAM"
 )
 
+// Where a point rests on times of files, what the versions above make of it is
+// only its first part: all of it but the ctimes, which anybody can put back to
+// what they were. Behind a + stands a hash of that part and the ctimes. Two
+// points that are equal up to the + are of one file, perhaps as it was, perhaps
+// with a chmod, a rename or a new link since, or written to with its mtime put
+// back: bytes have to tell. Points of earlier versions have no second part.
+const pointTimesV1 = "cbt point 1: times"
+
+// pointTimes are the ctimes that go into a point.
+type pointTimes struct {
+	b       []byte
+	unknown bool // a system without them
+}
+
+func (t *pointTimes) add(s fileStat) {
+	t.unknown = t.unknown || s.ctime.IsZero()
+	t.b = appendTime(t.b, s.ctime)
+}
+
+// addPoint is for points that are made of others.
+func (t *pointTimes) addPoint(p string) {
+	if _, times, ok := strings.Cut(p, "+"); ok {
+		t.b = appendString(t.b, times)
+	}
+}
+
+// complete adds the second part to a point.
+func (t *pointTimes) complete(p string) string {
+	if p == "" || len(t.b) == 0 || t.unknown {
+		return p
+	}
+	sum := sha256.Sum256(append(appendString(appendString(nil, pointTimesV1), p), t.b...))
+	return p + "+" + hex.EncodeToString(sum[:])
+}
+
+// withoutTimes is the first part of a point.
+func withoutTimes(p string) string {
+	p, _, _ = strings.Cut(p, "+")
+	return p
+}
+
+// mayBe says that two points are the same but for ctimes: only bytes can tell
+// whether they are of one state.
+func mayBe(p, q string) bool {
+	return p != q && p != "" && withoutTimes(p) == withoutTimes(q)
+}
+
 func point(prefix string, encoded []byte) string {
 	sum := sha256.Sum256(encoded)
 	return prefix + ":" + hex.EncodeToString(sum[:])
@@ -32,17 +78,19 @@ func point(prefix string, encoded []byte) string {
 // rawPoint is the point of a raw file; it ends when somebody writes to it. A
 // device has none: nothing tells whether it was written to.
 func rawPoint(s fileStat) string {
-	if s.block {
+	if s.block || s.untold {
 		return ""
 	}
-	return point(formatRaw, appendVersion(appendString(nil, rawPointV1), s))
+	var times pointTimes
+	times.add(s)
+	return times.complete(point(formatRaw, appendVersion(appendString(nil, rawPointV1), s)))
 }
 
 // snapshotPoint is the point of an internal snapshot. The formats reuse ids,
 // names and offsets, so all of the table entry goes in. A snapshot reads
 // through to the backing files, which a commit changes: they go in by their
 // name in the image above them, so that a directory can be moved as a whole,
-// and by identity, size and mtime. Backing devices that are no volumes leave it
+// and by identity, size and times. Backing devices that are no volumes leave it
 // without a point.
 func snapshotPoint(img *image, s *qcow2.Snapshot) string {
 	b := appendString(nil, snapshotPointV1)
@@ -55,36 +103,38 @@ func snapshotPoint(img *image, s *qcow2.Snapshot) string {
 	} {
 		b = binary.BigEndian.AppendUint64(b, n)
 	}
-	b, ok := appendBacking(b, img)
+	var times pointTimes
+	b, ok := appendBacking(b, img, &times)
 	if !ok {
 		return ""
 	}
-	return point(formatQcow2, b)
+	return times.complete(point(formatQcow2, b))
 }
 
 // activePoint is the point of an active state of which the user says that
 // nobody writes to it.
 func activePoint(img *image) string {
-	b, ok := img.file.appendVersion(appendString(nil, activePointV1))
+	var times pointTimes
+	b, ok := img.file.appendVersion(appendString(nil, activePointV1), &times)
 	if !ok {
 		return ""
 	}
-	if b, ok = appendBacking(b, img); !ok {
+	if b, ok = appendBacking(b, img, &times); !ok {
 		return ""
 	}
-	return point(formatQcow2, b)
+	return times.complete(point(formatQcow2, b))
 }
 
 // appendBacking encodes the files below img and their data files; ok is false
 // if one is a device, or was left out.
-func appendBacking(b []byte, img *image) (_ []byte, ok bool) {
+func appendBacking(b []byte, img *image, times *pointTimes) (_ []byte, ok bool) {
 	for {
 		if img.leftOut {
 			return nil, false // what it reads as is not known
 		}
 		if img.data != nil {
 			b = appendString(b, dataFile)
-			if b, ok = img.data.appendVersion(b); !ok {
+			if b, ok = img.data.appendVersion(b, times); !ok {
 				return nil, false
 			}
 		}
@@ -94,57 +144,17 @@ func appendBacking(b []byte, img *image) (_ []byte, ok bool) {
 		b = appendString(b, backingFile)
 		b = appendString(b, img.backingName)
 		b = appendString(b, img.backing.format)
-		if b, ok = img.backing.file.appendVersion(b); !ok {
+		if b, ok = img.backing.file.appendVersion(b, times); !ok {
 			return nil, false
 		}
 		img = img.backing
 	}
 }
 
-// appendVersion encodes a file and that nobody wrote to it since.
+// appendVersion encodes a file and that nobody wrote to it since, as far as its
+// mtime tells.
 func appendVersion(b []byte, s fileStat) []byte {
 	b = s.appendIdentity(b)
 	b = binary.BigEndian.AppendUint64(b, uint64(s.size))
 	return appendTime(b, s.mtime)
-}
-
-// Kernels stamp files with a clock that ticks every 10 ms or faster, some file
-// systems every second or two. Two writes within a tick leave one mtime, so a
-// point is only taken once the tick of the last write is over.
-const (
-	fineTick   = 20 * time.Millisecond
-	coarseTick = 2 * time.Second
-)
-
-// settle does the same for files of which more than metadata is read.
-func (o *opener) settle(ctx context.Context, f *file) error {
-	if o.metadataOnly {
-		return nil
-	}
-	return f.settle(ctx)
-}
-
-// settle waits until a further write to f would be seen in its mtime.
-func (f *file) settle(ctx context.Context) error {
-	for !f.stat.block {
-		tick := fineTick
-		if f.stat.mtime.Nanosecond() == 0 {
-			tick = coarseTick
-		}
-		age := time.Since(f.stat.mtime)
-		if age > tick || age < -tick { // an mtime in the future was set by hand
-			return nil
-		}
-		select {
-		case <-time.After(tick - age + time.Millisecond):
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-		now, err := statFile(f.File)
-		if err != nil {
-			return err
-		}
-		f.stat = now
-	}
-	return nil
 }

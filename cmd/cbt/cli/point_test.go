@@ -25,7 +25,7 @@ func TestPoints(t *testing.T) {
 	testtool.Run(t, "cp", "-p", "a.qcow2", "b.qcow2")
 
 	a := pointOf(t, "a.qcow2@daily", openerOptions{})
-	if !strings.HasPrefix(a, "qcow2:") || len(a) != len("qcow2:")+64 {
+	if !strings.HasPrefix(a, "qcow2:") || len(a) != len("qcow2:")+64+1+64 {
 		t.Fatalf("point %q", a)
 	}
 	same := func(why, ref string) {
@@ -95,7 +95,7 @@ func TestRawPoints(t *testing.T) {
 	if err := os.Rename("disk.raw", "other.raw"); err != nil {
 		t.Fatal(err)
 	}
-	if p := pointOf(t, "other.raw", openerOptions{}); p != a {
+	if p := pointOf(t, "other.raw", openerOptions{}); !mayBe(p, a) {
 		t.Errorf("renamed: %s, was %s", p, a)
 	}
 	testtool.Run(t, "cp", "-p", "other.raw", "copy.raw")
@@ -105,6 +105,18 @@ func TestRawPoints(t *testing.T) {
 	overwrite(t, "other.raw")
 	if p := pointOf(t, "other.raw", openerOptions{}); p == a {
 		t.Error("a write does not end the point")
+	}
+	a = pointOf(t, "other.raw", openerOptions{})
+	st, err := os.Stat("other.raw")
+	if err != nil {
+		t.Fatal(err)
+	}
+	overwrite(t, "other.raw")
+	if err := os.Chtimes("other.raw", time.Time{}, st.ModTime()); err != nil {
+		t.Fatal(err)
+	}
+	if p := pointOf(t, "other.raw", openerOptions{}); p == a || !mayBe(p, a) {
+		t.Errorf("written to, and its time put back: %s, was %s", p, a)
 	}
 	if p := rawPoint(fileStat{block: true, size: 4096}); p != "" {
 		t.Errorf("a device has the point %s", p)
@@ -172,6 +184,13 @@ func TestSnapshotPointCoversAll(t *testing.T) {
 	add("written", over("base", written), snap)
 	add("grown", over("base", grown), snap)
 	add("replaced", over("base", replaced), snap)
+	touched := base
+	base.ctime, touched.ctime = old, old.Add(1)
+	add("with a ctime", over("base", base), snap)
+	add("another ctime", over("base", touched), snap)
+	if !mayBe(points["with a ctime"], points["another ctime"]) || !mayBe(points["with a ctime"], points["a backing file"]) || mayBe(points["with a ctime"], points["written"]) {
+		t.Error("what only the ctime tells apart")
+	}
 
 	// Inode and birth time may be the same on two file systems.
 	elsewhere := stat

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"cbt/cbt"
 	"cbt/internal/outfile"
@@ -73,7 +74,7 @@ func (n *newTarget) write(ctx context.Context, a *app) (cbt.ApplyStats, error) {
 
 // commit gives the target its name. Its record comes first: a target without
 // one could not be built on, a record without its target does not matter.
-func (n *newTarget) commit(ctx context.Context) error {
+func (n *newTarget) commit(ctx context.Context) (err error) {
 	if err := n.file.Sync(); err != nil {
 		return err
 	}
@@ -98,13 +99,39 @@ func (n *newTarget) commit(ctx context.Context) error {
 		if err := f.settle(ctx); err != nil {
 			return err
 		}
-		if err := recordOf(n.layers[len(n.layers)-1], f.File, f.stat).write(n.file.audit, n.path+recordSuffix); err != nil {
+		r := recordOf(n.layers[len(n.layers)-1], f.File, f.stat)
+		r.Ctime = time.Time{} // another one once it has its name
+		if err := r.write(n.file.audit, n.path+recordSuffix); err != nil {
 			return err
 		}
+		defer func() {
+			if err == nil {
+				err = n.named(ctx, f.stat, r)
+			}
+		}()
 	} else if err := n.file.audit.remove(n.path + recordSuffix); err != nil && !isNotExist(err) {
 		return err // it would be about the raw target that is replaced
 	}
 	return n.file.Commit()
+}
+
+// named completes the record of a target that got its name, and was st before:
+// giving it one changed its ctime. A run that is killed before leaves a record
+// that bytes have to confirm.
+func (n *newTarget) named(ctx context.Context, st fileStat, r *record) error {
+	f, err := n.file.audit.again(n.path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := f.settle(ctx); err != nil {
+		return err
+	}
+	if !st.unwritten(f.stat) {
+		return nil // somebody was quick to write to it
+	}
+	r.describe(f.File, f.stat)
+	return r.write(n.file.audit, n.path+recordSuffix)
 }
 
 func (n *newTarget) abort() {

@@ -51,6 +51,8 @@ func (o *opener) overlay(s *source, view sparse.View, path string) (*overlay.Ima
 	}
 	img, err := o.overlayIn(view, identity, path, f)
 	switch {
+	case errors.Is(err, overlay.ErrOtherTimes):
+		return nil, wrongBase("%s: %w: a ctime of %s is another one, as after a write whose time was put back, or a chmod, chown, link or rename: --frozen says that nobody wrote to it", path, err, s.Ref)
 	case errors.Is(err, overlay.ErrOtherBase):
 		return nil, wrongBase("%s: %w: it needs %s as it was then", path, err, s.Ref)
 	case err != nil:
@@ -143,7 +145,11 @@ func (o *opener) overlayIn(view sparse.View, identity, path string, f *os.File) 
 	target, err := sparse.OpenTarget(f)
 	if err == nil {
 		var img *overlay.Image
-		if img, err = overlay.Open(view, identity, target); err == nil {
+		open := overlay.Open
+		if o.Frozen {
+			open = overlay.Adopt
+		}
+		if img, err = open(view, identity, target); err == nil {
 			o.scratch = append(o.scratch, scratch{img, f, path})
 			return img, nil
 		}

@@ -20,6 +20,10 @@ type source struct {
 	Instant time.Time // when it was frozen, or last written to
 	Img     *qcow2.Image
 
+	// perhaps is a point that it may be at, if its bytes are what they were;
+	// mayBe tells of further ones.
+	perhaps string
+
 	img     *image
 	vol     *volume     // a logical volume
 	bare    *barePool   // of thin:ID
@@ -99,7 +103,7 @@ func (o *opener) openRaw(s *source) (err error) {
 		return nil
 	}
 	if o.rawPoint != nil {
-		s.Point, err = o.rawPoint(s.Path, s.Point)
+		s.Point, s.perhaps, err = o.rawPoint(s.Path, s.Point)
 	}
 	return err
 }

@@ -26,6 +26,7 @@ type record struct {
 	Size    int64     `json:"size"`             // bytes of the image
 	File    string    `json:"file"`             // identity of the target
 	Mtime   time.Time `json:"mtime,omitzero"`   // of a file
+	Ctime   time.Time `json:"ctime,omitzero"`   // of a file; earlier versions did not note it
 	Writes  string    `json:"writes,omitempty"` // of a device: what was ever written to it
 	Pending *pending  `json:"pending,omitempty"`
 }
@@ -112,23 +113,41 @@ func (r *record) describe(f *os.File, st fileStat) {
 		return
 	}
 	sum := sha256.Sum256(st.appendIdentity(nil))
-	r.File, r.Mtime = hex.EncodeToString(sum[:]), st.mtime
+	r.File, r.Mtime, r.Ctime = hex.EncodeToString(sum[:]), st.mtime, st.ctime
 }
 
-// fits says whether the record is about this target, as it is now. While a
-// target is being written it is at no definite time, and counts as the same.
-func (r *record) fits(f *os.File, st fileStat) bool {
+// fit says how far a record is about a target as it is now.
+type fit int
+
+const (
+	fitsNot   fit = iota // another file, or one that was written to
+	fitsMaybe            // all but the ctime says so: bytes have to tell
+	fits
+)
+
+// fit looks at the target. While that is being written it is at no definite
+// time, and counts as the same. Where only the ctime is another one, or was not
+// noted, the target may have got another mode or name, or have been written to
+// and its mtime put back.
+func (r *record) fit(f *os.File, st fileStat) fit {
 	var now record
 	now.describe(f, st)
 	switch {
-	case r.File != now.File || r.File == "":
-		return false
+	case r == nil || r.File != now.File || r.File == "":
+		return fitsNot
 	case r.Pending != nil:
-		return true
+		return fits
 	case st.block:
-		return sectors(r.Writes) == sectors(now.Writes) && st.size >= r.Size
+		if sectors(r.Writes) == sectors(now.Writes) && st.size >= r.Size {
+			return fits
+		}
+		return fitsNot
+	case !r.Mtime.Equal(now.Mtime) || r.Size != st.size:
+		return fitsNot
+	case !r.Ctime.Equal(now.Ctime):
+		return fitsMaybe
 	}
-	return r.Mtime.Equal(now.Mtime) && r.Size == st.size
+	return fits
 }
 
 // sectors leaves out of a record's Writes the numbers of requests: on some
@@ -162,43 +181,49 @@ func errIncompleteElsewhere(target string) error {
 
 // pointOfRaw is the opener's rawPoint: a file that cbt wrote and nobody
 // touched since is at the point that its record says, which links chains; one
-// that cbt left half written is no source at all.
-func (o *opener) pointOfRaw(stateDir string) func(path, own string) (string, error) {
-	return func(path, own string) (string, error) {
+// that cbt left half written is no source at all. If somebody may have touched
+// it, the record's point is one that it may be at.
+func (o *opener) pointOfRaw(stateDir string) func(path, own string) (point, perhaps string, err error) {
+	return func(path, own string) (string, string, error) {
 		f, err := openFile(path, &o.reads, nil)
 		if err != nil {
-			return "", err
+			return "", "", err
 		}
 		defer f.Close()
-		r, err := wholeRecord(o.reads.audit, f.File, path, stateDir)
-		if err != nil || r == nil {
-			return own, err
+		r, how, err := wholeRecord(o.reads.audit, f.File, path, stateDir)
+		switch {
+		case err != nil || how == fitsNot:
+			return own, "", err
+		case how == fitsMaybe:
+			return own, r.Point, nil
 		}
-		return cmp.Or(r.Point, own), nil
+		return cmp.Or(r.Point, own), "", nil
 	}
 }
 
-// wholeRecord is the record that fits the raw file or device f, which is at
-// path; nil if there is none. It is an error if f is incomplete.
-func wholeRecord(u *audit, f *os.File, path, stateDir string) (*record, error) {
+// wholeRecord is the record of the raw file or device f, which is at path, and
+// how far it fits. It is an error if f is incomplete.
+func wholeRecord(u *audit, f *os.File, path, stateDir string) (*record, fit, error) {
 	st, err := statFile(f)
 	if err != nil || st.block && stateDir == "" {
-		return nil, err
+		return nil, fitsNot, err
 	}
 	where, err := recordPath(path, st.block, stateDir)
 	if err != nil {
-		return nil, err
+		return nil, fitsNot, err
 	}
 	r, err := readRecord(u, where)
-	switch {
-	case err != nil:
-		return nil, err
-	case r != nil && r.fits(f, st) && r.Pending != nil:
-		return nil, r.incomplete(path)
-	case r != nil && r.fits(f, st):
-		return r, nil
-	case isMarkedIncomplete(f), r != nil && r.Pending != nil && st.block:
-		return nil, errIncompleteElsewhere(path)
+	if err != nil {
+		return nil, fitsNot, err
 	}
-	return nil, nil
+	how := r.fit(f, st)
+	switch {
+	case how == fits && r.Pending != nil:
+		return nil, fitsNot, r.incomplete(path)
+	case how == fits:
+		return r, how, nil
+	case isMarkedIncomplete(f), r != nil && r.Pending != nil && st.block:
+		return nil, fitsNot, errIncompleteElsewhere(path)
+	}
+	return r, how, nil
 }

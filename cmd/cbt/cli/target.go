@@ -218,6 +218,10 @@ func (t *imageTarget) finish(ctx context.Context, layers []cbt.Layer) error {
 	if err := t.Sync(); err != nil {
 		return err
 	}
+	// It is whole. Taking the mark away changes its ctime, which the record notes.
+	if err := unmarkIncomplete(t.f); err != nil {
+		return err
+	}
 	f := &file{File: t.f, path: t.path}
 	var err error
 	if f.stat, err = statFile(t.f); err != nil {
@@ -228,12 +232,6 @@ func (t *imageTarget) finish(ctx context.Context, layers []cbt.Layer) error {
 		return err
 	}
 	if err := recordOf(layers[len(layers)-1], t.f, f.stat).write(t.audit, t.record); err != nil {
-		return err
-	}
-	if err := unmarkIncomplete(t.f); err != nil {
-		return err
-	}
-	if err := t.Sync(); err != nil {
 		return err
 	}
 	return t.audit.finishTarget(t, layers)

@@ -169,10 +169,11 @@ func (f *file) appendIdentity(b []byte) []byte {
 // if nothing tells. Nobody can write to a volume that LVM makes read-only. Of
 // one in use the kernel's counts tell, until it is given up. One that --pv
 // names, and a thin snapshot, have points.
-func (f *file) appendVersion(b []byte) (_ []byte, ok bool) {
+func (f *file) appendVersion(b []byte, times *pointTimes) (_ []byte, ok bool) {
 	switch {
 	case !f.stat.block:
-		return appendVersion(b, f.stat), true
+		times.add(f.stat)
+		return appendVersion(b, f.stat), !f.stat.untold
 	case f.lv == nil:
 		return b, false
 	}
@@ -182,7 +183,8 @@ func (f *file) appendVersion(b []byte) (_ []byte, ok bool) {
 	case readOnly(f.lv):
 		return appendString(b, "read-only"), true
 	case f.vol != nil:
-		return appendString(b, f.vol.Point), f.vol.Point != ""
+		times.addPoint(f.vol.Point)
+		return appendString(b, withoutTimes(f.vol.Point)), f.vol.Point != ""
 	}
 	id, writes := deviceState(f.File, f.stat)
 	return appendString(appendString(b, id), sectors(writes)), id != ""

@@ -44,13 +44,15 @@ func (v *volume) pointIf(ctx context.Context, frozen bool, related *source, want
 		return p, err
 	}
 	b := appendVolume(nil, volumePointV1, lv)
+	var times pointTimes
 	for _, s := range v.pvs.sources {
 		if s.Point == "" {
 			return "", nil
 		}
-		b = appendString(b, s.Point)
+		b = appendString(b, withoutTimes(s.Point))
+		times.addPoint(s.Point)
 	}
-	return point(formatVolume, b), nil
+	return times.complete(point(formatVolume, b)), nil
 }
 
 // writable says that the volume is in use and may be written to at any time.

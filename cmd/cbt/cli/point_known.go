@@ -1,0 +1,106 @@
+package cli
+
+import (
+	"cmp"
+	"context"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"cbt/sparse"
+)
+
+// mayBeAt says whether bytes could show that s is at the point p: that is what
+// its record says, or all but the ctimes of its files.
+func (s *source) mayBeAt(p string) bool {
+	return p != "" && p != s.Point && (p == s.perhaps || mayBe(p, s.Point))
+}
+
+// doubtful says that there may be such points.
+func (s *source) doubtful() bool {
+	return s.chain == nil && (s.perhaps != "" || strings.Contains(s.Point, "+"))
+}
+
+// mayLead is the newest delta that leads to a point at which s may be, of some
+// machines of the directory (nil: of any); nil if there is none.
+func (st *store) mayLead(of map[int]bool, stream string, s *source) (best *logged) {
+	if !s.doubtful() {
+		return nil
+	}
+	for i, l := range st.list {
+		to := l.to(stream)
+		if of != nil && !of[st.machines.Of[i]] || !s.mayBeAt(to) || !slices.Contains(st.ends[streamPoint{stream, to}], l) {
+			continue
+		}
+		if best == nil || l.newer(best) {
+			best = l
+		}
+	}
+	return best
+}
+
+// newer says which of two deltas is of a later time; of one time, or none, the one
+// that is named last is.
+func (l *logged) newer(than *logged) bool {
+	at := func(l *logged) (t time.Time) {
+		if l.Instant != nil {
+			t = *l.Instant
+		}
+		return t
+	}
+	return cmp.Or(at(l).Compare(at(than)), cmp.Compare(l.File, than.File)) > 0
+}
+
+// keepChain lets a chain go on from OLD where its files got another ctime since
+// the delta that leads to it was made: by a chmod or a rename, or because it was made
+// by a version that did not look at ctimes. dir is where the chain is. If OLD still
+// has the bytes of that state it is at that point.
+func (a *app) keepChain(ctx context.Context, o *opener, d *disk, dir string) error {
+	if d.old == nil || !d.old.doubtful() {
+		return nil
+	}
+	st, err := a.readStore(ctx, dir)
+	if err != nil || st.leading(d.stream(), d.old.Point) != nil {
+		return ctx.Err() // no such directory, or no need
+	}
+	l := st.mayLead(nil, d.stream(), d.old)
+	if l == nil {
+		return nil
+	}
+	path := filepath.Join(dir, l.File)
+	a.notef("%s: its ctime is another one than when %s was made: comparing it with that", printable(d.old.Ref), printable(path))
+	err = o.openChainOf(st, l)
+	var then *source
+	if err == nil {
+		then, err = o.openChain(path, path, refOptions{Snapshot: d.stream()}, chainOptions{dir: dir})
+	}
+	if err == nil {
+		var same bool
+		if same, err = a.sameBytes(ctx, d.old.View, then.View); same {
+			d.old.Point = l.to(d.stream())
+			return nil
+		}
+	}
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case err != nil:
+		a.warnf("%s: cannot be compared with what %s leads to, so the delta does not build on that: %v", printable(d.old.Ref), printable(path), err)
+	default:
+		a.warnf("%s: is not what %s leads to, though its time of last change says so: the delta does not build on that", printable(d.old.Ref), printable(path))
+	}
+	return nil
+}
+
+func (a *app) sameBytes(ctx context.Context, x, y sparse.View) (bool, error) {
+	if x.Size() != y.Size() {
+		return false, nil
+	}
+	p := a.startProgress("comparing", x.Size())
+	defer p.finish()
+	for _, err := range sparse.Compare(x, y, 0, x.Size()) {
+		return false, err
+	}
+	return true, ctx.Err()
+}

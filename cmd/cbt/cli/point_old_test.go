@@ -1,0 +1,94 @@
+package cli
+
+import (
+	"bytes"
+	"os"
+	"strings"
+	"testing"
+
+	"cbt/cbt"
+	"cbt/internal/testtool"
+)
+
+// oldDelta writes a full delta of ref as an earlier version did: its point has
+// no second part, and it names no machine and no source.
+func oldDelta(t *testing.T, ref, path string) {
+	t.Helper()
+	if code, _, stderr := run(t, "diff", "-q", "--full", ref, "-o", path+".new"); code != exitDone {
+		t.Fatal(stderr)
+	}
+	b, err := os.ReadFile(path + ".new")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := cbt.Open(bytes.NewReader(b), int64(len(b)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, merges, err := cbt.Merged([]*cbt.Delta{d})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.Machine, h.Streams[0].Source = "", ""
+	if h.Streams[0].To = withoutTimes(h.Streams[0].To); h.Streams[0].To == d.Header.Streams[0].To {
+		t.Fatalf("%s: its point %s has no second part", ref, h.Streams[0].To)
+	}
+	var out bytes.Buffer
+	if _, err := cbt.WriteMerges(t.Context(), &out, h, merges, cbt.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, out.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(path + ".new"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A directory that an earlier version made goes on, whatever its files are
+// called: a comparison, no full delta, no missing parent.
+func TestOldPointsGoOn(t *testing.T) {
+	testtool.Need(t, "qemu-img")
+	t.Chdir(t.TempDir())
+	if err := os.WriteFile("disk.raw", bytes.Repeat([]byte("disk"), 1<<16), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	testtool.Run(t, "qemu-img", "create", "-q", "-f", "qcow2", "-b", "disk.raw", "-F", "raw", "over.qcow2")
+	testtool.Run(t, "qemu-img", "snapshot", "-c", "mon", "over.qcow2")
+	for _, ref := range []string{"disk.raw", "over.qcow2@mon"} {
+		dir, err := os.MkdirTemp(".", "dir")
+		if err != nil {
+			t.Fatal(err)
+		}
+		oldDelta(t, ref, dir+"/whatever.cbt")
+		for i, want := range []string{"so its content is compared", "has " + ref + " already"} {
+			code, _, stderr := run(t, "backup", ref, dir)
+			if code != exitDone || !strings.Contains(stderr, want) || strings.Contains(stderr, "in full") {
+				t.Errorf("backup %s, run %d: exit %d, %s", ref, i+1, code, stderr)
+			}
+		}
+		if code, out, _ := run(t, "verify", dir); code != exitDone || strings.Count(out, ": ok") != 2 {
+			t.Errorf("%s: verify: exit %d, %s", ref, code, out)
+		}
+	}
+
+	// diff -o and apply go by it too.
+	oldDelta(t, "disk.raw", "old.cbt")
+	if err := os.WriteFile("next.raw", bytes.Repeat([]byte("DISK"), 1<<16), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if code, _, stderr := run(t, "diff", "disk.raw", "next.raw", "-o", "next.cbt"); code != exitDone || !strings.Contains(stderr, "comparing it with that") {
+		t.Errorf("diff: exit %d, %s", code, stderr)
+	}
+	if code, _, stderr := run(t, "restore", "next.cbt", "restored.raw"); code != exitDone {
+		t.Errorf("restore: exit %d, %s", code, stderr)
+	}
+	if code, _, stderr := run(t, "-v", "apply", "next.cbt", "disk.raw"); code != exitDone || !strings.Contains(stderr, "comparing all of it") {
+		t.Errorf("apply: exit %d, %s", code, stderr)
+	}
+	a, _ := os.ReadFile("disk.raw")
+	b, _ := os.ReadFile("restored.raw")
+	if !bytes.Equal(a, b) || !bytes.HasPrefix(a, []byte("DISK")) {
+		t.Error("applied and restored are not the same")
+	}
+}
