@@ -64,6 +64,7 @@ fresh() { for f; do aside "$f"; done; }
 copy() { for f; do [ ! -e "$f" ] || { aside "$f"; cp -a --sparse=always "../aside/$f" "$f"; }; done; }
 restored() { for f in ../aside/*; do [ ! -e "$f" ] || { rm -rf "${f##*/}"; mv "$f" .; }; done; }
 ssh() { shift; "$@"; }
+command -v man >/dev/null || man() { grep -q '^\.TH' "$1"; }
 ready() { for i in $(seq 100); do [ ! -e "$1" ] || return 0; sleep 0.1; done; echo "no $1"; return 1; }
 mount -t tmpfs tmpfs /mnt
 mount --bind "$TOP/srv" /srv
@@ -134,7 +135,7 @@ func docsExamples(t *testing.T) (all [][]example) {
 // script runs examples one after another. A line of two spaces and a # is a comment.
 func exampleScript(list []example) string {
 	var b strings.Builder
-	b.WriteString("set -e\n" + examplesShell)
+	b.WriteString("set -e\nPATH=\"$TOP/bin:$PATH\"\n" + examplesShell)
 	for _, e := range list {
 		if examplesNotRun[e.line] != "" && (e.line != "cbt umount /mnt" || len(list) == 1) {
 			continue
@@ -198,7 +199,7 @@ func TestExamples(t *testing.T) {
 func inNamespace(t *testing.T, top, script string) (string, error) {
 	t.Helper()
 	cmd := exec.Command(testtool.Need(t, "unshare"), "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "bash", "-c", script)
-	cmd.Env = append(os.Environ(), "TOP="+top, "PATH="+filepath.Join(top, "bin")+":"+os.Getenv("PATH")+":/usr/sbin:/sbin")
+	cmd.Env = append(os.Environ(), "TOP="+top, "PATH="+os.Getenv("PATH")+":/usr/sbin:/sbin")
 	timer := time.AfterFunc(2*time.Minute, func() { cmd.Process.Kill() })
 	defer timer.Stop()
 	out, err := cmd.CombinedOutput()
@@ -245,7 +246,7 @@ func prepareExamples(t *testing.T) string {
 	day := func(name string) {
 		t.Helper()
 		for _, m := range mounts {
-			testtool.Run(t, "sh", "-ec", `mkdir "$0/$1"; echo "$1" >"$0/$1/hosts"; cp /etc/passwd "$0/$1"; sync -f "$0"`, m, name)
+			testtool.Run(t, "sh", "-ec", `mkdir -p "$0/$1" "$0/etc"; echo etc >"$0/etc/hosts"; cp /etc/passwd "$0/$1"; sync -f "$0"`, m, name)
 		}
 		sh("cp --sparse=always ../disk ../now; [ -e disk.qcow2 ] || qemu-img create -q -f qcow2 disk.qcow2 72M; qemu-img convert -n -f raw -O qcow2 ../now disk.qcow2; rm ../now")
 	}
@@ -270,7 +271,7 @@ func prepareExamples(t *testing.T) string {
 	m := saved("nvram.qcow2")
 	m.Human("savevm tue")
 	m.Kill()
-	sh(`rm passphrase
+	sh(`mv passphrase ..
 		qemu-img snapshot -c wednesday disk.qcow2
 		cbt diff -q --full disk.qcow2@monday -o monday.cbt
 		cbt diff -q disk.qcow2@monday disk.qcow2@tuesday -o tuesday.cbt

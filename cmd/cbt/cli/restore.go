@@ -117,7 +117,7 @@ func (a *app) restore(ctx context.Context, args []string, opt *restoreOptions) e
 		a.withoutMemory(r.delta)
 	}
 	if left := len(r.delta.disks()) - len(targets); left > 0 && opt.state != "" {
-		a.notef("%s: %s of it are not restored: the machine's state belongs to all of them", r.delta.name, countOf(left, "disk"))
+		a.notef("%s: not restored: %s of it: the machine's state belongs to all of them", r.delta.name, countOf(left, "disk"))
 	}
 	for {
 		err := a.verifyAll(ctx, o, r.layers)
