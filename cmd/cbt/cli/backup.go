@@ -224,6 +224,8 @@ type backupRun struct {
 	image   string // of the names of its deltas
 	disks   []disk
 	kept    [][]kept          // for each disk, what the source has of it
+	lost    [][]kept          // for each disk, its snapshots that the directory has not
+	refs    []string          // as the user named them
 	own     []map[string]bool // for each disk, the points that it has or had itself
 	of      map[int]bool      // the machines of the directory that these disks are of
 	known   map[int]bool      // those that the source itself tells
@@ -274,6 +276,7 @@ func (b *backupRun) open(ctx context.Context, refs []string) error {
 		b.disks = append(b.disks, disk{name: name, img: img})
 	}
 	n := len(b.disks)
+	b.refs, b.lost = refs, make([][]kept, n)
 	b.kept, b.own, b.bases = make([][]kept, n), make([]map[string]bool, n), make([]base, n)
 	return nil
 }

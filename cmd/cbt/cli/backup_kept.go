@@ -35,7 +35,9 @@ func (b *backupRun) look(ctx context.Context) error {
 		var err error
 		switch {
 		case d.img.vol != nil:
-			b.kept[i], err = b.opener.keptVolumes(ctx, d.img, wanted)
+			b.kept[i], err = b.opener.keptVolumes(ctx, d.img, func(point string) bool {
+				return wanted(point) || b.store.begins(d.stream(), point)
+			})
 		case d.img.Img != nil:
 			b.kept[i] = b.opener.keptSnapshots(d.img)
 		}
@@ -48,6 +50,9 @@ func (b *backupRun) look(ctx context.Context) error {
 				b.own[i][withoutTimes(k.point)] = true
 			}
 		}
+		b.lost[i] = slices.DeleteFunc(slices.Clone(b.kept[i]), func(k kept) bool {
+			return !k.spare || k.point == "" || wanted(k.point)
+		})
 		b.kept[i] = slices.DeleteFunc(b.kept[i], func(k kept) bool {
 			return k.point == "" || k.point != d.img.Point && !wanted(k.point)
 		})

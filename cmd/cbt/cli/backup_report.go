@@ -19,6 +19,7 @@ type backedUp struct {
 	Streams        []backedUpStream `json:"streams,omitempty"`
 	NoLongerNeeded []unneeded       `json:"no-longer-needed"`
 	OldKey         []unneeded       `json:"no_longer_needed"` // the same, for scripts of before
+	Missing        []missing        `json:"missing"`
 }
 
 type backedUpStream struct {
@@ -81,6 +82,8 @@ func (b *backupRun) print(r backedUp) error {
 	for _, u := range r.NoLongerNeeded {
 		b.app.sayUnneeded(u, b.opt.unneeded)
 	}
+	r.Missing = b.notInDir()
+	b.sayMissing(r.Missing)
 	if b.app.json {
 		return writeJSON(b.app.Stdout, r)
 	}

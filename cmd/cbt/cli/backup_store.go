@@ -77,6 +77,11 @@ func (s *store) leading(stream, point string) *logged {
 	return best
 }
 
+// begins says whether a delta builds on a point of a stream.
+func (s *store) begins(stream, point string) bool {
+	return point != "" && slices.ContainsFunc(s.list, func(l *logged) bool { return l.from(stream) == point })
+}
+
 // with is a delta that leads to all of these points, and has RAM if that is
 // wanted; nil if there is none. What of says no to does not count; nil takes all.
 func (s *store) with(ends []streamPoint, ram bool, of func(*logged) bool) *logged {
@@ -170,6 +175,15 @@ func (l *logged) to(stream string) string {
 	for _, s := range l.Streams {
 		if s.Name == stream {
 			return s.To
+		}
+	}
+	return ""
+}
+
+func (l *logged) from(stream string) string {
+	for _, s := range l.Streams {
+		if s.Name == stream {
+			return s.From
 		}
 	}
 	return ""

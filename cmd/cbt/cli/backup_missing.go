@@ -1,0 +1,178 @@
+package cli
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// missing is a snapshot of the source that the directory has not, though it was
+// taken since the directory has had the machine: its delta was lost or pruned, or
+// never written.
+type missing struct {
+	Snapshot string   `json:"snapshot"`
+	Command  string   `json:"command,omitempty"`  // that writes the delta
+	Remove   string   `json:"remove,omitempty"`   // that deletes the snapshot
+	Children []string `json:"children,omitempty"` // deltas that build on it and cannot be restored without it
+	Delta    string   `json:"delta,omitempty"`    // that leads there, but builds on what is missing
+	words    []string // of Command
+	deletion unneeded
+}
+
+// notInDir are the snapshots of the source that no whole chain leads to, as far as
+// somebody should know: those that deltas build on, and those that are younger than the
+// oldest delta of the machine and older than the newest state. Nobody is told of
+// others: there may be many that were never meant for the directory.
+func (b *backupRun) notInDir() []missing {
+	list := []missing{}
+	for i, states := range b.lost {
+		d := &b.disks[i]
+		since := b.since(d.stream())
+		before := len(list)
+		for n := range states {
+			k := &states[n]
+			if k.point == d.img.Point {
+				continue
+			}
+			m := missing{Snapshot: strings.TrimPrefix(k.ref, lvmPrefix), words: b.again(i, k), deletion: b.deletion(k)}
+			m.Remove = m.deletion.Command
+			if m.words != nil {
+				m.Command = commandLine(scriptQuote, m.words...)
+			}
+			mended := false
+			for _, l := range b.store.list {
+				switch {
+				case l.from(d.stream()) == k.point:
+					m.Children = append(m.Children, l.File)
+				case l.to(d.stream()) == k.point && m.Delta == "" && !b.mends(l, i):
+					m.Delta = l.File
+				case l.to(d.stream()) == k.point:
+					mended = true
+				}
+			}
+			if mended && m.Delta == "" {
+				continue
+			}
+			if len(m.Children) == 0 && (since.IsZero() || !k.instant.After(since) || !b.isOlder(i, k)) {
+				continue
+			}
+			if m.Delta != "" {
+				m.Children = nil // they are lost with it
+			}
+			list = append(list, m)
+		}
+		// Once the first of a chain is there again, so are those that build on it.
+		if slices.ContainsFunc(list[before:], func(m missing) bool { return len(m.Children) > 0 }) {
+			list = append(list[:before], slices.DeleteFunc(list[before:], func(m missing) bool { return m.Delta != "" })...)
+		}
+	}
+	return list
+}
+
+// mends says whether a delta leads to where l begins once this run's is there.
+func (b *backupRun) mends(l *logged, i int) bool {
+	stream, point := b.disks[i].stream(), b.disks[i].img.Point
+	for range b.store.list {
+		from := l.from(stream)
+		if from == "" || from == point {
+			return from != ""
+		}
+		n := slices.IndexFunc(b.store.list, func(l *logged) bool { return l.to(stream) == from })
+		if n < 0 {
+			return false
+		}
+		l = b.store.list[n]
+	}
+	return false
+}
+
+// since is the time of the oldest delta of the machine that has a stream.
+func (b *backupRun) since(stream string) (at time.Time) {
+	in := b.store.machines
+	for i, l := range b.store.list {
+		if t := in.List[i].Time; b.of[in.Of[i]] && l.has(stream) && !t.IsZero() && (at.IsZero() || t.Before(at)) {
+			at = t
+		}
+	}
+	return at
+}
+
+// isOlder says whether a state of a disk is older than what is backed up, or than
+// one that the directory has.
+func (b *backupRun) isOlder(i int, k *kept) bool {
+	return k.instant.Before(b.disks[i].img.Instant) || slices.ContainsFunc(b.kept[i], func(other kept) bool { return k.instant.Before(other.instant) })
+}
+
+// again is the command that backs up an older state of one disk: this run's, with
+// that snapshot in place of its own; nil if that cannot be said so.
+func (b *backupRun) again(i int, k *kept) []string {
+	if len(b.disks) > 1 && k.img == nil {
+		return nil
+	}
+	words := append([]string{"cbt"}, b.app.args...)
+	for n, ref := range b.refs {
+		old := k.ref
+		if k.img != nil {
+			now := b.disks[n].snapshotName()
+			stem, ok := strings.CutSuffix(ref, "@"+now)
+			if now == "" || !ok {
+				return nil
+			}
+			old = stem + "@" + k.name
+		} else if name, _, ok := strings.Cut(ref, "="); ok && !exists(ref) {
+			old = name + "=" + old
+		}
+		at := slices.Index(words, ref)
+		if at < 0 {
+			return nil
+		}
+		words[at] = old
+	}
+	return words
+}
+
+// snapshotName is the name of the internal snapshot that a disk is read from.
+func (d *disk) snapshotName() string {
+	if d.img.Img == nil {
+		return ""
+	}
+	for _, s := range d.img.Img.Snapshots() {
+		if d.img.Point != "" && snapshotPoint(d.img.img, &s) == d.img.Point {
+			return s.Name
+		}
+	}
+	return ""
+}
+
+// sayMissing prints what is not in the directory. What cannot be restored without
+// it is a warning, the rest may be as it was meant.
+func (b *backupRun) sayMissing(list []missing) {
+	const most = 5
+	dir, said := printable(b.store.dir), 0
+	for _, m := range list {
+		write := ""
+		if m.words != nil {
+			write = ": " + commandLine(shellQuote, m.words...) + " writes it again"
+		}
+		switch {
+		case len(m.Children) > 0:
+			b.app.warnf("%s: the delta of %s is missing, and %s cannot be restored without it%s", dir, printable(m.Snapshot), printable(strings.Join(m.Children, ", ")), write)
+			continue
+		case m.Delta != "":
+			b.app.warnf("%s: %s cannot be restored, because deltas are missing that it builds on; it is that of %s%s", dir, printable(m.Delta), printable(m.Snapshot), write)
+			continue
+		}
+		if said++; said > most {
+			continue
+		}
+		text := fmt.Sprintf("%s has no delta of %s: lost, pruned, or never written%s", dir, printable(m.Snapshot), write)
+		if m.deletion.words != nil {
+			text += "; " + commandLine(shellQuote, m.deletion.words...) + " deletes the snapshot"
+		}
+		b.app.notef("%s", text)
+	}
+	if said > most {
+		b.app.notef("%s has no delta of %s more (--json names them)", dir, countOf(said-most, "snapshot"))
+	}
+}
