@@ -93,6 +93,8 @@ func (s *source) identity() string {
 		return l.Delta.Header.Streams[l.Stream].Source
 	case s.vol != nil:
 		return volumeIdentity(s.vol.LV(), s.Point != "")
+	case s.img != nil && s.img.file.lv != nil: // an image in a volume, which has its own snapshots
+		return volumeIdentity(s.img.file.lv, false)
 	case s.img != nil && !s.img.file.stat.block:
 		sum := sha256.Sum256(s.img.file.stat.appendIdentity(appendString(nil, fileSourceV1)))
 		return "file:" + hex.EncodeToString(sum[:16])

@@ -44,7 +44,7 @@ all newest points are young enough; 2 CRITICAL: one is not; 3 UNKNOWN: the
 directory cannot be read, or the command line is wrong.`,
 		Example: `  cbt log backups/
   cbt log --max-age 26h backups/
-  cbt log --nagios --max-age 1d2h --machine vm1 backups/`,
+  cbt log --nagios --max-age 1d2h backups/`,
 		Annotations: exits(exitDone, exitFailed, exitUsage, exitFindings),
 		Args:        wantArgs("DIR"),
 		RunE: func(c *cobra.Command, args []string) error {
