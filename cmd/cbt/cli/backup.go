@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -137,6 +138,9 @@ func (a *app) backup(ctx context.Context, refs []string, dir string, opt *backup
 	defer a.closeOpener(o)
 	o.rawPoint = o.pointOfRaw(opt.diff.stateDir)
 	o.chainFrom(chainOptions{dir: dir})
+	if err := dirLast(refs, dir); err != nil {
+		return err
+	}
 	if err := haveDir(dir); err != nil {
 		return err
 	}
@@ -196,6 +200,28 @@ func (a *app) backup(ctx context.Context, refs []string, dir string, opt *backup
 		return err
 	}
 	return b.report(time.Since(start))
+}
+
+// dirLast refuses arguments whose directory is not the last one: what is there
+// instead may be the name of an image, and no directory should be made of it.
+func dirLast(refs []string, dir string) error {
+	if isDir(dir) {
+		return nil
+	}
+	at := slices.IndexFunc(refs, isDir)
+	if at < 0 {
+		return nil
+	}
+	command := "cbt backup"
+	for _, ref := range append(slices.Delete(slices.Clone(refs), at, at+1), dir, refs[at]) {
+		command += " " + shellQuote(pathArgument(ref))
+	}
+	return usageErrorf("%s: the directory comes last: `%s`", printable(refs[at]), command)
+}
+
+func isDir(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
 }
 
 // haveDir says what to do where there is no directory: it is not made here, or

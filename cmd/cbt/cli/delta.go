@@ -146,11 +146,8 @@ func (o *opener) layersTo(all *cbt.Catalogue, d *cbt.Delta, stream int) ([]cbt.L
 // deltaNames lists the paths of what is named .cbt in dir.
 func deltaNames(dir string) ([]string, error) {
 	entries, err := os.ReadDir(dir)
-	if isNotExist(err) && addressError(dir) != nil {
-		err = addressError(dir)
-	}
 	if err != nil {
-		return nil, err
+		return nil, dirError(dir, err)
 	}
 	var names []string
 	for _, e := range entries {
@@ -159,6 +156,20 @@ func deltaNames(dir string) ([]string, error) {
 		}
 	}
 	return names, nil
+}
+
+// dirError is what all commands say of a directory that is missing, and of what is
+// none. There is one exit code for each.
+func dirError(dir string, err error) error {
+	switch other := addressError(dir); {
+	case isNotExist(err) && other != nil:
+		return other
+	case isNotExist(err):
+		return fmt.Errorf("%s: there is no such directory", printable(dir))
+	case errors.Is(err, syscall.ENOTDIR):
+		return usageErrorf("%s: is no directory", printable(dir))
+	}
+	return err
 }
 
 // chain finds what leads to the state of a stream after d, oldest first.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"cbt/internal/outfile"
@@ -29,11 +30,11 @@ func (o *opener) ownDir(ctx context.Context, dir string, wait time.Duration) err
 
 func (o *opener) lockDeltas(ctx context.Context, dir string, alone bool, wait time.Duration) error {
 	real, err := filepath.EvalSymlinks(dir)
-	if other := addressError(dir); isNotExist(err) && other != nil {
-		return other
-	}
 	if err != nil {
-		return err
+		return dirError(dir, err)
+	}
+	if !isDir(real) {
+		return dirError(dir, syscall.ENOTDIR)
 	}
 	if real, err = filepath.Abs(real); err != nil {
 		return err

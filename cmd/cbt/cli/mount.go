@@ -181,9 +181,9 @@ func mountPoint(dir string, refs []string) (string, error) {
 	entries, err := os.ReadDir(dir)
 	switch {
 	case isNotExist(err):
-		return "", usageErrorf("%s: does not exist: the directory to mount at has to be there", printable(dir))
+		return "", fmt.Errorf("%w: the directory to mount at has to be there", dirError(dir, err))
 	case errors.Is(err, syscall.ENOTDIR):
-		return "", usageErrorf("%s: is no directory", printable(dir))
+		return "", dirError(dir, err)
 	case errors.Is(err, syscall.ENOTCONN):
 		return "", fmt.Errorf("%s: a mount whose server was killed is there: cbt umount %s takes it away", printable(dir), shellQuote(pathArgument(dir)))
 	case err != nil:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 
 	"github.com/spf13/cobra"
 
@@ -40,6 +41,8 @@ func umount(ctx context.Context, dir string, lazy bool) error {
 		return busy("%w: a file there is open, or a program runs there (--lazy takes it away all the same)", err)
 	case errors.Is(err, fuse.ErrNoProgram):
 		return fmt.Errorf("%w: it is in the package fuse3", err)
+	case errors.Is(err, fuse.ErrNotMounted) && !exists(dir):
+		return dirError(dir, fs.ErrNotExist)
 	case errors.Is(err, fuse.ErrNotMounted):
 		return usageErrorf("%w", err)
 	}

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -114,7 +116,9 @@ func (a *app) verify(ctx context.Context, args []string, opt *verifyOptions) err
 		case opt.subset.of > 0:
 			return usageErrorf("--subset takes part of a directory, and %s is none", printable(arg))
 		default:
-			err = a.verifyFile(ctx, arg, &list)
+			if err = a.refuseImage(arg); err == nil {
+				err = a.verifyFile(ctx, arg, &list)
+			}
 		}
 		if err != nil {
 			return err
@@ -173,6 +177,30 @@ func (a *app) say(list *[]verified, name string, sum cbt.Summary, err error) err
 		_, err = fmt.Fprintf(a.Stdout, "%s: DAMAGED: %s\n", printable(name), oneLine(v.Error))
 	}
 	return err
+}
+
+// refuseImage refuses what is plainly something else than a delta: that it is no
+// whole one would say nothing. What is called .cbt should be one.
+func (a *app) refuseImage(path string) error {
+	if strings.EqualFold(filepath.Ext(path), deltaSuffix) {
+		return nil
+	}
+	reads := reading{audit: a.audit}
+	f, err := openFile(path, &reads, nil)
+	if err != nil {
+		return nil // verifyFile says so
+	}
+	defer f.Close()
+	switch found, err := sniff(f); {
+	case err != nil || found == formatDelta || found == formatRaw && !guestWritten(f):
+		return nil
+	case found == formatQcow2:
+		return usageErrorf("%s: is a qcow2 image and no delta: cbt check looks at its structure", printable(path))
+	case found == formatRaw:
+		return usageErrorf("%s: is an image and no delta", printable(path))
+	default:
+		return usageErrorf("%s: is %s and no delta", printable(path), withArticle(formatName(found)))
+	}
 }
 
 func (a *app) verifyStdin(ctx context.Context, list *[]verified) error {

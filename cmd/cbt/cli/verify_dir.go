@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -49,6 +50,8 @@ type dirCheck struct {
 	subset    subset
 	list      []verified   // those of the directory
 	files     []*deltaFile // of the list; nil: damaged
+	damaged   []*deltaFile // those of them whose ends can be read
+	unread    int          // those whose ends cannot
 	catalogue *cbt.Catalogue
 	place     map[*cbt.Delta]int
 }
@@ -100,6 +103,11 @@ func (c *dirCheck) read(ctx context.Context, names []string) error {
 			if i := len(c.list) - 1; c.list[i].OK && err != nil {
 				return err // it came or changed meanwhile
 			} else if !c.list[i].OK {
+				if err == nil {
+					c.damaged = append(c.damaged, d)
+				} else {
+					c.unread++
+				}
 				d = nil
 			}
 		}
@@ -140,8 +148,12 @@ func (c *dirCheck) links(ctx context.Context) error {
 				err = c.find(i, "its chain is damaged: "+err.Error())
 			case !errors.As(err, new(*cbt.MissingError)):
 			default:
-				c.list[i].Parent = err.Error()
-				err = c.say(i, c.list[i].Parent)
+				why := c.missing(d, s, err)
+				if why == c.list[i].Parent {
+					continue // said of another stream
+				}
+				c.list[i].Parent = why
+				err = c.say(i, why)
 			}
 			if err != nil {
 				return err
@@ -149,6 +161,26 @@ func (c *dirCheck) links(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// missing says why no chain of whole deltas leads to a stream of d.
+func (c *dirCheck) missing(d *deltaFile, stream int, err error) string {
+	all := catalogue(append(slices.DeleteFunc(slices.Clone(c.files), func(d *deltaFile) bool { return d == nil }), c.damaged...))
+	r, failed := all.Route(d.Ends(), stream)
+	if failed != nil {
+		if c.unread > 0 {
+			return err.Error() + "; a damaged file may be what led there"
+		}
+		return err.Error()
+	}
+	for _, s := range r.Steps() {
+		for _, bad := range c.damaged {
+			if s.Ends == bad.Ends() {
+				return "parent damaged: " + printable(bad.name)
+			}
+		}
+	}
+	return err.Error()
 }
 
 // routes compares the images of deltas that lead to one point.
