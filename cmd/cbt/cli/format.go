@@ -16,6 +16,7 @@ const (
 	formatUnfinished = "unfinished machine state"
 	formatQcow1      = "qcow image of version 1"
 	formatELFCore    = "ELF core file"
+	formatOverlay    = "overlay of cbt"
 )
 
 // signatures of what a disk does not start with unless somebody put it there.
@@ -29,6 +30,7 @@ var signatures = []struct {
 	{0, "QEVM", formatState},
 	{0, "LibvirtQemudSave", formatState},
 	{0, "LibvirtQemudPart", formatUnfinished},
+	{0, "cbt-ovl\x01", formatOverlay},
 	{0, "QFI\xfb\x00\x00\x00\x01", formatQcow1},
 	{0, "QED\x00", "QED image"},
 	{0, "KDMV", "VMDK image"},
@@ -178,7 +180,7 @@ func startsLikeLUKS(f *file) (bool, error) {
 }
 
 func withArticle(format string) string {
-	if strings.HasPrefix(format, "E") || strings.HasPrefix(format, "A") || strings.HasPrefix(format, "LZ4") || strings.HasPrefix(format, "xz") {
+	if strings.HasPrefix(format, "E") || strings.HasPrefix(format, "A") || strings.HasPrefix(format, "LZ4") || strings.HasPrefix(format, "xz") || strings.HasPrefix(format, "o") {
 		return "an " + format
 	}
 	return "a " + format
@@ -211,7 +213,11 @@ func wayOut(found, path string) string {
 		return "show it as a raw file (ewfmount) or convert it (ewfexport)"
 	case "gzip file", "xz file", "zstd file", "LZ4 file":
 		return "unpack it"
-	case formatELFCore, "kdump core file", "Windows crash dump":
+	case formatOverlay:
+		return "it is what was written over an image: cbt serve or mount that with --overlay " + word
+	case formatELFCore:
+		return "it is the memory of a machine and no disk: gdb, crash or volatility look into it, and cbt ram find"
+	case "kdump core file", "Windows crash dump":
 		return "it is the memory of a machine and no disk: gdb, crash or volatility look into it"
 	}
 	return "convert it"

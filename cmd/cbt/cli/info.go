@@ -25,6 +25,9 @@ that deltas know it by. With --json it has the keys of
 qemu-img info --output=json where they exist. It takes images that a machine
 is using, and those whose backing file is missing or not allowed.
 
+Of core files of a machine it tells the segments of memory, of what was written
+with --overlay how much it is.
+
 Of a snapshot with the machine's RAM, and of a saved machine state, it tells the
 machine type, the blocks of RAM and the devices. Of a compressed one it unpacks
 only the beginning; -v unpacks all of it, for the devices and how much of RAM is
@@ -65,6 +68,9 @@ func (a *app) info(ctx context.Context, ref string, opt *infoOptions) error {
 		return a.infoState(ctx, o, ref, opt.ref)
 	}
 	if ok, err := a.infoVolume(ctx, o, ref, opt.ref); ok || err != nil {
+		return err
+	}
+	if ok, err := a.infoOther(o, ref, opt.ref); ok || err != nil {
 		return err
 	}
 	d, err := o.describe(ctx, a, ref, opt.ref)

@@ -12,7 +12,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"cbt/qcow2/vmstate"
 	"cbt/sparse"
 )
 
@@ -34,10 +33,14 @@ func newRAMFindCommand(a *app) *cobra.Command {
 		Long: `find prints where in RAM a pattern is: the guest physical address, QEMU's RAM block
 and the offset in it. It goes on across the ends of pages, as they follow one
 another in physical memory. The address is - where nothing tells it, as for the
-memory of graphics cards.`,
+memory of graphics cards.
+
+REF may also be an ELF core file, of cbt ram dump, of virsh dump --memory-only or
+of QEMU, and any other file: that is taken for physical memory from address 0 on.`,
 		Example: `  cbt ram find --text passphrase disk.qcow2@monday
   cbt ram find --text passphrase --utf16 vm.save
-  cbt ram find --hex 4d5a9000 tuesday.cbt`,
+  cbt ram find --hex 4d5a9000 tuesday.cbt
+  cbt ram find --text passphrase monday.core`,
 		Annotations: exits(exitDone, exitFailed, exitUsage, exitWrongBase, exitBusy),
 		Args:        wantArgs("REF"),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -97,90 +100,46 @@ func (a *app) ramFind(ctx context.Context, ref string, opt *ramFindOptions) erro
 	if err != nil {
 		return err
 	}
-	o, m, err := a.openRAM(ctx, ref, &opt.ramOptions)
+	o, pieces, changed, err := a.findIn(ctx, ref, opt)
 	if err != nil {
 		return err
 	}
 	defer a.closeOpener(o)
-	pieces, total, err := m.pieces(opt.machine)
-	if err != nil {
-		text := fmt.Sprintf("no physical addresses: %v", err)
-		if hint := m.tellMachine(""); hint != "" {
-			text += " (" + hint + ")"
-		}
-		a.warnf("%s", text)
+	total := int64(0)
+	for _, p := range pieces {
+		total += p.n
 	}
 	out := &placePrinter{w: bufio.NewWriter(a.Stdout), json: a.json}
 	bar := a.startProgress("searching", total)
 	defer bar.finish()
 	for _, p := range pieces {
-		v, err := m.ram(p.Block)
-		if err != nil {
-			return err
-		}
-		err = search(ctx, v, p.Off, p.Len, pattern, bar, func(at int64) (bool, error) {
-			place := foundPlace{Block: p.Block.Name, Offset: at}
+		err = search(ctx, p.v, p.off, p.n, pattern, bar, func(at int64) (bool, error) {
+			place := foundPlace{Block: p.block, Offset: at}
 			if p.known {
-				address := p.Addr + uint64(at-p.Off)
+				address := p.addr + uint64(at-p.off)
 				place.Address = &address
 			}
 			err := out.print(place)
 			return opt.most == 0 || int64(out.count) < opt.most, err
 		})
 		if err != nil {
-			return refError(m.ref, err)
+			return refError(ref, err)
 		}
 		if opt.most > 0 && int64(out.count) >= opt.most {
 			break
 		}
 	}
 	bar.finish()
-	if err := m.changed(); err != nil {
+	if err := changed(); err != nil {
 		return err
 	}
 	if err := out.end(); err != nil {
 		return err
 	}
 	if out.count == 0 {
-		a.notef("%s: the pattern is not in its RAM", m.ref)
+		a.notef("%s: the pattern is not in its RAM", printable(ref))
 	}
 	return nil
-}
-
-// piece is what of a block is one behind another in physical memory.
-type ramPiece struct {
-	vmstate.Range
-	known bool // its address is
-}
-
-// pieces are all blocks: those parts first that have addresses. VGA's hole does
-// not part the RAM: what lies below it can be seen in system management mode.
-func (m *machine) pieces(machine string) (list []ramPiece, total int64, err error) {
-	ranges, err := m.Physical(machine)
-	rest := map[*vmstate.Block]bool{}
-	for _, b := range m.Blocks {
-		rest[b] = !b.Shared
-		if !b.Shared {
-			total += b.Size()
-		}
-	}
-	for _, r := range ranges {
-		delete(rest, r.Block)
-		if n := len(list); n > 0 {
-			last := &list[n-1]
-			if gap := r.Off - last.Off - last.Len; last.Block == r.Block && gap >= 0 && r.Addr == last.Addr+uint64(last.Len+gap) {
-				last.Len += gap + r.Len
-				continue
-			}
-		}
-		list = append(list, ramPiece{r, true})
-	}
-	for _, b := range m.Blocks {
-		if rest[b] {
-			list = append(list, ramPiece{vmstate.Range{Block: b, Len: b.Size()}, false})
-		}
-	}
-	return list, total, err
 }
 
 // search calls found with the places of the pattern in [off, off+n) of v, until

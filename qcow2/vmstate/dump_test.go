@@ -1,0 +1,187 @@
+package vmstate
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"cbt/internal/testqemu"
+	"cbt/sparse"
+	"cbt/sparse/sparsetest"
+)
+
+// TestOpenDump reads core files: ours, and QEMU's of the same machine.
+func TestOpenDump(t *testing.T) {
+	m := testqemu.Start(t, "-m", "32", "-smp", "2", "-device", fillFile(t, 4<<20))
+	time.Sleep(300 * time.Millisecond)
+	m.Do("stop", nil)
+	m.Do("dump-guest-memory", map[string]any{"paging": false, "protocol": "file:dump"})
+	m.Migrate("exec:cat>state")
+	s := openFile(t, filepath.Join(m.Dir, "state"))
+	ranges, err := s.Physical("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	core, err := s.Core(ranges, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ours, err := OpenDump(core, core.Size())
+	if err != nil {
+		t.Fatal(err)
+	}
+	theirs := dumpFile(t, filepath.Join(m.Dir, "dump"))
+	for _, d := range []*Dump{ours, theirs} {
+		if d.CPUs != 2 || d.Machine != theirs.Machine {
+			t.Errorf("%d processors, %s", d.CPUs, d.Machine)
+		}
+	}
+	if len(ours.Segments) != len(ranges) {
+		t.Errorf("%d segments, want %d", len(ours.Segments), len(ranges))
+	}
+	// All that is in ours is in QEMU's.
+	at := func(d *Dump, addr uint64, n int) []byte {
+		for _, p := range d.Pieces(sparse.Plain(d.src, d.size)) {
+			if addr >= p.Addr && addr+uint64(n) <= p.Addr+uint64(p.Size()) {
+				b := make([]byte, n)
+				if _, err := sparse.ReadFull(p, b, int64(addr-p.Addr)); err != nil {
+					t.Fatal(err)
+				}
+				return b
+			}
+		}
+		t.Fatalf("nothing at 0x%x", addr)
+		return nil
+	}
+	for _, s := range ours.Segments {
+		if !bytes.Equal(at(ours, s.Addr, int(s.Len)), at(theirs, s.Addr, int(s.Len))) {
+			t.Errorf("memory at 0x%x differs", s.Addr)
+		}
+	}
+}
+
+// handCore is a core file of 32 or 64 bits with these segments, whose bytes follow
+// one another.
+func handCore(order binary.AppendByteOrder, wide bool, segments []Segment64, data []byte) []byte {
+	word := func(b []byte, v uint64) []byte {
+		if wide {
+			return order.AppendUint64(b, v)
+		}
+		return order.AppendUint32(b, uint32(v))
+	}
+	class, head, program := byte(1), 52, 32
+	if wide {
+		class, head, program = 2, 64, 56
+	}
+	endian := byte(1)
+	if any(order) == any(binary.BigEndian) {
+		endian = 2
+	}
+	b := append([]byte("\x7fELF"), class, endian, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+	b = order.AppendUint16(order.AppendUint16(b, 4), 22)
+	b = order.AppendUint32(b, 1)
+	b = word(word(word(b, 0), uint64(head)), 0)
+	b = order.AppendUint32(b, 0)
+	for _, n := range []int{head, program, len(segments), 0, 0, 0} {
+		b = order.AppendUint16(b, uint16(n))
+	}
+	at := uint64(head + program*len(segments))
+	for _, s := range segments {
+		b = order.AppendUint32(b, 1)
+		if wide {
+			b = order.AppendUint32(b, 0)
+		}
+		b = word(word(word(word(word(b, at), s.Addr), s.Addr), uint64(s.Stored)), uint64(s.Len))
+		if !wide {
+			b = order.AppendUint32(b, 0)
+		}
+		b = word(b, 0)
+		at += uint64(s.Stored)
+	}
+	return append(b, data...)
+}
+
+func TestDumpPieces(t *testing.T) {
+	segments := []Segment64{{0x5000, 8, 8, 0}, {0x1000, 16, 4, 0}, {0x1010, 4, 4, 0}, {0x5004, 2, 2, 0}}
+	for _, order := range []binary.AppendByteOrder{binary.LittleEndian, binary.BigEndian} {
+		for _, wide := range []bool{false, true} {
+			b := handCore(order, wide, segments, []byte("abcdefghijklmnopqr"))
+			d, err := OpenDump(bytes.NewReader(b), int64(len(b)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			type run struct {
+				addr uint64
+				text string
+			}
+			var got []run
+			for _, p := range d.Pieces(sparse.Plain(d.src, d.size)) {
+				text := make([]byte, p.Size())
+				if _, err := sparse.ReadFull(p, text, 0); err != nil {
+					t.Fatal(err)
+				}
+				sparsetest.View(t, p, text)
+				got = append(got, run{p.Addr, string(text)})
+			}
+			if want := []run{{0x1000, "ijkl" + string(make([]byte, 12)) + "mnop"}, {0x5000, "abcdefgh"}, {0x5004, "qr"}}; !slices.Equal(got, want) || d.Machine != "S390" {
+				t.Errorf("%v %v: %+v, %q", order, wide, got, d.Machine)
+			}
+			for n := range b {
+				var fe *sparse.FormatError
+				if _, err := OpenDump(bytes.NewReader(b[:n]), int64(n)); !errors.As(err, &fe) && !errors.Is(err, ErrNotCore) {
+					t.Fatalf("cut at %d: %v", n, err)
+				}
+			}
+		}
+	}
+	for _, text := range []string{"", "\x7fELF", "QEVM"} {
+		if _, err := OpenDump(bytes.NewReader([]byte(text)), int64(len(text))); !errors.Is(err, ErrNotCore) {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+}
+
+// Numbers that fit nothing are errors.
+func TestHostileDumps(t *testing.T) {
+	good := handCore(binary.LittleEndian, true, []Segment64{{0x1000, 16, 16, 0}}, make([]byte, 16))
+	le := binary.LittleEndian
+	for _, c := range []struct {
+		at    int
+		value uint64
+	}{
+		{32, 1 << 63}, {32, ^uint64(0) - 8}, // e_phoff
+		{64 + 8, ^uint64(0)}, {64 + 24, ^uint64(0)}, {64 + 32, 1 << 63}, {64 + 40, 1}, {64 + 40, ^uint64(0)},
+	} {
+		b := slices.Clone(good)
+		le.PutUint64(b[c.at:], c.value)
+		var fe *sparse.FormatError
+		if _, err := OpenDump(bytes.NewReader(b), int64(len(b))); !errors.As(err, &fe) {
+			t.Errorf("%#x at %d: %v", c.value, c.at, err)
+		}
+	}
+	b := slices.Clone(good)
+	le.PutUint16(b[56:], phnumInInfo)
+	le.PutUint64(b[40:], 64)
+	le.PutUint32(b[64+44:], 1<<31)
+	if _, err := OpenDump(bytes.NewReader(b), int64(len(b))); err == nil {
+		t.Error("2^31 segments")
+	}
+}
+
+func dumpFile(t *testing.T, path string) *Dump {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := OpenDump(bytes.NewReader(b), int64(len(b)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
