@@ -181,6 +181,9 @@ func (a *app) backup(ctx context.Context, refs []string, dir string, opt *backup
 	if there := b.there(); there != nil {
 		return b.reportThere(there)
 	}
+	if err := b.lookFurther(ctx); err != nil {
+		return err
+	}
 	if err := b.choose(ctx); err != nil {
 		return err
 	}

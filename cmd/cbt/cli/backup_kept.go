@@ -123,34 +123,86 @@ func (o *opener) keptVolumes(ctx context.Context, s *source, wanted func(string)
 	lv := s.vol.LV()
 	var list []kept
 	for _, other := range lv.Group().LVs {
-		ref := lvmPrefix + other.FullName()
-		k := kept{ref: ref, name: other.Name, id: other.ID, spare: isSnapshot(other), open: func() (*source, error) { return s, nil }}
 		if other.Name == lv.Name {
-			k.point, k.instant = s.Point, s.Instant
-			list = append(list, k)
+			list = append(list, kept{
+				ref: lvmPrefix + other.FullName(), name: other.Name, id: other.ID, spare: isSnapshot(other),
+				point: s.Point, instant: s.Instant, open: func() (*source, error) { return s, nil },
+			})
 			continue
 		}
 		if !relatedVolumes(lv, other) {
 			continue
 		}
-		old, err := o.open(ctx, ref, refOptions{Format: formatRaw})
-		if err == nil {
-			old.Point, err = old.vol.pointIf(ctx, o.Frozen, s, wanted)
-		}
-		switch {
-		case ctx.Err() != nil:
+		k, err := o.keptVolume(ctx, s, other, wanted)
+		if err != nil {
 			return nil, err
-		case err != nil || old.Point == "":
-			continue // in use, incomplete, ...: what cannot be read is no base
 		}
-		k.point, k.instant = old.Point, old.Instant
-		k.open = func() (*source, error) { return old, nil }
-		if len(o.PVs) == 0 && k.spare {
+		if k == nil {
+			continue
+		}
+		if k.spare = isSnapshot(other); len(o.PVs) == 0 && k.spare {
 			k.remove = []string{"lvremove", other.FullName()}
 		}
-		list = append(list, k)
+		list = append(list, *k)
 	}
 	return list, nil
+}
+
+// keptVolume is a volume that another one may be compared with; nil if it is at
+// no point that is wanted. What cannot be read (in use, incomplete, ...) is no
+// base; the error is for a run that was ended.
+func (o *opener) keptVolume(ctx context.Context, s *source, other *lvm.LV, wanted func(string) bool) (*kept, error) {
+	ref := lvmPrefix + other.FullName()
+	old, err := o.open(ctx, ref, refOptions{Format: formatRaw})
+	if err == nil {
+		old.Point, err = old.vol.pointIf(ctx, o.Frozen, s, wanted)
+	}
+	switch {
+	case ctx.Err() != nil:
+		return nil, err
+	case err != nil || old.Point == "":
+		return nil, nil
+	}
+	return &kept{
+		ref: ref, name: other.Name, id: other.ID, point: old.Point, instant: old.Instant,
+		open: func() (*source, error) { return old, nil },
+	}, nil
+}
+
+// lookFurther looks, where a disk has no state that the directory has, among all
+// volumes of its thin pool: a rollback (lvremove and lvcreate -s, lvconvert
+// --merge) leaves older snapshots without anything that tells what they are of,
+// and they compare by metadata as before. Those count that a delta of the same
+// machine leads to.
+func (b *backupRun) lookFurther(ctx context.Context) error {
+	for i, d := range b.disks {
+		v := d.img.vol
+		if b.opt.full || v == nil || v.Thin() == nil || b.newestKept(i) != nil {
+			continue
+		}
+		mine := func(l *logged) bool { return b.of[b.store.machines.Of[b.store.place[l]]] }
+		wanted := func(point string) bool {
+			l := b.store.leading(d.stream(), point)
+			return l != nil && mine(l)
+		}
+		if !slices.ContainsFunc(b.store.list, func(l *logged) bool { return mine(l) && strings.HasPrefix(l.to(d.stream()), formatVolume+":") }) {
+			continue // the directory has no point of a volume of this machine
+		}
+		lv := v.LV()
+		for _, other := range lv.Group().LVs {
+			if other.Name == lv.Name || other.Pool() != lv.Pool() || relatedVolumes(lv, other) {
+				continue
+			}
+			k, err := b.opener.keptVolume(ctx, d.img, other, wanted)
+			if err != nil {
+				return err
+			}
+			if k != nil {
+				b.kept[i] = append(b.kept[i], *k)
+			}
+		}
+	}
+	return nil
 }
 
 func isSnapshot(lv *lvm.LV) bool { return lv.Snapshot != nil || lv.Origin() != "" }
