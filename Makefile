@@ -62,6 +62,8 @@ install: build
 	install -d $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/bash-completion/completions
 	bin/cbt man $(DESTDIR)$(PREFIX)/share/man/man1
 	bin/cbt completion bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/cbt
+	install -d $(DESTDIR)$(PREFIX)/share/zsh/site-functions
+	bin/cbt completion zsh >$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_cbt
 
 clean:
 	rm -rf bin

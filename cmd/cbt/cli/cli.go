@@ -171,6 +171,7 @@ A reference REF names an image:
 	for _, c := range append(root.Commands(), root) {
 		a.guard(c)
 	}
+	a.addCompletion(root)
 	return root
 }
 

@@ -35,8 +35,8 @@ may keep, so is the oldest.
 
 A full delta that falls away would make its child full: the whole image written
 again, each night under a daily rule. So it stays, with what lies between it and
-what is kept, until it is --rebase-every older than the oldest point kept on it (30d),
-or moving it gives back half of what that writes. --rebase-every 0 lets it go at once.
+what is kept, until the oldest point kept on it is younger by --rebase-every (30d), or
+moving it gives back half of what that writes. --rebase-every 0 lets it go at once.
 
 Nothing is deleted before what takes its place is written, verified and synced:
 whenever prune is killed, every kept point can be restored, and the same command
