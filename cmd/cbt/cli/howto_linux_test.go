@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -81,24 +82,37 @@ var howtos = map[string]howto{
 				-drive file=/srv/vm/vm1.qcow2,if=none,id=disk0 -device virtio-blk-pci,drive=disk0 \
 				-drive file=/srv/vm/vm1-data.qcow2,if=none,id=disk1 -device virtio-blk-pci,drive=disk1 &
 			ready /run/vm1.qmp`,
-		// The second and the third backup made the snapshots before unneeded, and each night deletes.
+		// All nights are deleted but for the last one, and the one that is in another directory.
 		after: `
 			night=n-last
 			qmp '{"execute": "blockdev-snapshot-internal-sync", "arguments": {"device": "disk0", "name": "'$night'"}}'
-			cbt backup --json --name vm1 /srv/vm/vm1.qcow2@$night /srv/backup/vm1 >/run/vm1.backup
+			cbt backup --json --name vm1 /srv/vm/vm1.qcow2@$night /srv/backup/vm1 --ram no >/run/vm1.backup
 			jq -c '."no-longer-needed"[].qmp // empty' /run/vm1.backup | while read -r delete; do qmp "$delete"; done
 			qmp '{"execute": "quit"}'
 			wait
 			qemu-img snapshot -l /srv/vm/vm1.qcow2
-			[ "$(qemu-img snapshot -l /srv/vm/vm1.qcow2 | grep -c ' [nmr][0-9-]')" = 3 ]
+			[ "$(qemu-img snapshot -l /srv/vm/vm1.qcow2 | grep -c ' [nmr][0-9-]')" = 2 ]
 			cbt verify -q /srv/backup/vm1 /srv/backup/both`,
 		notRun: map[string]string{
 			"qga()":                            "no guest agent in the machine of this test",
-			"night=n$(date +%Y%m%d)\nvirsh":    "needs libvirtd",
-			"night=f$(date +%Y%m%d)\nvirsh":    "needs libvirtd and a guest agent",
-			"virsh snapshot-create-as vm1 tmp": "needs libvirtd",
+			"night=n$(date +%Y%m%d)\nvirsh":    "TestMoreHowtoLibvirt",
+			"night=f$(date +%Y%m%d)\nvirsh":    "TestMoreHowtoLibvirt",
+			"virsh snapshot-create-as vm1 tmp": "TestMoreHowtoLibvirt",
 		},
 	},
+}
+
+// blocksOf are the blocks of shell of a page.
+func blocksOf(t *testing.T, page string) (list []string) {
+	t.Helper()
+	text, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range regexp.MustCompile("(?s)\n```sh\n(.*?)\n```").FindAllStringSubmatch(string(text), -1) {
+		list = append(list, m[1])
+	}
+	return list
 }
 
 // Every page of docs/howto works as it is written.
@@ -120,20 +134,16 @@ func TestHowto(t *testing.T) {
 			if !ok {
 				t.Fatal("the test does not know this page")
 			}
-			text, err := os.ReadFile(page)
-			if err != nil {
-				t.Fatal(err)
-			}
 			script, skipped := "set -e\n"+examplesShell+h.before+"\nset -x\n", map[string]bool{}
 		blocks:
-			for _, m := range regexp.MustCompile("(?s)\n```sh\n(.*?)\n```").FindAllStringSubmatch(string(text), -1) {
+			for _, block := range blocksOf(t, page) {
 				for begins := range h.notRun {
-					if strings.HasPrefix(m[1], begins) {
+					if strings.HasPrefix(block, begins) {
 						skipped[begins] = true
 						continue blocks
 					}
 				}
-				block := m[1] + "\n"
+				block += "\n"
 				if at, what := h.inject[0], h.inject[1]; at != "" {
 					block = strings.Replace(block, "\n"+at, "\n"+what+"\n"+at, 1)
 				}
@@ -157,5 +167,74 @@ func TestHowto(t *testing.T) {
 			}
 			t.Logf("%v", time.Since(began).Round(time.Second))
 		})
+	}
+}
+
+// howtoDomain is libvirt's machine of the page, with a libvirtd of its own. It has no
+// guest agent: freezing is left out.
+const howtoDomain = `
+mkdir -p /srv/vm /srv/backup/vm1
+for dir in /var/lib/libvirt /etc/libvirt; do # its own, as /run is
+	mkdir -p "/run/copy$dir"
+	cp -a $dir/. "/run/copy$dir"
+	mount --bind "/run/copy$dir" $dir
+done
+qemu-img create -q -f qcow2 /srv/vm/vm1.qcow2 64M
+virtlogd -d
+libvirtd -d --timeout 0
+cat >/srv/vm1.xml <<X
+<domain type='qemu'><name>vm1</name><memory unit='MiB'>32</memory><os><type arch='x86_64' machine='pc'>hvm</type></os><devices>
+<emulator>$(command -v qemu-system-x86_64)</emulator>
+<disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='/srv/vm/vm1.qcow2'/><target dev='vda' bus='virtio'/></disk>
+</devices></domain>
+X
+for i in $(seq 100); do ! command virsh version >/dev/null 2>&1 || break; sleep 0.2; done
+command virsh define /srv/vm1.xml
+command virsh start vm1
+virsh() { case "$1" in domfsfreeze|domfsthaw) ;; *) command virsh "$@" ;; esac; }
+date() { cat /run/night; }
+set -x
+`
+
+// The ways of docs/howto/running-machine.md that use libvirt, three nights each.
+func TestMoreHowtoLibvirt(t *testing.T) {
+	testtool.More(t)
+	if os.Geteuid() != 0 {
+		t.Skip("libvirtd needs root")
+	}
+	for _, name := range []string{"libvirtd", "virtlogd", "virsh", "jq", "qemu-img", "qemu-system-x86_64"} {
+		testtool.Need(t, name)
+	}
+	top := t.TempDir()
+	for _, dir := range []string{"work", "srv", "run"} {
+		if err := os.Mkdir(filepath.Join(top, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	script, ways := "set -e\n"+examplesShell+howtoDomain, 0
+	for _, block := range blocksOf(t, "../../../docs/howto/running-machine.md") {
+		if !strings.Contains(block, "virsh ") {
+			continue
+		}
+		ways++
+		for night := range 3 {
+			script += fmt.Sprintf("echo %d >/run/night\n%s\n", night, block)
+		}
+	}
+	if ways != 3 {
+		t.Fatalf("%d ways with virsh, want 3", ways)
+	}
+	// The last night that took a snapshot is there, and all before it are gone, libvirt's record too.
+	script += `
+		command virsh snapshot-list vm1
+		qemu-img snapshot -U -l /srv/vm/vm1.qcow2
+		[ "$(qemu-img snapshot -U -l /srv/vm/vm1.qcow2 | grep -c ' [nf][0-9]')" = 1 ]
+		[ -z "$(command virsh snapshot-list --name vm1)" ]
+		cbt verify -q /srv/backup/vm1
+		command virsh destroy vm1
+		echo the page is done`
+	out, err := inNamespace(t, top, script)
+	if err != nil || !strings.HasSuffix(out, "the page is done\n") {
+		t.Errorf("%v: ...%s", err, out[max(0, len(out)-4000):])
 	}
 }
