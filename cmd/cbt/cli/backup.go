@@ -21,6 +21,7 @@ type backupOptions struct {
 	ref       refOptions
 	name      string
 	continues string
+	since     string // what --bitmap began at
 	full      bool
 	fullEvery int
 	dryRun    bool
@@ -42,6 +43,9 @@ one more delta in DIR. It finds OLD by itself:
   2. else the newest delta of the machine in DIR: its content is compared with REF;
   3. else nothing: the delta is full.
 
+Where a dirty bitmap tells what changed, --bitmap names it, and --since the delta
+in DIR, or the point, that it began at: no other OLD is looked for then.
+
 So it does not fail because snapshots were deleted, renamed or rolled back, or
 because the image was replaced: it reads more, and says why. What is in DIR
 already is not written again: then it says so and ends with 0.
@@ -55,6 +59,8 @@ machine, --continue MACHINE for one that is there.
 
 Several REFs are the disks of one machine at one instant: one delta of all of
 them. A disk is called by NAME in NAME=REF, else by its file's or volume's name.
+External snapshots, where the machine writes to an overlay meanwhile: --frozen
+says that nobody writes to REF, so that the next run can build on it.
 RAM that was saved with a snapshot goes along (--ram). RAM that lies elsewhere is
 named by --new-state: QEMU puts a machine's state into the first disk that can
 take it, often that of the UEFI variables.
@@ -73,7 +79,7 @@ DIR must exist: where it does not, the disk that it is on may not be mounted.`,
   cbt backup --name vm1 --full-every 30 lvm:vg0/vm1-tue backups/
   cbt backup --name vm1 sda=a.qcow2@tue sdb=b.qcow2@tue backups/
   cbt backup --new-state nvram.qcow2@tue disk.qcow2@tue backups/`,
-		Annotations: exits(exitDone, exitFailed, exitUsage, exitBusy),
+		Annotations: exits(exitDone, exitFailed, exitUsage, exitWrongBase, exitBusy),
 		Args:        wantArgs("REF...", "DIR"),
 		RunE: func(c *cobra.Command, args []string) error {
 			last := len(args) - 1
@@ -86,6 +92,8 @@ DIR must exist: where it does not, the disk that it is on may not be mounted.`,
 	flags.StringVar(&opt.continues, "continue", "", "these are the disks of `MACHINE`, which DIR has: copied, restored or replaced")
 	flags.BoolVar(&opt.full, "full", false, "write a full delta")
 	flags.IntVar(&opt.fullEvery, "full-every", 0, "write a full delta when this would be number `N`+1 of its chain (1: always full)")
+	flags.StringVar(&opt.diff.bitmap, "bitmap", "", "go by the dirty bitmap `NAME` of REF, which recorded since --since")
+	flags.StringVar(&opt.since, "since", "", "the `DELTA` in DIR, or the point, that --bitmap began at")
 	flags.BoolVar(&opt.dryRun, "dry-run", false, "say what REF would be compared with, why, and how much may have changed; write nothing")
 	flags.BoolVar(&opt.unneeded, "unneeded", false, "say which snapshots are no longer needed, with --quiet too")
 	flags.StringVar(&opt.diff.ram, "ram", ramAuto, "`WHICH`: auto: RAM too if REF has it; no")
@@ -106,6 +114,12 @@ func (opt *backupOptions) check(a *app) error {
 		return usageErrorf("--full-every %d: must be 1 or more", opt.fullEvery)
 	case opt.full && opt.fullEvery > 0:
 		return usageErrorf("--full and --full-every exclude each other")
+	case opt.diff.bitmap != "" && opt.since == "":
+		return usageErrorf("--bitmap %s: --since DELTA says what it began at: nothing in a bitmap does", printable(opt.diff.bitmap))
+	case opt.since != "" && opt.diff.bitmap == "":
+		return usageErrorf("--since %s: --bitmap NAME says which bitmap began there", printable(opt.since))
+	case opt.since != "" && opt.full:
+		return usageErrorf("--full and --bitmap exclude each other")
 	case opt.diff.ram == ramOnly:
 		return usageErrorf("--ram only: a backup is of disks; cbt diff takes RAM alone")
 	case opt.name != "" && opt.continues != "":

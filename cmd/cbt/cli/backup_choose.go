@@ -23,7 +23,11 @@ func (b *backupRun) choose(ctx context.Context) error {
 		return nil
 	}
 	for i := range b.disks {
-		if err := b.chooseFor(ctx, i); err != nil {
+		choose := b.chooseFor
+		if b.opt.diff.bitmap != "" {
+			choose = b.chooseBitmap
+		}
+		if err := choose(ctx, i); err != nil {
 			return err
 		}
 	}
@@ -131,6 +135,8 @@ func (b *backupRun) chooseFor(ctx context.Context, i int) error {
 		switch {
 		case there == 0:
 			why = fmt.Sprintf("%s has no delta of %s", printable(b.store.dir), printable(b.image))
+		case b.store.tips(b.of, d.stream()):
+			why = fmt.Sprintf("%s has %s of %s, all of an image that was not frozen, so nothing builds on them%s", printable(b.store.dir), countOf(there, "delta"), printable(b.image), d.img.freezeHint())
 		default:
 			why = fmt.Sprintf("%s has %s of %s, and to none of this disk a whole chain leads", printable(b.store.dir), countOf(there, "delta"), printable(b.image))
 		}

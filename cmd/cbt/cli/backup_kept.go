@@ -51,7 +51,7 @@ func (b *backupRun) look(ctx context.Context) error {
 			}
 		}
 		b.lost[i] = slices.DeleteFunc(slices.Clone(b.kept[i]), func(k kept) bool {
-			return !k.spare || k.point == "" || wanted(k.point)
+			return !k.spare || k.point == "" || wanted(k.point) || b.store.mayHave(d.stream(), k.point)
 		})
 		b.kept[i] = slices.DeleteFunc(b.kept[i], func(k kept) bool {
 			return k.point == "" || k.point != d.img.Point && !wanted(k.point)

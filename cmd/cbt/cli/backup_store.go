@@ -82,6 +82,26 @@ func (s *store) begins(stream, point string) bool {
 	return point != "" && slices.ContainsFunc(s.list, func(l *logged) bool { return l.from(stream) == point })
 }
 
+// mayHave says whether a delta leads to a point that differs only in times.
+func (s *store) mayHave(stream, point string) bool {
+	return slices.ContainsFunc(s.list, func(l *logged) bool { return mayBe(l.to(stream), point) })
+}
+
+// tips says whether all deltas of some machines that have a stream are of images
+// that were not frozen.
+func (s *store) tips(of map[int]bool, stream string) bool {
+	tips := false
+	for i, l := range s.list {
+		if of[s.machines.Of[i]] && l.has(stream) {
+			if l.to(stream) != "" {
+				return false
+			}
+			tips = true
+		}
+	}
+	return tips
+}
+
 // with is a delta that leads to all of these points, and has RAM if that is
 // wanted; nil if there is none. What of says no to does not count; nil takes all.
 func (s *store) with(ends []streamPoint, ram bool, of func(*logged) bool) *logged {

@@ -87,7 +87,7 @@ func (a *app) newDeltaJob(disks []disk, opt *diffOptions) (*deltaJob, error) {
 		}
 		if s.To == "" && !warned[d.img.Ref] {
 			warned[d.img.Ref] = true
-			a.warnf("%s: is not frozen: nothing can build on this delta (take a snapshot and name that)", d.img.Ref)
+			a.warnf("%s: is not frozen: nothing can build on this delta (take a snapshot and name that)%s", d.img.Ref, d.img.freezeHint())
 		}
 		h.Streams = append(h.Streams, s)
 		sources = append(sources, src)

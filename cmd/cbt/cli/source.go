@@ -44,6 +44,15 @@ func (s *source) Recheck() error {
 	return s.recheck()
 }
 
+// freezeHint says how an image that nobody writes to is told from one that
+// somebody may write to, where that can be said.
+func (s *source) freezeHint() string {
+	if s.Point != "" || s.img == nil || s.Img == nil || activePoint(s.img) == "" {
+		return ""
+	}
+	return "; if nobody writes to it meanwhile, because a machine writes to an overlay over it or is off, --frozen says so, and the next run goes on from there"
+}
+
 // Close releases what only this source holds; files are the opener's.
 func (s *source) Close() error {
 	if s.close == nil {

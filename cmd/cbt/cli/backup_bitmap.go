@@ -1,0 +1,51 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"slices"
+)
+
+// chooseBitmap has a disk compared with what --since names, by the bitmap that
+// began there. Nothing else will do in its place: who names a bitmap wants to
+// know if it does not fit.
+func (b *backupRun) chooseBitmap(ctx context.Context, i int) error {
+	d := &b.disks[i]
+	l, err := b.sinceOf(d)
+	if err != nil {
+		return err
+	}
+	if d.old, err = b.openLast(l, d); err != nil {
+		return err
+	}
+	if err := d.compare(methodAuto, b.opt.diff.bitmap); err != nil {
+		return err
+	}
+	b.bases[i] = base{delta: l, ref: l.File + " by bitmap " + b.opt.diff.bitmap, why: "--since says that it began there"}
+	return ctx.Err()
+}
+
+// sinceOf is the delta that --since names: a file of the directory, or one that
+// leads to a point of the disk.
+func (b *backupRun) sinceOf(d *disk) (*logged, error) {
+	since, dir, stream := b.opt.since, printable(b.store.dir), d.stream()
+	l := b.store.byFile[filepath.Base(since)]
+	if l == nil {
+		if l = b.store.leading(stream, since); l == nil {
+			return nil, wrongBase("--since %s: is neither a delta in %s, nor a point of %s that a whole chain there leads to", printable(since), dir, printable(stream))
+		}
+		return l, nil
+	}
+	switch to := l.to(stream); {
+	case l.Error != "":
+		return nil, fmt.Errorf("--since: %s", l.Error)
+	case !l.has(stream):
+		return nil, wrongBase("--since %s: has no %s", printable(since), printable(stream))
+	case to == "":
+		return nil, wrongBase("--since %s: is no base: it was made from an image that was not frozen, so nothing can build on it", printable(since))
+	case !slices.Contains(b.store.ends[streamPoint{stream, to}], l):
+		return nil, wrongBase("--since %s: cannot be restored: deltas are missing that it builds on", printable(since))
+	}
+	return l, nil
+}
