@@ -23,16 +23,17 @@ var examplesNotRun = map[string]string{
 	"cbt diff lvm:vg0/vm1-mon lvm:vg0/vm1-tue -o tuesday.cbt":                                         "LVM of this host: testdata/script/volumes_guest.txtar",
 	"cbt backup --name vm1 --full-every 30 lvm:vg0/vm1-tue backups/":                                  "LVM of this host",
 	"cbt backup --format qcow2 lvm:vg0/vm1@monday backups/":                                           "LVM of this host",
+	"cbt mount --format qcow2 --allow /dev/vg0 --pv disk.raw lvm:vg0/vm1 /mnt":                        "a group vg0 on disk.raw",
 	"cbt backup --format qcow2 --allow /dev/vg0 --frozen --name vm1 lvm:vg0/snap_vm1_monday backups/": "LVM of this host",
 	"cbt serve root=backups/tuesday.cbt data=lvm:vg0/data --tcp 127.0.0.1:10809":                      "LVM of this host",
 	"cbt lvm release-metadata-snap vg0/pool":                                                          "LVM of this host",
 	"cbt diff --pv disk.raw lvm:vg0/vm1-mon lvm:vg0/vm1-tue":                                          "a group vg0 on disk.raw: testdata/script/volumes.txtar has others",
 	"cbt info --pv guest.qcow2@monday lvm:vg0/root":                                                   "a group vg0 in guest.qcow2",
-	"cbt info --pv disk.raw":                                                                          "a group on disk.raw",
-	"cbt check --pv disk.raw lvm:vg0/pool":                                                            "a group vg0 on disk.raw",
-	"cbt check --thin-metadata tmeta.bin":                                                             "the metadata of a pool",
-	"nbd-client -unix /run/tuesday.sock /dev/nbd0 && mount /dev/nbd0p1 /srv":                          "kernels without nbd",
-	"cbt umount /mnt": "needs the mount of another example",
+	"cbt info --pv disk.raw":                                                 "a group on disk.raw",
+	"cbt check --pv disk.raw lvm:vg0/pool":                                   "a group vg0 on disk.raw",
+	"cbt check --thin-metadata tmeta.bin":                                    "the metadata of a pool",
+	"nbd-client -unix /run/tuesday.sock /dev/nbd0 && mount /dev/nbd0p1 /srv": "kernels without nbd",
+	"cbt umount /mnt":                                                        "needs the mount of another example",
 }
 
 // exampleExits are the examples whose exit code says what they found.
