@@ -75,41 +75,68 @@ type Named struct{ Name, ID string }
 // "%~" and the escaped ID follow, and if even that is not enough, "%~" and a
 // number. Where the same things come in the same order, the names are the same.
 func Names(list []Named, suffix string) []string {
+	n := namer{room: MaxName - len(suffix), taken: map[string]bool{}, next: map[string]int{}}
+	return n.names(list, suffix)
+}
+
+// namer finds names that are not taken. Its work grows with the number of
+// names, however many of them are equal or become so by being cut.
+type namer struct {
+	room  int // bytes of a name without its suffix
+	taken map[string]bool
+	next  map[string]int // the number that is free behind what stands before it
+	tries int
+}
+
+func (n *namer) names(list []Named, suffix string) []string {
 	count := map[string]int{}
 	names := make([]string, len(list))
-	for i, n := range list {
-		names[i] = Escape(n.Name)
+	for i, l := range list {
+		names[i] = Escape(l.Name)
 		count[names[i]]++
 	}
-	taken := map[string]bool{}
 	for i, name := range names {
-		if count[name] == 1 && len(name)+len(suffix) <= MaxName {
-			taken[name] = true
+		if count[name] == 1 && len(name) <= n.room {
+			n.taken[name] = true
 		} else {
 			names[i] = ""
 		}
 	}
-	for i, n := range list {
+	for i, l := range list {
 		if names[i] == "" {
-			name, id := Escape(n.Name), cut(Escape(n.ID), MaxName/3)
-			try := ""
-			for k := 1; ; k++ {
-				tail := apart + id
-				if k > 1 {
-					tail += apart + strconv.Itoa(k)
-				}
-				try = cut(name, MaxName-len(suffix)-len(tail)) + tail
-				if !taken[try] {
-					break
-				}
-			}
-			names[i], taken[try] = try, true
+			names[i] = n.free(Escape(l.Name), cut(Escape(l.ID), MaxName/3))
 		}
 	}
 	for i := range names {
 		names[i] += suffix
 	}
 	return names
+}
+
+// free takes a name with the ID behind it, and a number from 2 on if that is
+// taken. Numbers with as many digits stand behind the same text, and no other
+// name is like these, so that the next one is free.
+func (n *namer) free(name, id string) string {
+	tail := apart + id
+	n.tries++
+	if try := cut(name, n.room-len(tail)) + tail; !n.taken[try] {
+		n.taken[try] = true
+		return try
+	}
+	tail += apart
+	for digits, first := 1, 2; ; digits++ {
+		n.tries++
+		stem := cut(name, n.room-len(tail)-digits) + tail
+		k := max(n.next[stem], first)
+		if len(strconv.Itoa(k)) > digits {
+			first = k // all of these are taken, and k is the first with a digit more
+			continue
+		}
+		n.next[stem] = k + 1
+		try := stem + strconv.Itoa(k)
+		n.taken[try] = true
+		return try
+	}
 }
 
 // cut cuts an escaped name to at most n bytes, not inside an escape or a
