@@ -86,6 +86,15 @@ func Open(r io.ReaderAt, size int64, opt Options) (*Image, error) {
 // Features are judged as early as their names are known, so that an image
 // from the future is refused for that and not for what else is new in it.
 func (img *Image) readMetadata(opt Options) error {
+	err := img.readHead(opt)
+	if err == nil {
+		img.snapshots, err = img.header.readSnapshots(img.file.r, img.file.size)
+	}
+	return err
+}
+
+// readHead is readMetadata without the snapshot table.
+func (img *Image) readHead(opt Options) error {
 	h, err := readHeader(img.file.r, img.file.size)
 	if err != nil {
 		return err
@@ -108,8 +117,7 @@ func (img *Image) readMetadata(opt Options) error {
 		return err
 	}
 	img.header, img.layout = h, h.layout()
-	img.snapshots, err = h.readSnapshots(img.file.r, img.file.size)
-	return err
+	return nil
 }
 
 func (img *Image) openData(opt Options) error {

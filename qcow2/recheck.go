@@ -1,9 +1,11 @@
 package qcow2
 
 import (
+	"bufio"
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 )
 
@@ -24,7 +26,7 @@ func (img *Image) Recheck(v *View) error {
 	// A machine may have made the file longer, and its snapshot table may lie
 	// there now.
 	now := Image{file: file{img.file.r, math.MaxInt64}}
-	if err := now.readMetadata(Options{AllowCorrupt: true, AllowEncrypted: true}); err != nil {
+	if err := now.readHead(Options{AllowCorrupt: true, AllowEncrypted: true}); err != nil {
 		return fmt.Errorf("%w: %w", ErrChanged, err)
 	}
 	if v.snapshot == nil {
@@ -47,6 +49,19 @@ func (img *Image) Recheck(v *View) error {
 func (img *Image) recheckSnapshot(now *Image, s *Snapshot) error {
 	if img.header.essence() != now.header.essence() || img.ext.backingFormat != now.ext.backingFormat {
 		return fmt.Errorf("%w: header", ErrChanged)
+	}
+	// As a rule the table is where it was, since QEMU writes a changed one to
+	// another place. Reading all of it for each of many snapshots would take the
+	// square of their number.
+	if a, b := &now.header, &img.header; a.SnapshotsOffset == b.SnapshotsOffset && a.NbSnapshots == b.NbSnapshots {
+		entry := bufio.NewReader(io.NewSectionReader(now.file.r, s.Offset, math.MaxInt64-s.Offset))
+		if have, _, err := a.readSnapshot(entry, s.Offset); err == nil && have == *s {
+			return nil
+		}
+	}
+	var err error
+	if now.snapshots, err = now.header.readSnapshots(now.file.r, now.file.size); err != nil {
+		return fmt.Errorf("%w: %w", ErrChanged, err)
 	}
 	for _, have := range now.snapshots {
 		have.Offset = s.Offset
