@@ -87,6 +87,13 @@ func FuzzVMState(f *testing.F) {
 		f.Add(uint8(i+1), []byte("\x00\x00\x5b\x01"))
 	}
 	f.Add(uint8(0), base[0][:4096])
+	for name, payload := range map[string]string{
+		"spapr/htab":              "\x00\x00\x00\x00\x00\x00\x00\x07\x00\x01\x00\x02page table entry\x00\x00\x00\x00\x00\x00\x00\x00",
+		"s390-storage_attributes": "\x00\x00\x00\x00\x00\x00\x10\x02\x00\x00\x00\x00\x00\x00\x00\x01~\x00\x00\x00\x00\x00\x00\x00\x01",
+		"vfio":                    "\xff\xff\xff\xff\xef\x10\x00\x04\x00\x00\x00\x00\x00\x00\x00\x02ab\xff\xff\xff\xff\xef\x10\x00\x01",
+	} {
+		f.Add(uint8(0), footedState(name, payload))
+	}
 	f.Add(uint8(0), libvirtState(6, base[0][:200]))
 	f.Fuzz(func(t *testing.T, kind uint8, b []byte) {
 		if kind > 0 {
@@ -106,6 +113,71 @@ func FuzzVMState(f *testing.F) {
 			t.Errorf("%d bytes allocated for %d", used, len(b))
 		}
 	})
+}
+
+// footedState is a stream with footers, a section that is iterable, and a device
+// whose pointers to nothing are described, and to something are not.
+func footedState(name, payload string) []byte {
+	b := []byte("QEVM\x00\x00\x00\x03\x01\x00\x00\x00\x02\x03ram\x00\x00\x00\x00\x00\x00\x00\x04" +
+		"\x00\x00\x00\x00\x00\x00\x10\x04\x01a\x00\x00\x00\x00\x00\x00\x10\x00\x00\x00\x00\x00\x00\x00\x00\x10~\x00\x00\x00\x02" +
+		"\x01\x00\x00\x00\x03" + string(rune(len(name))) + name + "\x00\x00\x00\x00\x00\x00\x00\x01" + payload + "~\x00\x00\x00\x03" +
+		"\x03\x00\x00\x00\x02\x00\x00\x00\x00\x00\x00\x00\x10~\x00\x00\x00\x02" +
+		"\x04\x00\x00\x00\x07\x03dev\x00\x00\x00\x00\x00\x00\x00\x010x~\x00\x00\x00\x09y0~\x00\x00\x00\x07\x00\x06")
+	text := `{"page_size":4096,"devices":[{"name":"dev","instance_id":0,"version":1,"fields":[{"array_len":4,"type":"struct","struct":{},"size":1}]}]}`
+	return append(binary.BigEndian.AppendUint32(b, uint32(len(text))), text...)
+}
+
+// FuzzCoreFile has any bytes as a core file of a machine.
+func FuzzCoreFile(f *testing.F) {
+	s, err := vmstate.Open(bytes.NewReader(vmstateSample(f, "plain.state.gz")), int64(len(vmstateSample(f, "plain.state.gz"))), vmstate.Options{})
+	if err != nil {
+		f.Fatal(err)
+	}
+	ranges, err := s.Physical("")
+	if err != nil {
+		f.Fatal(err)
+	}
+	core, err := s.Core(ranges, nil)
+	if err != nil {
+		f.Fatal(err)
+	}
+	head := make([]byte, 1<<10)
+	if _, err := sparse.ReadFull(core, head, 0); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(head, core.Size())
+	f.Add(head, int64(len(head)))
+	f.Fuzz(func(t *testing.T, b []byte, size int64) {
+		size = max(int64(len(b)), size%(1<<30))
+		r := io.NewSectionReader(&padded{b}, 0, size)
+		d, err := vmstate.OpenDump(r, size)
+		if err != nil {
+			return
+		}
+		for _, p := range d.Pieces(sparse.Plain(r, size)) {
+			n := int64(0)
+			for e, err := range p.Extents(0, p.Size()) {
+				if err != nil || e.Off != n || e.Len <= 0 {
+					t.Fatalf("%v, %v behind %d", e, err, n)
+				}
+				n = e.End()
+			}
+			if _, err := sparse.ReadFull(p, make([]byte, min(p.Size(), 4096)), 0); err != nil || n != p.Size() {
+				t.Fatalf("%d of %d bytes have extents: %v", n, p.Size(), err)
+			}
+		}
+	})
+}
+
+// padded is bytes with zeros behind them.
+type padded struct{ b []byte }
+
+func (p *padded) ReadAt(b []byte, off int64) (int, error) {
+	clear(b)
+	if off < int64(len(p.b)) {
+		copy(b, p.b[off:])
+	}
+	return len(b), nil
 }
 
 // FuzzVMDescription has any text as the description of one device that holds
