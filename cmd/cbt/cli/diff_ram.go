@@ -99,7 +99,7 @@ func (opt *diffOptions) machines(ctx context.Context, o *opener, disks []disk) (
 			continue
 		}
 		if opt.newState != "" {
-			return nil, nil, usageErrorf("--new-state: %s has RAM of its own, of the same instant", d.img.Ref)
+			return nil, nil, stateTwice(d.img)
 		}
 		if img != nil {
 			return nil, nil, usageErrorf("%s and %s both have RAM, and a delta has that of one machine: --ram no leaves it out", with.img.Ref, d.img.Ref)

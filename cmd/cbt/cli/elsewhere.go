@@ -133,6 +133,11 @@ func (b *backupRun) openNewState(ctx context.Context) error {
 	if opt.newState == "" {
 		return nil
 	}
+	for _, d := range b.disks {
+		if snap := snapshotOf(d.img); snap != nil && snap.VMStateSize > 0 {
+			return stateTwice(d.img)
+		}
+	}
 	var err error
 	b.opener.together = true
 	opt.newMachine, err = b.opener.openMachine(ctx, opt.newState, opt.newStateRef)
@@ -141,6 +146,11 @@ func (b *backupRun) openNewState(ctx context.Context) error {
 		return err
 	}
 	return opt.newMachine.freeze(ctx, opt.source.Frozen)
+}
+
+// stateTwice is the error of a --new-state that goes with what has a state.
+func stateTwice(img *source) error {
+	return usageErrorf("--new-state: %s has RAM of its own, of the same instant", img.Ref)
 }
 
 // stateEnds are the points of the machine state that --new-state names.
