@@ -35,6 +35,9 @@ type chains struct {
 }
 
 func (s *scene) newChains() (*chains, error) {
+	if s.chains != nil {
+		return s.chains, nil
+	}
 	c := &chains{filepath.Join(s.base, "branches"), map[string]map[string][]byte{}, map[string]map[string]string{}}
 	if err := os.Mkdir(c.dir, 0o755); err != nil {
 		return nil, err
@@ -47,6 +50,7 @@ func (s *scene) newChains() (*chains, error) {
 		}
 	}
 	clear(c.states)
+	s.chains = c
 	return c, nil
 }
 

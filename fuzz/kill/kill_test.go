@@ -11,7 +11,7 @@ func TestKill(t *testing.T) {
 	testtool.Need(t, "qemu-img")
 	testtool.Need(t, "qemu-io")
 	testtool.Need(t, "go")
-	faults, err := config{kills: 10, steps: 3, interrupts: 2, pairs: 4, mib: 12, seed: 1}.run()
+	faults, err := config{kills: 10, steps: 3, interrupts: 2, pairs: 4, alterations: 8, mib: 12, seed: 1}.run()
 	if err != nil {
 		t.Fatal(err)
 	}

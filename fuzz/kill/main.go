@@ -24,6 +24,8 @@ func main() {
 	flag.IntVar(&cfg.steps, "steps", 60, "kills of each command at each kind of system call (needs strace)")
 	flag.IntVar(&cfg.interrupts, "interrupts", 30, "interrupts of each command")
 	flag.IntVar(&cfg.pairs, "pairs", 20, "pairs of each command at the same time")
+	flag.IntVar(&cfg.alterations, "alterations", 100, "runs of each kind between which others write to the target, the source or the deltas")
+	flag.BoolVar(&cfg.altered, "altered", false, "only these")
 	flag.IntVar(&cfg.mib, "mib", 96, "size of the image in MiB: what makes the commands last")
 	flag.Uint64Var(&cfg.seed, "seed", 1, "seed of the instants")
 	flag.StringVar(&cfg.dir, "dir", "", "working directory (default: a new temporary one)")
@@ -47,9 +49,10 @@ func main() {
 
 type config struct {
 	kills, steps, interrupts, pairs, mib int
+	alterations                          int
 	seed                                 uint64
 	dir, cbt                             string
-	keep, chains                         bool
+	keep, chains, altered                bool
 }
 
 // run makes the scene, plays all rounds and returns the number of faults.
@@ -67,6 +70,11 @@ func (cfg config) run() (faults int, err error) {
 	s, err := newScene(cfg, base)
 	if err != nil {
 		return 0, err
+	}
+	if cfg.altered {
+		s.altered(cfg.alterations)
+		fmt.Printf("kill: %d faults\n", s.faults)
+		return s.faults, nil
 	}
 	_, err = exec.LookPath("strace")
 	if err := s.chainRounds(err == nil); err != nil {
@@ -89,6 +97,7 @@ func (cfg config) run() (faults int, err error) {
 		s.syncOrder()
 	}
 	s.backups()
+	s.altered(cfg.alterations)
 	s.together(cfg.pairs)
 	s.pipes()
 	s.fullDisk()
@@ -112,10 +121,13 @@ type scene struct {
 	before string // hash of the attempt's target, where it is none of the known ones
 	ended  int
 	faults int
+	chains *chains
+	counts tool.Counts
+	lasts  map[string]time.Duration // of commands
 }
 
 func newScene(cfg config, base string) (*scene, error) {
-	s := &scene{cfg: cfg, rng: rand.New(rand.NewPCG(cfg.seed, 7)), base: base}
+	s := &scene{cfg: cfg, rng: rand.New(rand.NewPCG(cfg.seed, 7)), base: base, counts: tool.Counts{}, lasts: map[string]time.Duration{}}
 	s.image = filepath.Join(base, "disk.qcow2")
 	s.work = filepath.Join(base, "work")
 	deltas := filepath.Join(base, "deltas")

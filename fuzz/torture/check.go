@@ -58,6 +58,13 @@ func (h *history) liveChain() {
 	if len(h.live) > 0 {
 		h.cbt(done, "verify", "live")
 	}
+	if len(h.live) > 1 {
+		i := 1 + h.crng.IntN(len(h.live)-1)
+		h.interrupted(h.live[i-1], h.live[i])
+		if target := h.restore(h.live[i-1]); target != "" {
+			h.touched(target, h.live[i])
+		}
+	}
 }
 
 // chain makes a full delta of one state and deltas through up to five later
