@@ -3,6 +3,8 @@ package cli
 import (
 	"context"
 	"fmt"
+	"io"
+	"iter"
 	"slices"
 	"strings"
 
@@ -10,6 +12,8 @@ import (
 
 	"cbt/cbt"
 	"cbt/internal/fsys"
+	"cbt/lvm"
+	"cbt/sparse"
 )
 
 // level is what a delta's consistency means. docs/consistency.md says more.
@@ -87,19 +91,65 @@ func (a *app) checkConsistency(ctx context.Context, disks []disk, opt *diffOptio
 	if said == cbt.Crash {
 		return nil
 	}
-	for _, d := range disks {
-		list, err := fsys.Find(d.img.View, d.img.View.Size())
+	pending := func(on string, r io.ReaderAt, size int64) error {
+		list, err := fsys.Find(r, size)
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
 		if err != nil { // what cannot be read is not for a look at labels to say
-			a.debugf("%s: file systems: %v", d.img.Ref, err)
+			a.debugf("%s: file systems: %v", on, err)
 		}
 		for _, s := range list {
 			if s.State == fsys.Pending {
-				a.warnf("%s: %s was not frozen: %s: --consistency %s says more than is true", printable(d.img.Ref), s.Name(), s.Why, said)
+				a.warnf("%s: %s was not frozen: %s: --consistency %s says more than is true", printable(on), s.Name(), s.Why, said)
 			}
+		}
+		return nil
+	}
+	for _, d := range disks {
+		if err := pending(d.img.Ref, d.img.View, d.img.View.Size()); err != nil {
+			return err
+		}
+	}
+	for on, v := range a.volumesOn(disks) {
+		if err := pending(on, v, v.Size()); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// volumesOn are the logical volumes on the disks of a machine, as far as they can
+// be opened, and what to call them.
+func (a *app) volumesOn(disks []disk) iter.Seq2[string, sparse.View] {
+	return func(yield func(string, sparse.View) bool) {
+		var pvs []lvm.Disk
+		for _, d := range disks {
+			found, _, err := pvsOn(d.img.Ref, d.img.View, a.debugf)
+			if err != nil { // most often: no partition table
+				a.debugf("physical volumes: %v", err)
+			}
+			pvs = append(pvs, found...)
+		}
+		groups, err := lvm.Assemble(pvs)
+		if err != nil {
+			a.debugf("volume groups: %v", err)
+			return
+		}
+		for _, g := range groups {
+			for _, lv := range g.LVs {
+				if !lv.Visible() {
+					continue
+				}
+				v, err := g.Open(lv.Name, lvm.OpenOptions{})
+				if err != nil {
+					a.debugf("%s: %v", lv.FullName(), err)
+					continue
+				}
+				if !yield(disks[0].img.Ref+": volume "+lv.FullName(), v) {
+					return
+				}
+			}
+		}
+	}
 }

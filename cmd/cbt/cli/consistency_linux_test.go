@@ -63,6 +63,42 @@ func TestConsistencyIsLookedAt(t *testing.T) {
 	}
 }
 
+// As most distributions install it: the file system is on a logical volume in a partition.
+func TestConsistencyOfVolume(t *testing.T) {
+	dir := t.TempDir()
+	disk, pv := filepath.Join(dir, "disk.raw"), filepath.Join(dir, "pv")
+	testtool.Run(t, "truncate", "-s", "70M", disk)
+	testtool.Run(t, "truncate", "-s", "64M", pv)
+	testtool.Run(t, "sh", "-c", `printf 'label: gpt\nstart=2048,size=131072,type=E6D6D379-F507-44C2-A23C-238F2A3DF928\n' | sfdisk -q "$0"`, disk)
+	whole := testtool.Loop(t, pv)
+	lvmOf := func(args ...string) {
+		t.Helper()
+		testtool.Run(t, "lvm", append(args[:1:1], append([]string{"-q", "--devices", whole, "--driverloaded", "n"}, args[1:]...)...)...)
+	}
+	lvmOf("pvcreate", whole)
+	lvmOf("vgcreate", "cbtlabel", whole)
+	lvmOf("lvcreate", "-an", "-Zn", "-Wn", "-L", "32M", "-n", "root", "cbtlabel")
+	volume := testtool.Loop(t, pv, "--offset", "1048576", "--sizelimit", "33554432")
+	testtool.Run(t, "mkfs.ext4", "-q", volume)
+	at := testtool.Mount(t, "ext4", volume)
+	take := func(name string) string {
+		testtool.Run(t, "sh", "-c", `cp --sparse=always "$0" "$1"; dd if="$2" of="$1" bs=1M seek=1 conv=notrunc,sparse status=none`, disk, filepath.Join(dir, name), pv)
+		return filepath.Join(dir, name)
+	}
+	testtool.Run(t, "sh", "-ec", `cp /etc/passwd "$0"; sync -f "$0"`, at)
+	used := take("used.raw")
+	testtool.Run(t, "fsfreeze", "-f", at)
+	frozen := take("frozen.raw")
+	testtool.Run(t, "fsfreeze", "-u", at)
+	const want = ": volume cbtlabel/root: ext4 was not frozen: "
+	if code, _, stderr := run(t, "backup", "--consistency", "filesystem", used, t.TempDir()); code != 0 || strings.Count(stderr, want) != 1 {
+		t.Errorf("in use: exit %d: %s", code, stderr)
+	}
+	if code, _, stderr := run(t, "backup", "--consistency", "filesystem", frozen, t.TempDir()); code != 0 || strings.Contains(stderr, "warning") {
+		t.Errorf("frozen: exit %d: %s", code, stderr)
+	}
+}
+
 // The level is shown by every command that shows a point, and a second run that
 // would change it says that it does not.
 func TestConsistencyIsShown(t *testing.T) {
