@@ -97,14 +97,19 @@ func (b *backupRun) isNamed(n int) bool {
 func (b *backupRun) recognised() map[int]bool {
 	in := b.store.machines
 	bySource, byPoint := map[int]bool{}, map[int]bool{}
+	sources, names := make([]string, len(b.disks)), make([]string, len(b.disks))
+	for k, d := range b.disks {
+		sources[k], names[k] = d.img.identity(), d.img.machineName()
+	}
 	for i, l := range b.store.list {
-		for k, d := range b.disks {
-			source, machine := d.img.identity(), d.img.machineName()
+		for k := range b.disks {
+			source, machine := sources[k], names[k]
 			for _, s := range l.Streams {
 				switch {
 				case machine != "" && machine == l.Machine, source != "" && source == s.Source:
 					bySource[in.Of[i]] = true
-				case b.own[k][withoutTimes(s.To)] || b.own[k][withoutTimes(s.From)]:
+				// What begins at one of its points may be an overlay over it.
+				case b.own[k][withoutTimes(s.To)] || s.Source == "" && b.own[k][withoutTimes(s.From)]:
 					byPoint[i] = true
 				}
 			}

@@ -187,6 +187,11 @@ func TestBackupOfOverlaysOverOneBase(t *testing.T) {
 	if out, _ := must(t, exitDone, "info", in("x.cbt")); !strings.Contains(out, "vm1\n") {
 		t.Fatal(out)
 	}
+	// The base's own delta is lost: what builds on it is not the base.
+	lost := filepath.Join(dir, "lost")
+	tool(t, "mv", base, lost)
+	must(t, exitUsage, "backup", in("base.raw"), store)
+	tool(t, "mv", lost, base)
 	// Each is one night of one day.
 	must(t, exitDone, "prune", store, "--keep-daily", "7", "--rebase-every", "0")
 	for _, d := range append(night, base) {

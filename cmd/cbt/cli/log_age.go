@@ -38,19 +38,19 @@ type machineAge struct {
 // nor have a name that backup gave count together: nothing tells what they are.
 func (a *app) agesOf(list []*logged, in *machines.Directory) []*machineAge {
 	const unnamed = -1
-	byNumber := map[int]*machineAge{}
+	byNumber, labels := map[int]*machineAge{}, labelsOf(in)
 	var all []*machineAge
 	for i, l := range list {
 		if l.Error != "" {
 			continue
 		}
-		n := in.Of[i]
-		if labelOf(in, n) == "" {
+		n, label := in.Of[i], labels[in.Of[i]]
+		if label == "" {
 			n = unnamed
 		}
 		m := byNumber[n]
 		if m == nil {
-			m = &machineAge{name: labelOf(in, n)}
+			m = &machineAge{name: label}
 			byNumber[n] = m
 			all = append(all, m)
 		}
@@ -70,26 +70,29 @@ func (a *app) agesOf(list []*logged, in *machines.Directory) []*machineAge {
 	return all
 }
 
-// labelOf is what people call a machine of a directory: its name, else the image
-// of its newest delta and what it is called by itself.
-func labelOf(in *machines.Directory, n int) string {
-	name, image := "", ""
+// labelsOf are what people call the machines of a directory: by their names, else
+// the image of the newest delta and what it is called by itself.
+func labelsOf(in *machines.Directory) map[int]string {
+	names, images := map[int]string{}, map[int]string{}
 	for i, d := range in.List {
-		if in.Of[i] != n {
-			continue
+		n := in.Of[i]
+		if machines.Named(d.Machine) || d.Machine != "" && !machines.Named(names[n]) {
+			names[n] = d.Machine
 		}
-		if machines.Named(d.Machine) || d.Machine != "" && !machines.Named(name) {
-			name = d.Machine
+		images[n] = cmp.Or(d.Image, images[n])
+	}
+	labels := map[int]string{}
+	for n, image := range images {
+		switch name := names[n]; {
+		case machines.Named(name) || image == "":
+			labels[n] = machines.Short(name)
+		case name == "":
+			labels[n] = image
+		default:
+			labels[n] = fmt.Sprintf("%s (%s)", image, machines.Short(name))
 		}
-		image = cmp.Or(d.Image, image)
 	}
-	switch {
-	case machines.Named(name) || image == "":
-		return machines.Short(name)
-	case name == "":
-		return image
-	}
-	return fmt.Sprintf("%s (%s)", image, machines.Short(name))
+	return labels
 }
 
 // ofMachines are the deltas of the machines that names call, and which of the
