@@ -56,6 +56,28 @@ func (f *outFile) Commit() error {
 	return f.audit.wrote(f.kind, f.path)
 }
 
+// commitTogether is Commit of many files, those of a group before those of the
+// next.
+func commitTogether(groups ...[]*outFile) error {
+	files := make([][]*outfile.File, len(groups))
+	for i, group := range groups {
+		for _, f := range group {
+			files[i] = append(files[i], f.File)
+		}
+	}
+	if err := outfile.CommitTogether(files...); err != nil {
+		return err
+	}
+	for _, group := range groups {
+		for _, f := range group {
+			if err := f.audit.wrote(f.kind, f.path); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // createIn begins a file in dir as outfile.CreateIn does.
 func (u *audit) createIn(dir, prefix, suffix string) (*outFile, error) {
 	f, err := outfile.CreateIn(dir, prefix, suffix)

@@ -36,6 +36,9 @@ type salvaging struct {
 	mapped  *outFile
 	mapping *bufio.Writer
 	end     int64 // of the stream, as far as it is known
+
+	maps, images []*outFile // of complete streams, which have no names yet
+	written      int64      // bytes of these images
 }
 
 // salvage reads a delta as far as that is possible.
@@ -115,7 +118,7 @@ func (s *salvaging) run(ctx context.Context, f *file, sum cbt.Summary, damage er
 	if err == nil {
 		err = s.endStream()
 	}
-	if err != nil {
+	if err = errors.Join(err, s.commit()); err != nil {
 		return err
 	}
 	if s.json {
@@ -264,19 +267,34 @@ func (s *salvaging) endStream() error {
 		s.end = s.header.Streams[s.stream].Size
 	}
 	s.mapping.WriteString("]\n")
-	err := errors.Join(s.mapping.Flush(), s.image.Truncate(s.end))
-	if err == nil {
-		err = s.mapped.Commit() // the map first: bytes without it would pass for whole
+	if err := errors.Join(s.mapping.Flush(), s.image.Truncate(s.end)); err != nil {
+		return err
 	}
-	if err == nil {
-		err = s.image.Commit()
+	s.maps, s.images, s.written = append(s.maps, s.mapped), append(s.images, s.image), s.written+s.end
+	s.image, s.mapped, s.mapping = nil, nil, nil
+	if len(s.images) < salvagedAtOnce && s.written < salvagedBytes {
+		return nil
 	}
-	s.abort()
-	return err
+	return s.commit()
+}
+
+// Files of so many streams, or of so many bytes, get their names together: to sync
+// each by itself takes milliseconds, and there may be 4,096.
+const (
+	salvagedAtOnce = 256 // two files each
+	salvagedBytes  = 64 << 20
+)
+
+// commit gives the files of complete streams their names, the maps first: bytes
+// without them would pass for whole.
+func (s *salvaging) commit() error {
+	maps, images := s.maps, s.images
+	s.maps, s.images, s.written = nil, nil, 0
+	return commitTogether(maps, images)
 }
 
 func (s *salvaging) abort() {
-	for _, f := range []*outFile{s.image, s.mapped} {
+	for _, f := range append(append([]*outFile{s.image, s.mapped}, s.maps...), s.images...) {
 		if f != nil {
 			f.Abort()
 		}
