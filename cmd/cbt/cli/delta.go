@@ -143,7 +143,9 @@ func (o *opener) layersTo(all *cbt.Catalogue, d *cbt.Delta, stream int) ([]cbt.L
 	return r.Layers(o.opened)
 }
 
-// deltaNames lists the paths of what is named .cbt in dir.
+// deltaNames lists the paths of what is named .cbt in dir. A symbolic link that leads
+// out of dir counts like a file; one that leads to another file of the list is
+// that file, and does not count.
 func deltaNames(dir string) ([]string, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -151,11 +153,30 @@ func deltaNames(dir string) ([]string, error) {
 	}
 	var names []string
 	for _, e := range entries {
-		if strings.HasSuffix(e.Name(), ".cbt") && !e.IsDir() {
-			names = append(names, filepath.Join(dir, e.Name()))
+		path := filepath.Join(dir, e.Name())
+		if strings.HasSuffix(e.Name(), deltaSuffix) && !e.IsDir() && !(e.Type()&fs.ModeSymlink != 0 && isAlias(path)) {
+			names = append(names, path)
 		}
 	}
 	return names, nil
+}
+
+// isAlias says whether a link leads to another delta of its directory.
+func isAlias(path string) bool {
+	real, err := filepath.EvalSymlinks(path)
+	if err != nil || !strings.HasSuffix(real, deltaSuffix) {
+		return false
+	}
+	dir, err := filepath.EvalSymlinks(filepath.Dir(path))
+	if err != nil {
+		return false
+	}
+	if filepath.IsAbs(real) != filepath.IsAbs(dir) { // one link was absolute
+		if dir, err = filepath.Abs(dir); err == nil {
+			real, err = filepath.Abs(real)
+		}
+	}
+	return err == nil && filepath.Dir(real) == filepath.Clean(dir)
 }
 
 // dirError is what all commands say of a directory that is missing, and of what is

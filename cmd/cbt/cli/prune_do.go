@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"path/filepath"
 	"syscall"
 	"time"
@@ -64,7 +65,9 @@ func (p *pruner) plan(g *pruneGroup, rules retention.Rules) error {
 			nodes[line[k]] = retention.Delta{Size: d.Size, Parent: d.parent, Keep: len(why) > 0, Time: of[k], Moving: p.moving[d.pointHash()]}
 		}
 	}
+	linked := g.keepLinked(nodes)
 	stays := p.bases(g, nodes)
+	maps.Copy(stays, linked)
 	g.dropSpare(nodes)
 	bound := func(run []int) int64 {
 		var line []cbt.Weight
@@ -97,6 +100,27 @@ func (p *pruner) plan(g *pruneGroup, rules retention.Rules) error {
 	return nil
 }
 
+// keepLinked has deltas stay that are links, and what they build on: the file that
+// a link leads to is not this directory's to change. It returns what stays though
+// no rule keeps it.
+func (g *pruneGroup) keepLinked(nodes []retention.Delta) map[int]bool {
+	stays := map[int]bool{}
+	for i, d := range g.Deltas {
+		if !d.link {
+			continue
+		}
+		why := "is a symbolic link"
+		for at := i; at >= 0; at = g.Deltas[at].parent {
+			if !nodes[at].Keep {
+				nodes[at].Keep, stays[at] = true, true
+				g.Deltas[at].Reasons = []string{why}
+			}
+			why = printable(d.File) + ", a symbolic link, builds on it"
+		}
+	}
+	return stays
+}
+
 // dropSpare lets a kept delta fall away that would have to be rewritten, on
 // which nothing builds, and to whose points a shorter way of the same machine
 // leads.
@@ -111,7 +135,7 @@ func (g *pruneGroup) dropSpare(nodes []retention.Delta) {
 	}
 	for i, d := range g.Deltas {
 		best := shortest[machinePoint{d.of, d.point}]
-		if best == i || parent[i] || !nodes[i].Keep || d.depth == g.Deltas[best].depth || nodes[d.parent].Keep {
+		if best == i || g.Deltas[best].link || parent[i] || !nodes[i].Keep || d.depth == g.Deltas[best].depth || nodes[d.parent].Keep {
 			continue
 		}
 		nodes[i].Keep = false

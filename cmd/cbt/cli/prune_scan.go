@@ -26,6 +26,7 @@ type pruneNode struct {
 	facts  machines.Delta
 	of     int  // its machine in the directory
 	line   int  // the same in deltas to which the rules apply together
+	link   bool // its file is elsewhere
 	run    bool // its bytes will be read: to merge it, or to rely on it
 }
 
@@ -56,6 +57,10 @@ func (p *pruner) scan(ctx context.Context) ([]*prunedDelta, error) {
 func (d *prunedDelta) read(o *opener, path string) error {
 	defer o.Close()
 	st, err := os.Lstat(path)
+	if err == nil && st.Mode()&os.ModeSymlink != 0 {
+		d.link = true
+		st, err = os.Stat(path)
+	}
 	if err != nil {
 		return err
 	}
