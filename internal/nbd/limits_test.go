@@ -139,3 +139,45 @@ func TestSilentClient(t *testing.T) {
 	}
 	t.Error("the session is still there")
 }
+
+// Connections that say nothing keep nobody out for long, however many they are.
+func TestHalfOpenConnections(t *testing.T) {
+	m := newMemImage(1 << 20)
+	for what, limits := range map[string]Limits{
+		"as many as may be": {Connections: 4},
+		"too many":          {Connections: 4, Unserved: 8, Hurry: 100 * time.Millisecond, Handshake: time.Hour},
+	} {
+		socket, _, _ := serve(t, limits, nil, Export{Name: "a", View: m})
+		limits.fill()
+		var silent []net.Conn
+		for range limits.Unserved + limits.Connections - 1 {
+			c, err := net.Dial("unix", socket)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			silent = append(silent, c)
+		}
+		if limits.Unserved == 8 {
+			for range 40 {
+				c, err := net.Dial("unix", socket)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer c.Close()
+			}
+		}
+		before := time.Now()
+		c, err := testnbd.Open("unix", socket, "a", true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.ReadAt(make([]byte, 4096), 4096); err != nil {
+			t.Error(err)
+		}
+		c.Close()
+		if took := time.Since(before); took > 5*time.Second {
+			t.Errorf("%s: %d silent connections kept another one out for %v", what, len(silent), took)
+		}
+	}
+}

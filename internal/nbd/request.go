@@ -286,29 +286,35 @@ func (s *session) chunks(list []sparse.Extent, r *request) (_ []sparse.Extent, s
 	return list, size, nil
 }
 
-// blockStatus makes the reply to a question about extents.
+// blockStatus makes the reply to a question about extents. What is known to
+// read as zeros is a hole, as qemu-nbd has it: nothing is stored for a zero flag.
 func (s *session) blockStatus(r *request) error {
 	most := maxStatus
 	if r.flags&cmdFlagReqOne != 0 {
 		most = 1
 	}
 	b := binary.BigEndian.AppendUint32(nil, metaID)
+	last := len(b) // where the last one is
 	for e, err := range s.export.View.Extents(r.off, r.n) {
 		if err != nil {
 			return err
 		}
 		var state uint32
-		switch e.Kind {
-		case sparse.Zero:
-			state = stateZero
-		case sparse.Hole:
+		if e.Kind.ReadsZero() {
 			state = stateZero | stateHole
 		}
-		b = binary.BigEndian.AppendUint32(b, uint32(e.Len))
-		b = binary.BigEndian.AppendUint32(b, state)
-		if most--; most == 0 {
+		if len(b) > last && binary.BigEndian.Uint32(b[last+4:]) == state {
+			n := binary.BigEndian.Uint32(b[last:])
+			binary.BigEndian.PutUint32(b[last:], n+uint32(e.Len)) // as long as r.n at most
+			continue
+		}
+		if most == 0 {
 			break
 		}
+		most--
+		last = len(b)
+		b = binary.BigEndian.AppendUint32(b, uint32(e.Len))
+		b = binary.BigEndian.AppendUint32(b, state)
 	}
 	if len(b) == 4 {
 		return errors.New("the image has no extents there")

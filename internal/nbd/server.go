@@ -13,8 +13,10 @@ import (
 
 // Limits bound what clients can ask of a server. A zero field is its default.
 type Limits struct {
-	Connections int           // further clients wait; 128
+	Connections int           // that are served; further clients wait; 128
+	Unserved    int           // that negotiate or wait; 1,024
 	Handshake   time.Duration // from connecting to the end of negotiation; 10 s
+	Hurry       time.Duration // the same, while others wait for a connection; 1 s
 	Memory      int64         // data of requests under way, at least 64 MiB; 64 MiB; small requests have 8 MiB more
 	Stall       time.Duration // after which a client that takes no replies may be cut; 10 s
 	Grace       time.Duration // requests under way have to end; 1 s
@@ -24,8 +26,14 @@ func (l *Limits) fill() {
 	if l.Connections <= 0 {
 		l.Connections = 128
 	}
+	if l.Unserved <= 0 {
+		l.Unserved = 1024
+	}
 	if l.Handshake <= 0 {
 		l.Handshake = 10 * time.Second
+	}
+	if l.Hurry <= 0 {
+		l.Hurry = time.Second
 	}
 	l.Memory = max(l.Memory, 2*maxRequest)
 	if l.Stall <= 0 {
@@ -44,6 +52,9 @@ type Server struct {
 	log     *limitedLog
 	memory  *memory
 
+	places chan struct{} // taken by those that are served
+	done   chan struct{} // closed when the server stops
+
 	mu       sync.Mutex
 	sessions map[*session]struct{}
 	closing  bool
@@ -61,6 +72,7 @@ func New(exports []Export, limits Limits, log func(line string)) (*Server, error
 	s := &Server{
 		limits: limits, byName: make(map[string]*export), log: &limitedLog{print: log},
 		memory: newMemory(limits.Memory), sessions: make(map[*session]struct{}),
+		places: make(chan struct{}, limits.Connections), done: make(chan struct{}),
 	}
 	s.memory.full = s.cutStalled
 	for _, e := range exports {
@@ -88,15 +100,12 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	defer stop()
 	defer s.shutdown()
 	defer l.Close()
-	places := make(chan struct{}, s.limits.Connections)
+	open := make(chan struct{}, s.limits.Connections+s.limits.Unserved)
 	for pause := time.Duration(0); ; {
 		select {
-		case places <- struct{}{}:
+		case open <- struct{}{}:
 		default:
-			s.log.printf("%d connections: further clients wait until one of them ends", s.limits.Connections)
-			select {
-			case places <- struct{}{}:
-			case <-ctx.Done():
+			if !s.makeRoom(ctx, open) {
 				return nil
 			}
 		}
@@ -109,16 +118,65 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 				return err
 			}
 			// Out of descriptors, or the client has gone already.
-			<-places
+			<-open
 			pause = 2*pause + time.Millisecond
 			time.Sleep(pause)
 			continue
 		}
 		pause = 0
 		s.wait.Go(func() {
-			defer func() { <-places }()
+			defer func() { <-open }()
 			s.ServeConn(c)
 		})
+	}
+}
+
+// makeRoom takes a place in open once there is one. Clients that have not said
+// for Limits.Hurry what they want do not keep others waiting. It returns false
+// when ctx is done.
+func (s *Server) makeRoom(ctx context.Context, open chan struct{}) bool {
+	again := time.NewTicker(max(time.Millisecond, s.limits.Hurry/4))
+	defer again.Stop()
+	for {
+		s.cutHandshakes()
+		select {
+		case open <- struct{}{}:
+			return true
+		case <-again.C:
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+// place waits until a client that has chosen an export may be served. It
+// returns false when the server stops.
+func (s *Server) place() bool {
+	select {
+	case s.places <- struct{}{}:
+		return true
+	default:
+	}
+	s.log.printf("%d connections: further clients wait until one of them ends", s.limits.Connections)
+	select {
+	case s.places <- struct{}{}:
+		return true
+	case <-s.done:
+		return false
+	}
+}
+
+// cutHandshakes ends the connections whose negotiation takes long.
+func (s *Server) cutHandshakes() {
+	n := 0
+	for _, ss := range s.all() {
+		if !ss.agreed.Load() && !ss.closed.Load() && time.Since(ss.began) >= s.limits.Hurry {
+			ss.cut()
+			n++
+		}
+	}
+	if n > 0 {
+		s.log.printf("%d connections cut that had not chosen an export in %v, while others wait", n, s.limits.Hurry)
 	}
 }
 
@@ -173,6 +231,9 @@ func (s *Server) all() []*session {
 // shutdown lets requests under way end, within limits.
 func (s *Server) shutdown() {
 	s.mu.Lock()
+	if !s.closing {
+		close(s.done)
+	}
 	s.closing = true
 	s.mu.Unlock()
 	for _, ss := range s.all() {

@@ -42,6 +42,8 @@ type session struct {
 
 	out    outbox
 	closed atomic.Bool // cut
+	agreed atomic.Bool // the negotiation is over
+	began  time.Time
 	ending atomic.Bool // no further requests are read
 
 	// Since when data are sent and waited for, unix ns; 0: they are not.
@@ -49,13 +51,18 @@ type session struct {
 }
 
 func newSession(s *Server, c net.Conn) *session {
-	return &session{srv: s, conn: c, in: bufio.NewReaderSize(c, 16<<10)}
+	return &session{srv: s, conn: c, began: time.Now(), in: bufio.NewReaderSize(c, 16<<10)}
 }
 
 // serve returns nil when the client went as it may, or the server stops.
 func (s *session) serve() error {
 	err := caught(s.handshake)
+	s.agreed.Store(true)
 	if err == nil {
+		if !s.srv.place() {
+			return nil
+		}
+		defer func() { <-s.srv.places }()
 		err = caught(s.transmit)
 	}
 	if err == errDone || s.ending.Load() || s.closed.Load() {
