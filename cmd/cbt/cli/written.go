@@ -12,6 +12,7 @@ import (
 // it is read. Files have times for that; the times of a device are its node's.
 type deviceWatch struct {
 	writes string // the kernel's counts when it was opened; empty: not known
+	frozen bool   // whoever uses it, nobody writes to it
 	looked atomic.Int64
 }
 
@@ -24,18 +25,22 @@ const lookEvery = 100 * time.Millisecond
 // behind a loop device. Only --frozen is the user's word that nobody does. Info
 // only looks.
 func (o *opener) refuseWritten(f *file) error {
-	if o.metadataOnly || o.Frozen || f.vol != nil || f.watch != nil {
+	// What lies on a device that others are made of may be frozen while others
+	// write to the rest of it; of a volume they do not.
+	if o.metadataOnly || o.Frozen && f.lv == nil || f.vol != nil || f.watch != nil {
 		return nil
 	}
-	if err := f.refuseWritten(o.canFreeze); err != nil {
-		return err
+	if !o.Frozen {
+		if err := f.refuseWritten(o.canFreeze); err != nil {
+			return err
+		}
 	}
 	if !f.stat.block {
 		return nil
 	}
 	// What is in the page cache yet is read, and must not count as written later.
 	_ = f.Sync()
-	f.watch = &deviceWatch{writes: deviceWrites(f.stat)}
+	f.watch = &deviceWatch{writes: deviceWrites(f.stat), frozen: o.Frozen}
 	f.watch.looked.Store(time.Now().UnixNano())
 	return nil
 }
@@ -65,8 +70,10 @@ func (w *deviceWatch) check(f *file) error {
 	now, last := time.Now().UnixNano(), w.looked.Load()
 	if now-last > int64(lookEvery) && w.looked.CompareAndSwap(last, now) {
 		_ = f.Sync() // what others wrote and the kernel holds back counts too
-		if err := f.refuseWritten(false); err != nil {
-			return err
+		if !w.frozen {
+			if err := f.refuseWritten(false); err != nil {
+				return err
+			}
 		}
 	}
 	if w.writes != "" && sectors(deviceWrites(f.stat)) != sectors(w.writes) {

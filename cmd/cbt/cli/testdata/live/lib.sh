@@ -26,6 +26,22 @@ exits() {
 	"$@" >out 2>err || code=$?
 	[ $code = $want ] || fail "$*: exit $code, not $want"
 }
+# while_reading WRITE CMD...: runs a command while another one is in the middle
+# of what it prints, and has that one's exit code in code.
+while_reading() {
+	write=$1; shift
+	mkfifo pipe
+	(code=0; "$@" >pipe 2>err || code=$?; echo $code >code) &
+	exec 5<pipe
+	dd bs=1 count=1 <&5 >/dev/null 2>&1
+	sh -c "$write" 2>/dev/null
+	sleep 0.2
+	cat <&5 >/dev/null || :
+	exec 5<&-
+	wait $!
+	rm pipe
+	code=$(cat code)
+}
 # said TEXT: the last message has it.
 said() { grep -qF -e "$1" err || fail "does not say: $1"; }
 printed() { grep -qF -e "$1" out || { cat out; fail "does not print: $1"; }; }

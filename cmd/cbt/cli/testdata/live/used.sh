@@ -38,6 +38,16 @@ exits 0 cbt cat --length 4096 /dev/vdb
 dmsetup remove plain
 exits 0 cbt cat --length 4096 /dev/vdb
 
+# What is free may be written to while it is read.
+while_reading 'dd if=/dev/zero of=/dev/vdb bs=4096 seek=9 count=1 oflag=direct' cbt cat --length 8388608 /dev/vdb
+[ $code = 1 ] || fail "written to while it was read: exit $code"
+said '/dev/vdb: was written to while it was read'
+while_reading 'mkfs.ext4 -q -F /dev/vdb 8192 && mount -t ext4 /dev/vdb /mnt' cbt cat --length 8388608 /dev/vdb
+[ $code != 0 ] || fail 'mounted while it was read'
+umount /mnt
+while_reading true cbt cat --length 8388608 /dev/vdb
+[ $code = 0 ] || fail "only read: exit $code"
+
 # md, set up without mdadm.
 modprobe md_mod && modprobe linear
 echo md127 >/sys/module/md_mod/parameters/new_array
@@ -47,6 +57,7 @@ echo linear >$md/level
 echo 1 >$md/raid_disks
 cat /sys/block/vdc/dev >$md/new_dev
 echo 0 >$md/dev-vdc/slot
+echo 65536 >$md/dev-vdc/size
 echo active >$md/array_state
 exits 5 cbt cat /dev/vdc
 said '/dev/vdc: is in use: held by md127 (name what is made of it; --frozen: nobody writes to it)'
