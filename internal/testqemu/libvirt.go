@@ -67,7 +67,7 @@ func NewLibvirt(t testing.TB) *Libvirt {
 		testtool.Missing(t, fmt.Sprintf("no libvirt 11: %v", err))
 	}
 	layers, modules := filepath.Join(dir, "usr"), ""
-	if root, _ := strings.CutSuffix(qemu, inRoot); root != "" && root != qemu {
+	if root := rootOf(qemu); root != "" && root != qemu {
 		layers += ":" + filepath.Join(root, "usr")
 		modules = "'" + root + "'/usr/lib/*/qemu"
 	}
