@@ -11,11 +11,16 @@ RACE      := ./sparse/... ./cbt/... ./internal/...
 SHORT     := ./qcow2/... ./lvm/...
 REST      := ./qcow2/... ./lvm/... ./cmd/... ./fuzz/... ./bench/...
 CBT       := CBT=$(CURDIR)/bin/cbt
+BIN       := bin/cbt
+# What version prints: the commit and its day, where git knows them, so that one commit gives one binary.
+COMMIT    := $(shell git describe --always --dirty --abbrev=12 --exclude '*' 2>/dev/null)
+DATE      := $(shell git log -1 --format=%cs 2>/dev/null)
+LDFLAGS   := -s -w -X cbt/cmd/cbt/cli.commit=$(COMMIT) -X cbt/cmd/cbt/cli.date=$(DATE)
 
 .PHONY: build demo test more packages lint cross fuzz torture torture-lvm kill bench install clean
 
 build:
-	CGO_ENABLED=0 $(GO) build -trimpath -o bin/cbt ./cmd/cbt
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/cbt
 
 demo: build
 	@scripts/demo.sh bin/cbt

@@ -56,4 +56,5 @@ const (
 	maxGoLines       = 500
 	maxMakefileLines = 79
 	maxFile          = 1 << 20 // bytes
+	maxBinary        = 14 << 20 // bytes of the program, stripped: it has 11
 )

@@ -16,6 +16,8 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+
+	"cbt/internal/testtool"
 )
 
 // files are the tree's: what git tracks or, where there is no git, what lies there.
@@ -122,14 +124,29 @@ func TestNoReplace(t *testing.T) {
 	}
 }
 
-// The program is one static file.
+// The program is one static file, without what only a debugger wants, and the same each time.
 func TestStatic(t *testing.T) {
 	bin := filepath.Join(t.TempDir(), "cbt")
-	cmd := exec.Command("go", "build", "-trimpath", "-o", bin, "./cmd/cbt")
-	cmd.Dir = root(t)
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
+	build := func() {
+		t.Helper()
+		cmd := exec.Command(testtool.Need(t, "make"), "-s", "build", "BIN="+bin)
+		cmd.Dir = root(t)
+		cmd.Env = append(os.Environ(), "GOOS=linux")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+	}
+	build()
+	first, err := os.ReadFile(bin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(bin); err != nil {
+		t.Fatal(err)
+	}
+	build()
+	if again, err := os.ReadFile(bin); err != nil || !bytes.Equal(again, first) {
+		t.Errorf("built twice it is not the same (%v)", err)
 	}
 	f, err := elf.Open(bin)
 	if err != nil {
@@ -138,6 +155,12 @@ func TestStatic(t *testing.T) {
 	defer f.Close()
 	if libs, _ := f.ImportedLibraries(); len(libs) > 0 || f.Section(".interp") != nil {
 		t.Errorf("needs %q and an interpreter: %v", libs, f.Section(".interp") != nil)
+	}
+	if n := len(first); n > maxBinary {
+		t.Errorf("has %d bytes, limit %d: is something linked that brings all methods with it (text/template)?", n, maxBinary)
+	}
+	if f.Section(".symtab") != nil || f.Section(".debug_info") != nil || f.Section(".zdebug_info") != nil {
+		t.Error("is not stripped")
 	}
 	info, err := buildinfo.ReadFile(bin)
 	if err != nil {

@@ -121,10 +121,11 @@ var commands = []func(*app) *cobra.Command{
 }
 
 func newRootCommand(a *app) *cobra.Command {
+	// Cobra's own --version prints by a template; to have templates costs 4 MB.
+	version := false
 	root := &cobra.Command{
-		Use:     "cbt",
-		Version: Version,
-		Short:   "back up virtual machines by what changed",
+		Use:   "cbt",
+		Short: "back up virtual machines by what changed",
 		Long: `cbt finds what changed between two snapshots of a virtual machine in metadata
 that the snapshots keep anyway, carries it away as a delta file, and brings
 every state of the chain back, byte for byte. It never writes to what it reads.
@@ -143,6 +144,9 @@ A reference REF names an image:
 		SilenceErrors: true,
 		Args:          cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if version {
+				return a.printVersion()
+			}
 			return unknownCommand(cmd, args)
 		},
 	}
@@ -154,6 +158,7 @@ A reference REF names an image:
 	flags.StringVar(&a.auditFlag, "audit", "", "append a record of the run to `FILE`: what was read and written (CBT_AUDIT)")
 	flags.StringVar(&a.hashFlag, "hash", "", "hash all inputs for the record: `WHEN` is before, after or both")
 	flags.BoolP("help", "h", false, "show help")
+	root.Flags().BoolVar(&version, "version", false, "print the version")
 
 	root.SetIn(a.Stdin)
 	root.SetOut(a.Stdout)
