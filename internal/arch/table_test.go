@@ -55,6 +55,6 @@ var pathless = []string{"qcow2/...", "lvm/...", "internal/binfmt", "internal/ove
 const (
 	maxGoLines       = 500
 	maxMakefileLines = 79
-	maxFile          = 1 << 20 // bytes
+	maxFile          = 1 << 20  // bytes
 	maxBinary        = 14 << 20 // bytes of the program, stripped: it has 11
 )
