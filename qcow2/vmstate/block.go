@@ -45,6 +45,8 @@ func (b *Block) readable() error {
 	switch {
 	case b.Shared:
 		return b.shared()
+	case b.state.skimmed:
+		return fmt.Errorf("RAM block %q: its pages were not unpacked", b.Name)
 	case b.state.HeadOnly:
 		return fmt.Errorf("RAM block %q: only the head of the state was unpacked", b.Name)
 	}

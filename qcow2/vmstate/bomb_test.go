@@ -148,3 +148,27 @@ func TestHeadOnly(t *testing.T) {
 		}
 	}
 }
+
+// TestSkimmed has no page unpacked of states whose pages are packed one by one: all
+// else is known of them, and nothing is read.
+func TestSkimmed(t *testing.T) {
+	for _, name := range []string{"compress.state", "xbzrle.state"} {
+		b := unpacked(t, name)
+		want := open(t, b, Options{})
+		s, err := Open(bytes.NewReader(b), int64(len(b)), Options{HeadOnly: true}) // without a temporary file
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s.HeadOnly || !s.Described || len(s.Devices) != len(want.Devices) {
+			t.Errorf("%s: %d devices", name, len(s.Devices))
+		}
+		for i, x := range s.Blocks {
+			if x.Stored() != want.Blocks[i].Stored() {
+				t.Errorf("%s: %d pages of %s, want %d", name, x.Stored(), x.Name, want.Blocks[i].Stored())
+			}
+			if _, err := x.ReadAt(make([]byte, 1), 0); err == nil {
+				t.Errorf("%s: block %s was read", name, x.Name)
+			}
+		}
+	}
+}

@@ -29,7 +29,8 @@ type Options struct {
 	// Temp makes the file that compressed states and pages are unpacked into. A
 	// nil Temp refuses such states.
 	Temp func() (TempFile, error)
-	// HeadOnly reads no more of a compressed state than its head: see State.HeadOnly.
+	// HeadOnly reads no more of a compressed state than its head, see State.HeadOnly,
+	// and unpacks no pages that are packed one by one: blocks cannot be read then.
 	HeadOnly bool
 	// MaxRAM limits the memory of the machine, in bytes; 0 is DefaultMaxRAM.
 	MaxRAM int64
@@ -73,6 +74,7 @@ type State struct {
 	unpack    TempFile // src, if it was compressed
 	rest      *rest
 	decodable []*decodable
+	skimmed   bool // some pages were not unpacked
 	closed    bool
 }
 

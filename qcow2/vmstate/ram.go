@@ -127,6 +127,10 @@ func (p *parser) zeroRecord(page int64) error {
 		p.current.index.set(page, 0)
 		return err
 	}
+	if p.opt.HeadOnly {
+		p.skim(page)
+		return nil
+	}
 	// Pages of one byte are kept once each.
 	if err := p.openTemp(); err != nil {
 		return err
@@ -176,6 +180,10 @@ func (p *parser) xbzrleRecord(page int64) error {
 	case int64(n) > p.s.PageSize:
 		return &sparse.FormatError{Struct: what, Field: "length", Off: at + 1, Value: n, Msg: "longer than a page"}
 	}
+	if p.opt.HeadOnly {
+		p.skim(page)
+		return p.c.skip(what, uint64(n))
+	}
 	if pl := p.current.index.get(page); pl == 0 {
 		clear(p.page)
 	} else if err := p.s.readPlace(p.page, pl, 0); err != nil {
@@ -201,6 +209,10 @@ func (p *parser) compressedRecord(page int64) error {
 	if int64(n) > p.s.PageSize+p.s.PageSize/8+64 {
 		return &sparse.FormatError{Struct: what, Field: "length", Off: at, Value: n, Msg: "longer than a page can get"}
 	}
+	if p.opt.HeadOnly {
+		p.skim(page)
+		return p.c.skip(what, uint64(n))
+	}
 	b, err := p.c.take(what, int(n))
 	if err != nil {
 		return err
@@ -209,6 +221,12 @@ func (p *parser) compressedRecord(page int64) error {
 		return &sparse.FormatError{Struct: what, Off: at, Err: err}
 	}
 	return p.keep(page)
+}
+
+// skim notes that a page is stored, without unpacking it.
+func (p *parser) skim(page int64) {
+	p.s.skimmed = true
+	p.current.index.set(page, inTemp)
 }
 
 // keep makes p.page what page holds from here on.
