@@ -62,11 +62,16 @@ func (m *mounting) directory(dir string) (*tree.Dir, error) {
 		return nil, usageErrorf("%s: has no %s files", printable(dir), deltaSuffix)
 	}
 	m.a.sayLevels(dir, shown)
+	names := tree.Names(named, "")
 	var entries []tree.Entry
-	for i, name := range tree.Names(named, "") {
+	for i, name := range names {
 		entries = append(entries, tree.Entry{Name: name, Dir: p.point(shown[i]).instant("").dir()})
 	}
-	return tree.Static(p.time(), tree.Entry{Name: pointsDir, Dir: tree.Static(p.time(), entries...)}), nil
+	top := []tree.Entry{{Name: pointsDir, Dir: tree.Static(p.time(), entries...)}}
+	if list := p.byMachine(shown, names); list != nil {
+		top = append(top, tree.Entry{Name: machinesDir, Dir: tree.Static(p.time(), list...)})
+	}
+	return tree.Static(p.time(), top...), nil
 }
 
 // delta is the tree of one delta, or of one of its streams.
