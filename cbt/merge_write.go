@@ -68,6 +68,24 @@ func (m *Merge) repack(ctx context.Context, stream int, opt Options, emit func(*
 	return pack.flush()
 }
 
+// Effect is how many bytes of data and of zeros WriteTo writes. It reads tables
+// only.
+func (m *Merge) Effect(ctx context.Context) (data, zero int64, err error) {
+	for w, err := range m.sharing().each(ctx, mergeWindow) {
+		if err != nil {
+			return 0, 0, err
+		}
+		for _, e := range w.extents {
+			if e.zero {
+				zero += e.n
+			} else {
+				data += e.n
+			}
+		}
+	}
+	return data, zero, nil
+}
+
 // sharing is the merge with one cache for all its deltas, which is free again
 // when this stream is done.
 func (m *Merge) sharing() *Merge {

@@ -54,6 +54,26 @@ func Create(path string, replace bool) (*File, error) {
 	return f, f.createPart()
 }
 
+// Probe says why Create and Commit could not make the file, as far as that can be
+// known without making one: a file that is there already, a directory that may not
+// be written to. Nothing gets a name.
+func Probe(path string, replace bool) error {
+	path = filepath.Clean(path)
+	if _, err := os.Lstat(path); err == nil && !replace {
+		return &fs.PathError{Op: "create", Path: path, Err: fs.ErrExist}
+	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f, err := createUnnamed(filepath.Dir(path))
+	if errors.Is(err, errors.ErrUnsupported) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
 // CreateIn begins a file in dir whose name is known when it is whole: then
 // CommitAs gives it, and an existing file is never replaced. Where the file
 // needs a name before, that begins with a dot and prefix and ends with suffix

@@ -16,6 +16,7 @@ type applyOptions struct {
 	assumeBase bool
 	stateDir   string
 	raw        string
+	dryRun     bool
 }
 
 func newApplyCommand(a *app) *cobra.Command {
@@ -38,7 +39,9 @@ An apply that is killed leaves the target marked incomplete; the same command
 completes it. Before that it compares all of the target with the base, whose
 deltas it finds as restore does (or by --chain, --base), and with what the new
 ones lead to: if anybody else wrote to the target meanwhile it is refused.
-DELTA may be - for standard input. Several disks: NAME=TARGET.`,
+DELTA may be - for standard input. Several disks: NAME=TARGET.
+
+--dry-run makes all these checks, says what would be written, and writes nothing.`,
 		Example: `  cbt apply tuesday.cbt wednesday.cbt disk.raw
   cbt diff disk.qcow2@mon disk.qcow2@tue -o - | ssh host cbt apply - disk.raw`,
 		Annotations: exits(exitDone, exitFailed, exitUsage, exitWrongBase, exitBusy),
@@ -57,6 +60,7 @@ DELTA may be - for standard input. Several disks: NAME=TARGET.`,
 	flags.BoolVar(&opt.assumeBase, "assume-base", false, "the target is at the right point, take my word")
 	flags.StringVar(&opt.stateDir, "state-dir", "", "keep the records of devices in `DIR`")
 	flags.StringVar(&opt.raw, "target-format", "", "raw: write raw bytes even over what looks like another format")
+	flags.BoolVar(&opt.dryRun, "dry-run", false, "make all checks, say what would be written, and write nothing")
 	opt.chain.addFlags(flags)
 	opt.chain.addSpoolFlag(flags)
 	return c
@@ -145,6 +149,13 @@ func (a *app) apply(ctx context.Context, args []string, opt *applyOptions) error
 		}
 		checked += st.Checked
 	}
+	result := writtenImages{Checked: &checked}
+	for i, t := range targets {
+		result.Targets = append(result.Targets, wroteTarget(t.path, all[i].layers))
+	}
+	if opt.dryRun {
+		return a.planApply(ctx, o, tasks, result)
+	}
 	st, err := a.writeTasks(ctx, tasks, "apply", cbt.ApplyOptions{})
 	if err != nil {
 		return err
@@ -155,10 +166,7 @@ func (a *app) apply(ctx context.Context, args []string, opt *applyOptions) error
 	unchecked := max(0, st.Written+st.Zeroed-checked)
 	a.notef("applied %s: %s written, %s zeroed; %s of the old content checked, %s unchecked",
 		countOf(len(deltas), "delta"), formatSize(st.Written), formatSize(st.Zeroed), formatSize(checked), formatSize(unchecked))
-	result := writtenImages{Written: st.Written, Zeroed: st.Zeroed, Checked: &checked, Unchecked: &unchecked, Read: o.BytesRead()}
-	for i, t := range targets {
-		result.Targets = append(result.Targets, wroteTarget(t.path, all[i].layers))
-	}
+	result.Written, result.Zeroed, result.Unchecked, result.Read = st.Written, st.Zeroed, &unchecked, o.BytesRead()
 	return a.result(result)
 }
 

@@ -48,6 +48,14 @@ func (u *audit) create(path string, replace bool) (*outFile, error) {
 	return &outFile{f, u, path, "file"}, nil
 }
 
+// probe says why create would fail, without making anything.
+func (u *audit) probe(path string, replace bool) error {
+	if err := u.refuseSelf(path); err != nil {
+		return err
+	}
+	return outfile.Probe(path, replace)
+}
+
 // Commit gives the file its name, and then records it.
 func (f *outFile) Commit() error {
 	if err := f.File.Commit(); err != nil {

@@ -45,9 +45,11 @@ var everyJSON = map[string][]jsonRun{
 		{"cbt backup src/disk.qcow2@monday out", "object", "file id new to bytes streams"},
 		{"cbt backup src/disk.qcow2@monday out >/dev/null 2>&1; cbt backup src/disk.qcow2@monday out; cbt backup src/disk.qcow2@tuesday out", "objects", "file id new"},
 	},
-	"apply": {{"cbt restore src/deltas/mon.cbt out/d 2>/dev/null >out/r; cbt apply src/deltas/tue.cbt out/d", "object", "targets written zeroed checked unchecked read"}},
+	"apply": {{"cbt restore src/deltas/mon.cbt out/d 2>/dev/null >out/r; cbt apply src/deltas/tue.cbt out/d", "object", "targets written zeroed checked unchecked read"},
+		{"cbt restore src/deltas/mon.cbt out/d 2>/dev/null >out/r; cbt apply --dry-run src/deltas/tue.cbt out/d", "object", "dry-run targets written zeroed checked unchecked read"}},
 	"restore": {
 		{"cbt restore src/deltas/tue.cbt out/d", "object", "targets written zeroed same read"},
+		{"cbt restore --dry-run src/deltas/tue.cbt out/d", "object", "dry-run targets written zeroed read"},
 		{"cbt restore src/deltas/tue.cbt out/d --state out/s --target-format qcow2", "object", "targets state"},
 	},
 	"cat": {{"cbt cat src/disk.qcow2@monday", "bytes", ""}},

@@ -13,6 +13,7 @@ type restoreOptions struct {
 	inPlace   bool
 	format    string
 	stateDir  string
+	dryRun    bool
 
 	state       string
 	stateFormat string
@@ -42,6 +43,9 @@ bytes. --state-format libvirt makes a save image (virsh restore), mapped-ram a
 file for QEMU from 9.0 on. Without --state the disks alone are restored, and the
 machine wakes up without memory.
 
+--dry-run verifies and checks all that a run would before its first byte, says
+what it would write, and writes nothing.
+
 DELTA may be - for standard input. A delta of several disks: NAME=TARGET for
 each disk that is wanted.`,
 		Example: `  cbt restore tuesday.cbt disk.raw
@@ -66,6 +70,7 @@ each disk that is wanted.`,
 	flags.StringVar(&opt.stateFormat, "state-format", stateAsStream, "`FORMAT` of the state: stream, libvirt or mapped-ram")
 	flags.StringVar(&opt.domain, "domain", "", "domain XML in `FILE` for a save image whose state has none")
 	flags.StringVar(&opt.stateDir, "state-dir", "", "keep the records of devices in `DIR`")
+	flags.BoolVar(&opt.dryRun, "dry-run", false, "make all checks, say what would be written, and write nothing")
 	opt.chain.addFlags(flags)
 	opt.chain.addSpoolFlag(flags)
 	return c
@@ -127,6 +132,9 @@ func (a *app) restore(ctx context.Context, args []string, opt *restoreOptions) e
 		if r = r.another(ctx, targets, err); r == nil {
 			return err
 		}
+	}
+	if opt.dryRun {
+		return r.plan(ctx, targets)
 	}
 	total, state, err := r.write(ctx)
 	if err != nil {

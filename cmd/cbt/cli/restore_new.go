@@ -34,7 +34,11 @@ func createTarget(u *audit, path string, opt *restoreOptions, layers []cbt.Layer
 			return nil, err
 		}
 	}
-	n.file, err = u.create(path, opt.overwrite)
+	if opt.dryRun {
+		err = u.probe(path, opt.overwrite)
+	} else {
+		n.file, err = u.create(path, opt.overwrite)
+	}
 	if errors.Is(err, fs.ErrExist) { // came just now, or a dangling link
 		err = usageErrorf("%s: exists already: --overwrite replaces it", path)
 	}

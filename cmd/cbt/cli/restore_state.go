@@ -87,7 +87,11 @@ func (o *opener) openStateTarget(d *deltaFile, targets []namedTarget, opt *resto
 	if err := o.refuseOtherContent(t.path); err != nil {
 		return nil, err
 	}
-	t.file, err = o.reads.audit.create(t.path, replace)
+	if opt.dryRun {
+		err = o.reads.audit.probe(t.path, replace)
+	} else {
+		t.file, err = o.reads.audit.create(t.path, replace)
+	}
 	if errors.Is(err, fs.ErrExist) {
 		err = usageErrorf("%s: exists already: --overwrite replaces it", t.path)
 	}

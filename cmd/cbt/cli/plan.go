@@ -1,0 +1,81 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+
+	"cbt/cbt"
+)
+
+// effect is what the merges would write: data and zeros, in bytes.
+func effect(ctx context.Context, merges []*cbt.Merge) (data, zero int64, err error) {
+	for _, m := range merges {
+		d, z, err := m.Effect(ctx)
+		if err != nil {
+			return 0, 0, err
+		}
+		data, zero = data+d, zero+z
+	}
+	return data, zero, nil
+}
+
+// planApply says what apply would write, after all checks that it makes.
+func (a *app) planApply(ctx context.Context, o *opener, tasks []*task, result writtenImages) error {
+	var merges []*cbt.Merge
+	for _, t := range tasks {
+		if err := a.audit.probe(t.target.record, true); err != nil {
+			return fmt.Errorf("writing the record of the target's state: %w", err)
+		}
+		merges = append(merges, t.merge)
+	}
+	data, zero, err := effect(ctx, merges)
+	if err != nil {
+		return err
+	}
+	unchecked := max(0, data+zero-*result.Checked)
+	for _, t := range tasks {
+		what := "would be taken to the later point"
+		if t.resume {
+			what = "was left by an interrupted apply, which would be completed"
+		}
+		a.notef("%s: %s", t.target.path, what)
+	}
+	a.notef("would apply %s: %s to write, %s to zero; %s of the old content checked, %s unchecked; nothing was written",
+		countOf(len(tasks[0].layers), "delta"), formatSize(data), formatSize(zero), formatSize(*result.Checked), formatSize(unchecked))
+	result.DryRun, result.Written, result.Zeroed, result.Unchecked, result.Read = true, data, zero, &unchecked, o.BytesRead()
+	return a.result(result)
+}
+
+// plan says what restore would write, after all checks that it makes.
+func (r *restoration) plan(ctx context.Context, targets []namedTarget) error {
+	var merges []*cbt.Merge
+	for _, t := range r.inPlace {
+		if err := r.audit.probe(t.target.record, true); err != nil {
+			return fmt.Errorf("writing the record of the target's state: %w", err)
+		}
+		merges = append(merges, t.merge)
+		r.notef("%s: would be written where it differs", t.target.path)
+	}
+	for _, n := range r.fresh {
+		merges = append(merges, n.merge)
+		if n.old != nil {
+			r.notef("%s: would be replaced", n.path)
+		} else {
+			r.notef("%s: would be made", n.path)
+		}
+	}
+	data, zero, err := effect(ctx, merges)
+	if err != nil {
+		return err
+	}
+	result := writtenImages{DryRun: true, Written: data, Zeroed: zero, Read: r.opener.BytesRead()}
+	for i, t := range targets {
+		result.Targets = append(result.Targets, wroteTarget(t.path, r.layers[i]))
+	}
+	if r.state != nil {
+		r.notef("%s: the machine's state would be written", r.state.path)
+	}
+	r.notef("would restore %s from %s: at most %s to write, %s of zeros; nothing was written",
+		countOf(len(targets), "image"), countOf(len(r.layers[0]), "delta"), formatSize(data), formatSize(zero))
+	return r.result(result)
+}
