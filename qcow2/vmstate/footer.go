@@ -7,9 +7,22 @@ import (
 	"cbt/sparse"
 )
 
-// maxGuesses is how many footers of sections are tried that do not fit their
-// description.
-const maxGuesses = 64
+// guesses counts what finding footers has cost. A state that needs more is refused.
+type guesses struct {
+	tries   int   // footers from which on all was read
+	looks   int   // what looks like a footer
+	scanned int64 // bytes
+}
+
+const (
+	maxTries   = 64
+	maxLooks   = 1 << 14
+	maxScanned = 2 * maxDeviceData
+)
+
+func (g *guesses) spent() bool {
+	return g.tries >= maxTries || g.looks >= maxLooks || g.scanned >= maxScanned
+}
 
 // nullMarker is what a pointer to nothing is in a stream (VMS_NULLPTR_MARKER).
 const nullMarker = '0'
@@ -38,20 +51,21 @@ func (p *parser) skipNull(n uint64) error {
 // of it has to be found in this way. RAM must have ended: what lies inside cannot
 // be taken for pages then.
 func (p *parser) findFooter(begin int64, id uint32) (at int64, found bool) {
-	if p.footers <= 0 || !p.ramSeen || p.desc == nil || p.desc.off <= begin || *p.guesses <= 0 {
+	if p.footers <= 0 || !p.ramSeen || p.desc == nil || p.desc.off <= begin || p.strict {
 		return 0, false
 	}
-	if at, found = p.footerBefore(begin, id, new(int)); !found {
-		at, found = p.footerBefore(begin, id, p.guesses)
+	if at, found = p.footerBefore(begin, id, true); !found {
+		at, found = p.footerBefore(begin, id, false)
 	}
 	return at, found
 }
 
-// footerBefore is the first such footer before what fits with so many guesses.
-func (p *parser) footerBefore(begin int64, id uint32, guesses *int) (at int64, found bool) {
+// footerBefore is the first such footer; strict says that nothing behind it may be
+// found in this way.
+func (p *parser) footerBefore(begin int64, id uint32, strict bool) (at int64, found bool) {
 	footer := binary.BigEndian.AppendUint32([]byte{vmFooter}, id)
 	c := newCursor(p.c.r, begin, min(p.desc.off, begin+maxDeviceData))
-	for c.left() >= int64(len(footer))+1 {
+	for c.left() >= int64(len(footer))+1 && !p.guesses.spent() {
 		n := int(min(int64(len(c.room)), c.left()))
 		b, err := c.peek("device section", n)
 		if err != nil {
@@ -59,20 +73,21 @@ func (p *parser) footerBefore(begin int64, id uint32, guesses *int) (at int64, f
 		}
 		i := bytes.Index(b, footer)
 		if i < 0 {
+			p.guesses.scanned += int64(n)
 			c.pos += int64(n - len(footer) + 1)
 			continue
 		}
 		at = c.pos + int64(i)
 		c.pos = at + 1
+		p.guesses.scanned += int64(i)
+		p.guesses.looks++
 		next := at + int64(len(footer))
 		if !p.sectionAt(next) {
 			continue
 		}
-		if *p.guesses--; *p.guesses < 0 {
-			return 0, false
-		}
+		p.guesses.tries++
 		try := *p
-		try.guesses = guesses
+		try.strict = strict
 		if try.fits(next, p.desc) {
 			return at, true
 		}

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"cbt/sparse"
 )
@@ -219,5 +220,20 @@ func TestManyFooters(t *testing.T) {
 	h.end(strings.Join(devices, ","))
 	if _, err := h.open(t); err == nil || !strings.Contains(err.Error(), "pointer to nothing") {
 		t.Error(err)
+	}
+
+	// Megabytes of them.
+	h = footed{}
+	h.header()
+	h.ram(func() {})
+	h.section(vmFull, 9, "d0", strings.Repeat("~\x00\x00\x00\x09", 8<<20))
+	h.hand = h.hand[:len(h.hand)-5]
+	h.end(`{"name":"d0","instance_id":0,"version":1,` + fields)
+	start := time.Now()
+	if _, err := h.open(t); err == nil || !strings.Contains(err.Error(), "pointer to nothing") {
+		t.Error(err)
+	}
+	if took := time.Since(start); took > 20*time.Second {
+		t.Errorf("it took %v", took)
 	}
 }

@@ -58,13 +58,13 @@ type parser struct {
 	descSearched  bool
 	atEnd         *description // that the file ends with
 	stepsLeft     int
-	guesses       *int // how many footers may still be tried
-	restAfterPart int  // of rest.pieces, those in front of what follows the last part of RAM
+	guesses       *guesses // of footers
+	strict        bool     // make none
+	restAfterPart int      // of rest.pieces, those in front of what follows the last part of RAM
 }
 
 func newParser(s *State, start int64, opt Options) *parser {
-	guesses := maxGuesses
-	return &parser{s: s, c: newCursor(s.src, start, s.size), opt: opt, begin: start, sections: map[uint32]string{}, seen: map[deviceKey]int{}, stepsLeft: maxSteps, guesses: &guesses}
+	return &parser{s: s, c: newCursor(s.src, start, s.size), opt: opt, begin: start, sections: map[uint32]string{}, seen: map[deviceKey]int{}, stepsLeft: maxSteps, guesses: &guesses{}}
 }
 
 // stream reads the header and all sections.
