@@ -72,6 +72,7 @@ var howtos = map[string]howto{
 			head -c 64K /dev/zero | tr '\0' '\7' | dd of=/srv/want bs=1M seek=70 conv=notrunc status=none
 			[ "$(du -m /srv/vm/vm1.qcow2 | cut -f1)" -lt 40 ] # what is empty stays so
 			qemu-img compare -f qcow2 -F raw /srv/vm/vm1.qcow2 /srv/want`,
+		notRun: map[string]string{"chown libvirt-qemu": "TestMoreHowtoLibvirtRestore"},
 	},
 	"running-machine.md": {
 		before: `mkdir -p /srv/vm
@@ -170,35 +171,31 @@ func TestHowto(t *testing.T) {
 	}
 }
 
-// howtoDomain is libvirt's machine of the page, with a libvirtd of its own. It has no
-// guest agent: freezing is left out.
+// howtoDomain is libvirt's machine of the pages, with a libvirtd of its own. It has no
+// guest agent: freezing is left out. Its disk is the file $disk.
 const howtoDomain = `
-mkdir -p /srv/vm /srv/backup/vm1
 for dir in /var/lib/libvirt /etc/libvirt; do # its own, as /run is
 	mkdir -p "/run/copy$dir"
 	cp -a $dir/. "/run/copy$dir"
 	mount --bind "/run/copy$dir" $dir
 done
-qemu-img create -q -f qcow2 /srv/vm/vm1.qcow2 64M
 virtlogd -d
 libvirtd -d --timeout 0
 cat >/srv/vm1.xml <<X
 <domain type='qemu'><name>vm1</name><memory unit='MiB'>32</memory><os><type arch='x86_64' machine='pc'>hvm</type></os><devices>
 <emulator>$(command -v qemu-system-x86_64)</emulator>
-<disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='/srv/vm/vm1.qcow2'/><target dev='vda' bus='virtio'/></disk>
+<disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='$disk'/><target dev='vda' bus='virtio'/></disk>
 </devices></domain>
 X
 for i in $(seq 100); do ! command virsh version >/dev/null 2>&1 || break; sleep 0.2; done
 command virsh define /srv/vm1.xml
-command virsh start vm1
 virsh() { case "$1" in domfsfreeze|domfsthaw) ;; *) command virsh "$@" ;; esac; }
-date() { cat /run/night; }
 set -x
 `
 
-// The ways of docs/howto/running-machine.md that use libvirt, three nights each.
-func TestMoreHowtoLibvirt(t *testing.T) {
-	testtool.More(t)
+// libvirtHowto runs a script where there is libvirt.
+func libvirtHowto(t *testing.T, script string) {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("libvirtd needs root")
 	}
@@ -211,7 +208,19 @@ func TestMoreHowtoLibvirt(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	script, ways := "set -e\n"+examplesShell+howtoDomain, 0
+	out, err := inNamespace(t, top, "set -e\n"+examplesShell+script+"\ncommand virsh destroy vm1\necho the page is done\n")
+	if err != nil || !strings.HasSuffix(out, "the page is done\n") {
+		t.Errorf("%v: ...%s", err, out[max(0, len(out)-4000):])
+	}
+}
+
+// The ways of docs/howto/running-machine.md that use libvirt, three nights each.
+func TestMoreHowtoLibvirt(t *testing.T) {
+	testtool.More(t)
+	script, ways := `mkdir -p /srv/vm /srv/backup/vm1; disk=/srv/vm/vm1.qcow2; qemu-img create -q -f qcow2 $disk 64M`+howtoDomain+`
+		command virsh start vm1
+		date() { cat /run/night; }
+		`, 0
 	for _, block := range blocksOf(t, "../../../docs/howto/running-machine.md") {
 		if !strings.Contains(block, "virsh ") {
 			continue
@@ -225,16 +234,32 @@ func TestMoreHowtoLibvirt(t *testing.T) {
 		t.Fatalf("%d ways with virsh, want 3", ways)
 	}
 	// The last night that took a snapshot is there, and all before it are gone, libvirt's record too.
-	script += `
+	libvirtHowto(t, script+`
 		command virsh snapshot-list vm1
 		qemu-img snapshot -U -l /srv/vm/vm1.qcow2
 		[ "$(qemu-img snapshot -U -l /srv/vm/vm1.qcow2 | grep -c ' [nf][0-9]')" = 1 ]
 		[ -z "$(command virsh snapshot-list --name vm1)" ]
-		cbt verify -q /srv/backup/vm1
-		command virsh destroy vm1
-		echo the page is done`
-	out, err := inNamespace(t, top, script)
-	if err != nil || !strings.HasSuffix(out, "the page is done\n") {
-		t.Errorf("%v: ...%s", err, out[max(0, len(out)-4000):])
+		cbt verify -q /srv/backup/vm1`)
+}
+
+// docs/howto/restore-at-once.md with libvirt.
+func TestMoreHowtoLibvirtRestore(t *testing.T) {
+	testtool.More(t)
+	script := `mkdir -p /srv/vm /srv/backup/vm1
+		qemu-img create -q -f qcow2 /srv/lost.qcow2 64M
+		qemu-io -f qcow2 -c 'write -q -P 5 1M 3M' /srv/lost.qcow2
+		qemu-img snapshot -c a /srv/lost.qcow2
+		cbt backup -q --name vm1 /srv/lost.qcow2@a /srv/backup/vm1
+		`
+	for _, block := range blocksOf(t, "../../../docs/howto/restore-at-once.md") {
+		switch {
+		case strings.HasPrefix(block, "cbt log "), strings.HasPrefix(block, "cbt serve "):
+			script += block + "\n"
+		case strings.HasPrefix(block, "chown libvirt-qemu"):
+			script += "disk=/srv/vm/vm1-now.qcow2\n" + howtoDomain + block + "\n"
+		}
 	}
+	libvirtHowto(t, script+`
+		command virsh domblklist vm1 | grep 'vda *'/srv/vm/vm1.qcow2
+		qemu-img compare -U -f qcow2 -F qcow2 /srv/vm/vm1.qcow2 /srv/lost.qcow2`)
 }
