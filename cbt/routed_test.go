@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"sync"
 	"testing"
 
 	"cbt/sparse"
@@ -254,4 +255,41 @@ func TestRoutedOpens(t *testing.T) {
 	if _, err := w.routes(w.deltas[1:2], nil).View(w.history.deltas[3].ends, 0); !errors.As(err, &missing) {
 		t.Errorf("no chain: %v", err)
 	}
+}
+
+// Many readers at once, while damage is found here and there.
+func TestRoutedIsSafeForConcurrentUse(t *testing.T) {
+	r := rand.New(rand.NewPCG(5, 44))
+	w := newNetwork(t, r, 5, 120000)
+	var deltas []*Delta
+	for _, d := range w.deltas {
+		if r.IntN(2) == 0 {
+			d = w.damage(r, d, 1)
+		}
+		deltas = append(deltas, d)
+	}
+	var said sync.Map
+	routes := w.routes(deltas, func(e *Ends, _ error) { said.Store(e, true) })
+	routes.Cache = NewCache()
+	var wait sync.WaitGroup
+	for _, d := range deltas {
+		v, err := routes.View(d.ends, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := w.states[w.point[d.ends]]
+		for reader := range uint64(3) {
+			wait.Go(func() {
+				r := rand.New(rand.NewPCG(reader, 45))
+				for range 40 {
+					off := r.Int64N(v.Size())
+					p := make([]byte, min(r.Int64N(3*BlockSize)+1, v.Size()-off))
+					if _, err := v.ReadAt(p, off); (err == nil || err == io.EOF) && !bytes.Equal(p, want[off:off+int64(len(p))]) {
+						t.Errorf("other bytes at %d", off)
+					}
+				}
+			})
+		}
+	}
+	wait.Wait()
 }
