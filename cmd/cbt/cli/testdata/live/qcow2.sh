@@ -37,6 +37,16 @@ cmp out tue.raw || fail 'another content'
 exits 0 cbt cat --format qcow2 lvm:vg/vm
 cmp out now.raw || fail 'another content'
 exits 0 cbt check --format qcow2 lvm:vg/vm
+exits 0 cbt diff --format qcow2 lvm:vg/vm@mon /dev/vg/vm@tue
+said 'shared tables of one image'
+exits 0 cbt map --format qcow2 lvm:vg/vm@mon
+exits 0 cbt serve --format qcow2 lvm:vg/vm@tue --run 'echo $uri'
+mkdir m
+modprobe fuse
+exits 0 cbt mount --format qcow2 lvm:vg/vm m
+cmp m/snapshots/mon/disk.raw mon.raw || fail 'mount: another content'
+cmp m/active/disk.raw now.raw || fail 'mount: another active state'
+exits 0 cbt umount m
 exits 0 cbt backup --format qcow2 lvm:vg/vm@mon d
 exits 0 cbt backup --format qcow2 lvm:vg/vm@tue d
 said 'by shared tables of one image'
@@ -64,6 +74,11 @@ exits 0 cbt info --format qcow2 --pv /dev/vda lvm:vg/vm@tue
 grep point: out | cmp - point-live || fail 'another point by --pv'
 exits 0 cbt cat --format qcow2 --pv /dev/vda lvm:vg/vm@mon
 cmp out mon.raw || fail '--pv: another content'
+exits 0 cbt diff --format qcow2 --pv /dev/vda lvm:vg/vm@mon lvm:vg/vm@tue
+said 'shared tables of one image'
+exits 0 cbt mount --format qcow2 --pv /dev/vda lvm:vg/vm@tue m
+cmp m/snapshots/tue/disk.raw tue.raw || fail '--pv, mount: another content'
+exits 0 cbt umount m
 exits 0 cbt backup --format qcow2 --pv /dev/vda lvm:vg/vm@tue d
 said ' already: '
 exits 2 cbt cat --pv /dev/vda lvm:vg/vm
