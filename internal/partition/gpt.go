@@ -154,6 +154,7 @@ func (d disk) readGPTAt(sector int64, lba uint64) (t *Table, alternate uint64, e
 			t.add(d, Partition{Number: i + 1, Type: guid(e.kind), Name: e.name}, e.first, e.last-e.first+1)
 		}
 	}
+	t.warnOfPast(d)
 	return t, h.alternateLBA, nil
 }
 

@@ -79,7 +79,7 @@ var chains = map[string]struct {
 	"outside the disk": {func(b []byte) {
 		putMBR(b, 100, [3]uint32{0x83, 1, math.MaxUint32}, [3]uint32{5, 50, 10})
 		putMBR(b, 150, [3]uint32{0x83, math.MaxUint32, 5})
-	}, []string{"5:101+1899"}, "partition 6 starts at sector 4294967445, behind the end of the disk of 2000"},
+	}, []string{"5:101+1899"}, "partition 5 is cut there; partition 6 is behind it"},
 }
 
 // chainDisk is a disk whose extended partition is the 1,000 sectors from 100 on.
@@ -280,5 +280,44 @@ func TestCut(t *testing.T) {
 		if found < 1000 {
 			t.Errorf("%d partitions in %d cuts", found, len(whole))
 		}
+	}
+}
+
+// One thing that is wrong is one warning, however much of a table it concerns.
+func TestOneWarningForOneThing(t *testing.T) {
+	// An extended partition of four logical ones, on a disk that was cut.
+	b := make([]byte, 2000*512)
+	putMBR(b, 0, [3]uint32{0x83, 10, 50}, [3]uint32{5, 100, 1900})
+	for i := range 4 {
+		at := uint32(300 * i)
+		link := [3]uint32{5, at + 300, 300}
+		if i == 3 {
+			link = [3]uint32{}
+		}
+		putMBR(b, int(100+at), [3]uint32{0x83, 1, 1200 - at}, link)
+	}
+	for end, want := range map[int]string{
+		2000: "",
+		1200: "the disk ends at sector 1200, before its partitions do: partitions 5, 6, 7, 8 are cut there",
+		900: "the disk ends at sector 900, before its partitions do: partitions 5, 6, 7 are cut there; " +
+			"more of the logical partitions may be, too",
+		401: "the disk ends at sector 401, before its partitions do: partition 5 is cut there; partition 6 is behind it; " +
+			"more of the logical partitions may be, too",
+	} {
+		got, err := read(b[:end*512], Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if said := strings.Join(got.Warnings, "\n"); said != want {
+			t.Errorf("a disk of %d sectors: warnings %q, want %q", end, said, want)
+		}
+	}
+	// Four extended partitions with one chain that bites its tail.
+	e := [3]uint32{5, 100, 1000}
+	putMBR(b, 0, e, e, e, e)
+	putMBR(b, 100, [3]uint32{0x83, 1, 1}, [3]uint32{5, 0, 2})
+	got, err := read(b, Options{})
+	if err != nil || len(got.Warnings) != 1 || !strings.Contains(got.Warnings[0], "comes back") {
+		t.Errorf("four in a ring: %v, %q", err, got.Warnings)
 	}
 }

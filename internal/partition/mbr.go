@@ -85,6 +85,7 @@ func (d disk) readMBR(mbr mbrRecord, sector int64) (*Table, error) {
 			return nil, err
 		}
 	}
+	t.warnOfPast(d)
 	return t, nil
 }
 
@@ -112,7 +113,8 @@ func (d disk) readChain(t *Table, ext mbrEntry, next *int) error {
 		var bad *sparse.FormatError
 		switch {
 		case errors.As(err, &bad):
-			t.warnf("%v", err)
+			t.past.records = true
+			t.past.notes = append(t.past.notes, err.Error())
 			return nil
 		case err != nil:
 			return err

@@ -11,6 +11,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strconv"
+	"strings"
 
 	"cbt/internal/binfmt"
 )
@@ -54,6 +57,9 @@ type Table struct {
 	// over: a bad primary GPT, partitions outside the disk, an unfinished chain
 	// of logical ones.
 	Warnings []string
+
+	past past
+	left int // partitions with numbers that are too high
 }
 
 // Options say how to read a table.
@@ -105,13 +111,17 @@ func (t *Table) add(d disk, p Partition, start, n uint64) {
 	sectors := uint64(d.size / t.SectorSize)
 	switch {
 	case p.Number > maxNumber:
-		t.warnf("partition %d is left out, as the kernel does after %d", p.Number, maxNumber)
+		if t.left++; t.left == 1 {
+			t.warnf("partition %d is left out, as the kernel does after %d", p.Number, maxNumber)
+		}
 		return
 	case start >= sectors:
-		t.warnf("partition %d starts at sector %d, behind the end of the disk of %d", p.Number, start, sectors)
+		t.past.begin = append(t.past.begin, p.Number)
+		t.past.notes = append(t.past.notes, fmt.Sprintf("partition %d starts at sector %d, behind the end of the disk of %d", p.Number, start, sectors))
 		return
 	case n > sectors-start:
-		t.warnf("partition %d of %d sectors at %d is cut at the end of the disk of %d", p.Number, n, start, sectors)
+		t.past.cut = append(t.past.cut, p.Number)
+		t.past.notes = append(t.past.notes, fmt.Sprintf("partition %d of %d sectors at %d is cut at the end of the disk of %d", p.Number, n, start, sectors))
 		n = sectors - start
 	}
 	p.Off, p.Size = int64(start)*t.SectorSize, int64(n)*t.SectorSize
@@ -123,9 +133,56 @@ const maxWarnings = 20
 
 func (t *Table) warnf(format string, args ...any) {
 	switch {
+	case slices.Contains(t.Warnings, fmt.Sprintf(format, args...)):
 	case len(t.Warnings) < maxWarnings:
 		t.Warnings = append(t.Warnings, fmt.Sprintf(format, args...))
 	case len(t.Warnings) == maxWarnings:
 		t.Warnings = append(t.Warnings, "and more")
 	}
+}
+
+// past is what a table has behind the end of its disk, which is one thing to
+// warn of: the disk is not whole.
+type past struct {
+	cut, begin []int    // numbers of partitions that are cut there, and that begin behind it
+	records    bool     // records of logical partitions are behind it
+	notes      []string // of each
+}
+
+// warnOfPast adds the warning, if there is something to warn of.
+func (t *Table) warnOfPast(d disk) {
+	if len(t.past.notes) == 1 {
+		t.warnf("%s", t.past.notes[0])
+	}
+	if len(t.past.notes) < 2 {
+		return
+	}
+	var parts []string
+	if len(t.past.cut) > 0 {
+		parts = append(parts, listed(t.past.cut)+" cut there")
+	}
+	if len(t.past.begin) > 0 {
+		parts = append(parts, listed(t.past.begin)+" behind it")
+	}
+	if t.past.records {
+		parts = append(parts, "more of the logical partitions may be, too")
+	}
+	t.warnf("the disk ends at sector %d, before its partitions do: %s", d.size/t.SectorSize, strings.Join(parts, "; "))
+}
+
+// listed is "partition 5 is", "partitions 5, 6 are", not too many.
+func listed(numbers []int) string {
+	if len(numbers) == 1 {
+		return fmt.Sprintf("partition %d is", numbers[0])
+	}
+	const most = 8
+	var list []string
+	for _, n := range numbers[:min(len(numbers), most)] {
+		list = append(list, strconv.Itoa(n))
+	}
+	text := "partitions " + strings.Join(list, ", ")
+	if more := len(numbers) - most; more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	return text + " are"
 }
