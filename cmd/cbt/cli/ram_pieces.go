@@ -65,6 +65,9 @@ func (a *app) memoryIn(o *opener, ref string, opt refOptions) ([]ramPiece, func(
 		return nil, nil, f.Close() // it is named like something else, which is said when it is opened
 	}
 	o.files = append(o.files, f)
+	if err := o.refuseWritten(f); err != nil {
+		return nil, nil, err
+	}
 	raw, err := sparse.OpenRaw(f.File)
 	if err != nil {
 		return nil, nil, refError(ref, err)
