@@ -7,9 +7,11 @@ GO        ?= go
 PREFIX    ?= /usr/local
 FUZZTIME  ?= 5m
 FUZZROUND ?= 2000x
-RACE      := ./sparse/... ./cbt/... ./internal/...
+# Every package runs with -race but programs, whose tests run the binary, which has none. The long rounds of the
+# parsers run once more without, as they would take too long.
+RACE      := ./sparse/... ./cbt/... ./internal/... ./cmd/... ./fuzz
 SHORT     := ./qcow2/... ./lvm/...
-REST      := ./qcow2/... ./lvm/... ./cmd/... ./fuzz/... ./bench/...
+REST      := ./qcow2/... ./lvm/... ./fuzz/base/... ./fuzz/kill/... ./fuzz/lvm/... ./fuzz/torture/... ./fuzz/wake/... ./bench/...
 CBT       := CBT=$(CURDIR)/bin/cbt
 BIN       := bin/cbt
 # What version prints: the commit and its day, where git knows them, so that one commit gives one binary.
