@@ -128,7 +128,8 @@ func (n *newTarget) named(ctx context.Context, st fileStat, r *record) error {
 		return err
 	}
 	defer f.Close()
-	if err := f.settle(ctx); err != nil {
+	// An interrupt comes too late to undo anything: the target is there.
+	if err := f.settle(context.WithoutCancel(ctx)); err != nil {
 		return err
 	}
 	if !st.unwritten(f.stat) {
