@@ -3,7 +3,9 @@ package imagelock
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -71,9 +73,29 @@ func HoldRead(f *os.File) error { return readClaim.hold(f) }
 // locks.
 func HoldWrite(f *os.File) error { return writeClaim.hold(f) }
 
-// hold takes the claim's locks and then looks for others that contradict them.
+// attempts is how often hold tries, and backoff the longest pause in between.
+const (
+	attempts = 5
+	backoff  = 20 * time.Millisecond
+)
+
+// hold takes the claim's locks. Two who try at once can each see the other's
+// locks and give up, so it tries again after pauses of random length, and one
+// of the two gets them. Where somebody keeps the file that delays the answer by
+// 40 ms on average.
+func (c claim) hold(f *os.File) error {
+	for i := 1; ; i++ {
+		err := c.try(f)
+		if !errors.Is(err, ErrBusy) || i == attempts {
+			return err
+		}
+		time.Sleep(rand.N(backoff))
+	}
+}
+
+// try takes the claim's locks and then looks for others that contradict them.
 // Of two who do so at once both may fail, but never neither.
-func (c claim) hold(f *os.File) (err error) {
+func (c claim) try(f *os.File) (err error) {
 	defer func() {
 		if err != nil {
 			// The first error tells more than this one could.
