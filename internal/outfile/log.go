@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"sync"
@@ -24,6 +25,9 @@ type Log struct {
 // lines begin with prefix: any other file is left as it is (ErrNotLog), unless it is
 // empty.
 func OpenLog(path, prefix string) (_ *Log, err error) {
+	if err := refuseMissing(path); err != nil {
+		return nil, err
+	}
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_APPEND|os.O_CREATE|openNonblock, 0o600)
 	if err != nil {
 		return nil, err
@@ -54,6 +58,14 @@ func OpenLog(path, prefix string) (_ *Log, err error) {
 		}
 	}
 	return &Log{f: f}, nil
+}
+
+// refuseMissing is RefuseNew of a path where nothing is.
+func refuseMissing(path string) error {
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return RefuseNew(path)
 }
 
 // Append adds a line with one write, while no other process does, or adds

@@ -16,6 +16,10 @@ import (
 // ErrLocked says that somebody else holds a lock.
 var ErrLocked = errors.New("locked by another process")
 
+// ErrNoDevice says that a new file was to be made among the devices: the name of a
+// device is mistyped, or the device is gone.
+var ErrNoDevice = errors.New("there is no such device, and no file is made among the devices")
+
 // File is a file that does not have its name yet. It is created 0600. Where
 // the system can, it has no name at all, so that nothing is left of it when
 // the process is killed; elsewhere it is called ".NAME.part" until then, and
@@ -38,6 +42,9 @@ func Create(path string, replace bool) (*File, error) {
 		} else if !errors.Is(err, fs.ErrNotExist) {
 			return nil, err
 		}
+	}
+	if err := RefuseNew(path); err != nil {
+		return nil, err
 	}
 	f := &File{path: path, replace: replace}
 	var err error
@@ -62,6 +69,9 @@ func Probe(path string, replace bool) error {
 	if _, err := os.Lstat(path); err == nil && !replace {
 		return &fs.PathError{Op: "create", Path: path, Err: fs.ErrExist}
 	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := RefuseNew(path); err != nil {
 		return err
 	}
 	f, err := createUnnamed(filepath.Dir(path))

@@ -9,6 +9,7 @@ import (
 	"syscall"
 
 	"cbt/internal/ordered"
+	"cbt/internal/outfile"
 	"cbt/lvm/thin"
 	"cbt/sparse"
 )
@@ -102,6 +103,8 @@ func (a *app) exitCode(ctx context.Context, err error) int {
 	var coded *exitError
 	var ran *commandError
 	switch {
+	case errors.Is(err, outfile.ErrNoDevice):
+		return exitUsage // its name is mistyped, most often
 	case errors.As(err, &coded):
 		return coded.code
 	case errors.As(err, &ran):

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"cbt/internal/fuse"
+	"cbt/internal/outfile"
 	"cbt/internal/tree"
 )
 
@@ -231,6 +232,11 @@ func (a *app) mountLog(opt *mountOptions) (*mountLog, error) {
 	l := &mountLog{a: a, said: map[string]time.Time{}}
 	if opt.logFile == "" {
 		return l, nil
+	}
+	if !exists(opt.logFile) {
+		if err := outfile.RefuseNew(opt.logFile); err != nil {
+			return nil, err
+		}
 	}
 	var err error
 	l.file, err = os.OpenFile(opt.logFile, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)

@@ -110,6 +110,8 @@ func (a *app) verify(ctx context.Context, args []string, opt *verifyOptions) err
 		switch {
 		case arg == stdinName:
 			err = a.verifyStdin(ctx, &list)
+		case isNotExist(err) && !strings.EqualFold(filepath.Ext(arg), deltaSuffix):
+			err = dirError(arg, err)
 		case err != nil:
 		case st.IsDir():
 			err = a.verifyDir(ctx, arg, &list, opt.subset)
