@@ -180,6 +180,7 @@ func (a *app) backup(ctx context.Context, refs []string, dir string, opt *backup
 			return err
 		}
 	}
+	a.warnOneDisk(b.disks)
 	if err := b.look(ctx); err != nil {
 		return err
 	}
@@ -299,6 +300,9 @@ func (b *backupRun) open(ctx context.Context, refs []string) error {
 		}
 		img, err := b.opener.open(ctx, rest, b.opt.ref)
 		if err != nil {
+			return err
+		}
+		if err := oneImage(b.disks, img, "back up one after the other, the older one first"); err != nil {
 			return err
 		}
 		if name == "" && len(refs) == 1 {

@@ -152,6 +152,7 @@ func (a *app) diff(ctx context.Context, args []string, opt *diffOptions) error {
 			return err
 		}
 	}
+	a.warnOneDisk(disks)
 	if dir := opt.chainDir(); dir != "" {
 		for i := range disks {
 			if err := a.keepChain(ctx, o, &disks[i], dir); err != nil {

@@ -41,6 +41,9 @@ func (opt *diffOptions) open(ctx context.Context, o *opener, args []string) ([]d
 		if d.img, err = o.open(ctx, n.path, opt.newRef); err != nil {
 			return nil, err
 		}
+		if err := oneImage(disks, d.img, "one run for each"); err != nil {
+			return nil, err
+		}
 		for _, old := range olds {
 			if old.name != n.name {
 				continue
