@@ -85,7 +85,7 @@ func Find(list []Delta, want string, loc *time.Location) (i int, byTime bool, er
 func one(list []Delta, fits []int, want string) (int, bool, error) {
 	switch {
 	case len(fits) == 0:
-		return 0, false, fmt.Errorf("%s: %w: no ID and no name of a file begins like that", want, ErrNone)
+		return 0, false, fmt.Errorf("%s: %w: no ID and no name of a file begins like that, and it is neither latest nor a time like 2026-11-24 or 2026-11-24T02:00", want, ErrNone)
 	case len(fits) == 1:
 		return fits[0], false, nil
 	}
@@ -123,6 +123,13 @@ func ofMachine(list []Delta, name string) (all []int, err error) {
 		}
 		if !more {
 			break
+		}
+	}
+	if len(machines) == 0 && strings.Contains(name, ":") { // of an identity, the beginning will do
+		for _, d := range list {
+			if slices.ContainsFunc(d.Names, func(s string) bool { return strings.HasPrefix(s, name) }) {
+				machines[d.Machine] = true
+			}
 		}
 	}
 	for i, d := range list {
@@ -235,15 +242,20 @@ func newestFiles(list []Delta, among []int) []string {
 	return files(list, fits)
 }
 
-// files are the names of some deltas, not too many.
+// files are the names of some deltas; of too many, the newest, these first.
 func files(list []Delta, fits []int) (names []string) {
 	const most = 10
+	if len(fits) > most {
+		fits = slices.Clone(fits)
+		slices.SortStableFunc(fits, func(i, k int) int { return list[k].Time.Compare(list[i].Time) })
+		for _, i := range fits[:most] {
+			names = append(names, list[i].File)
+		}
+		return append(names, fmt.Sprintf("and %d older", len(fits)-most))
+	}
 	for _, i := range fits {
 		names = append(names, list[i].File)
 	}
 	slices.Sort(names)
-	if len(names) > most {
-		names = append(names[:most], fmt.Sprintf("and %d more", len(names)-most))
-	}
 	return names
 }

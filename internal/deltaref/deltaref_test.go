@@ -2,6 +2,7 @@ package deltaref
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -31,6 +32,14 @@ func TestFind(t *testing.T) {
 	unnamed := append([]Delta{{File: "x.cbt", ID: "ee00", Points: "7", Time: at("2026-11-21T00:00:00Z"), Machine: 2}}, two...)
 	dated := append([]Delta{{File: "2026-11-24.cbt", ID: "ff00", Points: "8", Time: at("2026-11-20T00:00:00Z"), Names: []string{"vm"}}}, one...)
 	split := append([]Delta{{File: "same.cbt", ID: "ff01", Points: "9", Time: at("2026-11-25T02:00:00Z"), Names: []string{"vm"}}}, one...)
+	hashed := []Delta{
+		{File: "late.cbt", ID: "aa00", Points: "1", Time: at("2026-11-21T00:00:00Z"), Names: []string{"disk", "file:4f1c0a99bbdd0011"}},
+		{File: "other.cbt", ID: "bb00", Points: "2", Time: at("2026-11-22T00:00:00Z"), Machine: 1, Names: []string{"disk", "file:5f1c0a99bbdd0011"}},
+	}
+	var many []Delta
+	for i := range 12 {
+		many = append(many, Delta{File: fmt.Sprintf("v-%02d.cbt", i), ID: fmt.Sprintf("%04x", i), Time: at("2026-11-21T00:00:00Z").AddDate(0, 0, i)})
+	}
 	for _, c := range []struct {
 		list   []Delta
 		want   string
@@ -73,6 +82,13 @@ func TestFind(t *testing.T) {
 		{dated, "2026-11-24.cbt", "2026-11-24.cbt", "", false},
 		{split, "latest", "", "several points are of that time: choose one of late.cbt, same.cbt", false},
 		{nil, "latest", "", "no such delta", false},
+		{one, "monday", "", "neither latest nor a time like 2026-11-24 or 2026-11-24T02:00", false},
+		{one, "LATEST", "", "neither latest nor a time", false},
+		{hashed, "file:4f1c0a99bbdd/latest", "late.cbt", "", true},
+		{hashed, "file:4f1c/latest", "late.cbt", "", true},
+		{hashed, "file:9/latest", "", "no machine is called that", false},
+		{hashed, "file:/latest", "", "several machines are called that", false},
+		{many, "v", "", "choose one of v-11.cbt, v-10.cbt, v-09.cbt, v-08.cbt, v-07.cbt, v-06.cbt, v-05.cbt, v-04.cbt, v-03.cbt, v-02.cbt, and 2 older", false},
 		{one[4:], "latest", "", "no such delta", false},
 	} {
 		i, byTime, err := Find(c.list, c.want, berlin)

@@ -59,7 +59,7 @@ DELTA may be - for standard input. Several disks: NAME=TARGET.
 	flags.StringVar(&opt.base, "base", "", "the target is at the state after `DELTA`: compare all of it with that")
 	flags.BoolVar(&opt.assumeBase, "assume-base", false, "the target is at the right point, take my word")
 	flags.StringVar(&opt.stateDir, "state-dir", "", "keep the records of devices in `DIR`")
-	flags.StringVar(&opt.raw, "target-format", "", "raw: write raw bytes even over what looks like another format")
+	flags.StringVar(&opt.raw, "target-format", "", "`FORMAT`: raw: write raw bytes even over what looks like another format")
 	flags.BoolVar(&opt.dryRun, "dry-run", false, "make all checks, say what would be written, and write nothing")
 	opt.chain.addFlags(flags)
 	opt.chain.addSpoolFlag(flags)

@@ -89,7 +89,7 @@ DIR must exist: where it does not, the disk that it is on may not be mounted.`,
 	flags.StringVar(&opt.name, "name", "", "`NAME` of the machine, in its deltas and their names: what has it is continued, whatever became of its disks")
 	flags.StringVar(&opt.continues, "continue", "", "these are the disks of `MACHINE`, which DIR has: copied, restored or replaced")
 	flags.BoolVar(&opt.full, "full", false, "write a full delta")
-	flags.IntVar(&opt.fullEvery, "full-every", 0, "write a full delta when this would be number `N`+1 of its chain (1: always full)")
+	flags.Var(&wholeValue{&opt.fullEvery, 0, "never"}, "full-every", "write a full delta when this would be number `N`+1 of its chain (1: always full, 0: never)")
 	flags.StringVar(&opt.diff.bitmap, "bitmap", "", "go by the dirty bitmap `NAME` of REF, which recorded since --since")
 	flags.StringVar(&opt.since, "since", "", "the `DELTA` in DIR, or the point, that --bitmap began at")
 	flags.BoolVar(&opt.dryRun, "dry-run", false, "say what REF would be compared with, why, and how much may have changed; write nothing")
@@ -98,7 +98,7 @@ DIR must exist: where it does not, the disk that it is on may not be mounted.`,
 	flags.StringVar(&opt.diff.newState, "new-state", "", "`REF` of the machine state that goes with REF, where it lies elsewhere")
 	flags.StringVar(&opt.diff.spotCheck, "spot-check", "64M", "compare a sample of this `SIZE` of what did not change; or off")
 	opt.diff.addConsistencyFlag(flags)
-	flags.IntVar(&opt.diff.workers, "workers", 0, "`N`: how many read, compare and compress (default: one per processor, at most 16)")
+	flags.Var(workersValue(&opt.diff.workers), "workers", "`N`: how many read, compare and compress (default: one per processor, at most 16)")
 	flags.StringVar(&opt.diff.stateDir, "state-dir", "", "records of devices that were restored are in `DIR`")
 	opt.source.addFlags(flags)
 	opt.ref.addFlags(flags, "", "REF")
@@ -108,8 +108,6 @@ DIR must exist: where it does not, the disk that it is on may not be mounted.`,
 // check completes what diff's code goes by.
 func (opt *backupOptions) check(a *app) error {
 	switch {
-	case opt.fullEvery < 0:
-		return usageErrorf("--full-every %d: must be 1 or more", opt.fullEvery)
 	case opt.full && opt.fullEvery > 0:
 		return usageErrorf("--full and --full-every exclude each other")
 	case opt.diff.bitmap != "" && opt.since == "":
@@ -120,6 +118,8 @@ func (opt *backupOptions) check(a *app) error {
 		return usageErrorf("--full and --bitmap exclude each other")
 	case opt.diff.ram == ramOnly:
 		return usageErrorf("--ram only: a backup is of disks; cbt diff takes RAM alone")
+	case opt.diff.ram != ramAuto && opt.diff.ram != ramNo:
+		return usageErrorf("--ram %s: must be auto or no", printable(opt.diff.ram))
 	case opt.name != "" && opt.continues != "":
 		return usageErrorf("--name and --continue exclude each other: --name gives a name from now on, --continue keeps the one that is there")
 	case opt.name != "" && fileName(opt.name) != opt.name:

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"path/filepath"
 	"time"
+
+	"cbt/internal/machines"
 )
 
 // backedUp is the result of backup with --json.
@@ -33,6 +35,13 @@ func (b *backupRun) reportThere(l *logged) error {
 	path := filepath.Join(b.store.dir, l.File)
 	if said := b.opt.diff.consistency; b.opt.diff.labelled && said != l.Consistency {
 		b.app.warnf("%s: --consistency %s changes nothing: the delta is there, and is called %s", printable(path), said, l.Consistency)
+	}
+	if b.opt.name != "" && l.Machine != b.opt.name {
+		called := "and names no machine"
+		if l.Machine != "" {
+			called = "and is of " + printable(machines.Short(l.Machine))
+		}
+		b.app.warnf("%s: --name %s changes nothing: the delta is there, %s; the next one has the name", printable(path), b.opt.name, called)
 	}
 	b.app.notef("%s has %s already: %s", printable(b.store.dir), printable(b.disks[0].img.Ref), printable(path))
 	if b.opt.dryRun {

@@ -28,7 +28,7 @@ func (o *chainOptions) addFlags(fs *pflag.FlagSet) {
 }
 
 func (o *chainOptions) addSpoolFlag(fs *pflag.FlagSet) {
-	fs.StringVar(&o.spoolDir, "spool-dir", "", "where a delta from standard input is kept until it is verified (default: TMPDIR or /var/tmp)")
+	fs.StringVar(&o.spoolDir, "spool-dir", "", "`DIR` where a delta from standard input is kept until it is verified (default: TMPDIR or /var/tmp)")
 }
 
 // stdinName is the argument that means standard input or output.

@@ -104,7 +104,7 @@ a delta of it: take a snapshot and name that.`,
 	flags.StringVar(&opt.refine, "refine", "on", "`on` or off: write whole changed clusters, read nothing of OLD")
 	flags.StringVar(&opt.spotCheck, "spot-check", "64M", "compare a sample of this `SIZE` of what did not change; or off")
 	opt.addConsistencyFlag(flags)
-	flags.IntVar(&opt.workers, "workers", 0, "`N`: how many read, compare and compress (default: one per processor, at most 16)")
+	flags.Var(workersValue(&opt.workers), "workers", "`N`: how many read, compare and compress (default: one per processor, at most 16)")
 	flags.StringVar(&opt.stateDir, "state-dir", "", "records of devices that were restored are in `DIR`")
 	opt.source.addFlags(flags)
 	opt.oldRef.addFlags(flags, "old-", "OLD")
@@ -238,8 +238,6 @@ func (opt *diffOptions) check(a *app) error {
 		return usageErrorf("--ram no: and --old-state or --new-state names some")
 	case opt.full && opt.oldState != "":
 		return usageErrorf("--full takes no OLD: no --old-state")
-	case opt.workers < 0 || opt.workers > 64:
-		return usageErrorf("--workers %d: must be 1 to 64", opt.workers)
 	}
 	if c := cbt.Consistency(opt.consistency); c != cbt.Crash && c != cbt.Filesystem && c != cbt.Application {
 		return usageErrorf("--consistency %s: must be crash, filesystem or application", printable(opt.consistency))

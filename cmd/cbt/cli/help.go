@@ -63,8 +63,13 @@ func newHelpCommand() *cobra.Command {
 		Annotations: exits(exitDone, exitFailed, exitUsage),
 		RunE: func(c *cobra.Command, args []string) error {
 			cmd, rest, err := c.Root().Find(args)
-			if err != nil || len(rest) > 0 {
+			switch {
+			case err != nil || len(rest) > 0 && cmd == c.Root():
 				return unknownCommand(c.Root(), args)
+			case len(rest) > 0 && cmd.HasSubCommands():
+				return unknownCommand(cmd, rest)
+			case len(rest) > 0:
+				return usageErrorf("help: one argument too many: %s: usage is `cbt help %s`", printable(rest[0]), strings.TrimPrefix(cmd.CommandPath(), "cbt "))
 			}
 			cmd.InitDefaultHelpFlag()
 			return cmd.Help()

@@ -50,7 +50,7 @@ Every byte of the deltas is verified first. An existing file is never replaced;
 	}
 	flags := c.Flags()
 	flags.StringVarP(&opt.out, "output", "o", "", "write the delta to `FILE`, which must not exist; - is stdout")
-	flags.IntVar(&opt.workers, "workers", 0, "`N`: how many read and compress (default: one per processor, at most 16)")
+	flags.Var(workersValue(&opt.workers), "workers", "`N`: how many read and compress (default: one per processor, at most 16)")
 	flags.StringVar(&opt.name, "name", "", "the result is of the machine `NAME`, also if the deltas are of machines called otherwise")
 	opt.spoolDir.addSpoolFlag(flags)
 	return c
@@ -64,8 +64,6 @@ func (a *app) merge(ctx context.Context, args []string, opt *mergeOptions) error
 			return usageErrorf("merge: -o is missing: -o %s writes the delta there", shellQuote(last))
 		}
 		return usageErrorf("merge: -o FILE is missing: where should the delta go?")
-	case opt.workers < 0 || opt.workers > 64:
-		return usageErrorf("--workers %d: must be 1 to 64", opt.workers)
 	case opt.name != "" && fileName(opt.name) != opt.name:
 		return badName(opt.name)
 	case opt.out == stdinName && a.StdoutTerminal:

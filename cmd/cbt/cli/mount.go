@@ -77,7 +77,7 @@ files may be inconsistent, or not be there.`,
 	opt.ref.addFlags(flags, "", "REF")
 	opt.chain.addFlags(flags)
 	opt.overlay.addFlags(flags)
-	flags.StringVar(&opt.spoolDir, "spool-dir", "", "where what is written with --overlay tmp is kept, and states are unpacked (default: TMPDIR or /var/tmp)")
+	flags.StringVar(&opt.spoolDir, "spool-dir", "", "`DIR` where what is written with --overlay tmp is kept, and states are unpacked (default: TMPDIR or /var/tmp)")
 	flags.BoolVar(&opt.together, "together", false, "the REFs, each of which names one state, are the disks of one machine")
 	flags.BoolVar(&opt.snapshots, "snapshots", false, "leave active states out, so that machines can start meanwhile")
 	flags.StringVar(&opt.machine, "machine", "", "QEMU's machine `TYPE` (pc, q35), which tells where RAM is, for states that name none")

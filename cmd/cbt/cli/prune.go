@@ -70,7 +70,7 @@ Times are UTC; a delta that does not know its own counts by that of its file.`,
 	flags.Var(&spanValue{&r.Within}, "keep-within", "keep what is within `TIME` (1y6mo, 2w, 14d, 36h) of the newest point")
 	flags.Var(&opt.every, "rebase-every", "let a full delta that no rule keeps stay below what is kept for `TIME`; 0: write the next one full at once")
 	flags.BoolVar(&opt.dryRun, "dry-run", false, "say what would be done, and do nothing")
-	flags.Var(&opt.wait, "wait", "how long to wait for a backup or mount of the directory to end")
+	flags.Var(&opt.wait, "wait", "wait this `TIME` for a backup or mount of the directory to end (default: not at all)")
 	return c
 }
 
@@ -270,7 +270,7 @@ func (g *pruneGroup) print(w io.Writer, dryRun bool) error {
 	} else {
 		fmt.Fprintf(&b, "%s: %s, %d kept", printable(g.Name), countOf(len(g.Deltas), "delta"), kept)
 		if stay > 0 {
-			fmt.Fprintf(&b, ", the base below them not moved yet (%s)", countOf(stay, "delta"))
+			fmt.Fprintf(&b, ", the base below them not moved yet (%s; --rebase-every 0 moves it at once)", countOf(stay, "delta"))
 		}
 		b.WriteString("\n")
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -149,16 +150,36 @@ func (r reference) find(table []qcow2.Snapshot, opt refOptions) (int, error) {
 	for i := range all {
 		all[i] = i
 	}
-	return 0, fmt.Errorf("%s: no snapshot %s; there are: %s", r.path, printable(r.want), listSnapshots(table, all))
+	return 0, fmt.Errorf("%s: no snapshot %s%s; there are: %s", r.path, printable(r.want), meant(r.want, table), listSnapshots(table, all))
 }
 
-// listSnapshots describes the snapshots at the given places, not too many.
+// meant asks for the snapshots whose names are near one that is not there.
+func meant(want string, table []qcow2.Snapshot) string {
+	const most = 3
+	var names []string
+	for _, s := range table {
+		names = append(names, s.Name)
+	}
+	slices.Sort(names)
+	list := near(want, slices.Compact(names))
+	if len(list) == 0 || len(list) > most {
+		return ""
+	}
+	return fmt.Sprintf(": did you mean %s?", strings.Join(printableAll(list), " or "))
+}
+
+// listSnapshots describes the snapshots at the given places; of too many, the newest, these first.
 func listSnapshots(table []qcow2.Snapshot, places []int) string {
 	const most = 10
 	var list []string
+	if len(places) > most {
+		places = slices.Clone(places)
+		slices.Reverse(places) // of one second, the last in the table
+		slices.SortStableFunc(places, func(i, k int) int { return table[k].Date.Compare(table[i].Date) })
+	}
 	for n, i := range places {
 		if n == most {
-			list = append(list, fmt.Sprintf("and %d more", len(places)-n))
+			list = append(list, fmt.Sprintf("and %d older (`cbt info` lists them)", len(places)-n))
 			break
 		}
 		s := table[i]

@@ -66,4 +66,4 @@ func (v *sizeValue) String() string {
 	return strconv.FormatInt(v.n, 10)
 }
 
-func (v *sizeValue) Type() string { return "size" }
+func (v *sizeValue) Type() string { return "SIZE" }

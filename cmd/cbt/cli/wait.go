@@ -23,4 +23,4 @@ func (w *waitValue) Set(s string) error {
 }
 
 func (w *waitValue) String() string { return w.d.String() }
-func (w *waitValue) Type() string   { return "time" }
+func (w *waitValue) Type() string   { return "TIME" }
