@@ -12,10 +12,11 @@ import (
 type backedUp struct {
 	File           string           `json:"file"`
 	ID             string           `json:"id"`
-	New            bool             `json:"new"`              // false: DIR had it
-	From           string           `json:"from,omitempty"`   // point of the first disk
-	To             string           `json:"to,omitempty"`     // of the first disk
-	Method         string           `json:"method,omitempty"` // of the first disk; "full"
+	New            bool             `json:"new"`               // false: DIR had it
+	Machine        string           `json:"machine,omitempty"` // as the delta's header has it
+	From           string           `json:"from,omitempty"`    // point of the first disk
+	To             string           `json:"to,omitempty"`      // of the first disk
+	Method         string           `json:"method,omitempty"`  // of the first disk; "full"
 	Why            string           `json:"why,omitempty"`
 	Bytes          int64            `json:"bytes"` // of the file
 	Streams        []backedUpStream `json:"streams,omitempty"`
@@ -47,7 +48,7 @@ func (b *backupRun) reportThere(l *logged) error {
 	if b.opt.dryRun {
 		return b.printThere(path)
 	}
-	return b.print(backedUp{File: path, ID: l.ID, To: b.disks[0].img.Point, Bytes: l.Size})
+	return b.print(backedUp{File: path, ID: l.ID, Machine: l.Machine, To: b.disks[0].img.Point, Bytes: l.Size})
 }
 
 // report says what was written, from what, and why from that.
@@ -67,7 +68,7 @@ func (b *backupRun) report(took time.Duration) error {
 	b.app.notef("%s: %s", printable(b.file), b.job.summary(b.opener, took))
 	d := &b.disks[0]
 	r := backedUp{
-		File: b.file, ID: fmt.Sprintf("%x", b.job.sum.ID[:]), New: true, To: d.img.Point, Method: d.method.name, Why: b.bases[0].why, Bytes: b.job.sum.Size,
+		File: b.file, ID: fmt.Sprintf("%x", b.job.sum.ID[:]), New: true, Machine: b.job.header.Machine, To: d.img.Point, Method: d.method.name, Why: b.bases[0].why, Bytes: b.job.sum.Size,
 	}
 	if d.old == nil {
 		r.Method = "full"

@@ -48,7 +48,7 @@ func (a *app) planApply(ctx context.Context, o *opener, tasks []*task, result wr
 
 // plan says what restore would write, after all checks that it makes.
 func (r *restoration) plan(ctx context.Context, targets []namedTarget) error {
-	var merges []*cbt.Merge
+	var merges []*cbt.Merge // in place, then the others
 	for _, t := range r.inPlace {
 		if err := r.audit.probe(t.target.record, true); err != nil {
 			return fmt.Errorf("writing the record of the target's state: %w", err)
@@ -64,11 +64,18 @@ func (r *restoration) plan(ctx context.Context, targets []namedTarget) error {
 			r.notef("%s: would be made", n.path)
 		}
 	}
-	data, zero, err := effect(ctx, merges)
+	data, zeroed, err := effect(ctx, merges[:len(r.inPlace)])
 	if err != nil {
 		return err
 	}
-	result := writtenImages{DryRun: true, Written: data, Zeroed: zero, Read: r.opener.BytesRead()}
+	fresh, holes, err := effect(ctx, merges[len(r.inPlace):])
+	if err != nil {
+		return err
+	}
+	data, zero := data+fresh, zeroed+holes
+	// In a new file zeros are what nothing is written to; what an old one has
+	// already is not compared yet.
+	result := writtenImages{DryRun: true, Targets: []writtenTarget{}, Written: data, Zeroed: zeroed, Same: new(int64), Read: r.opener.BytesRead()}
 	for i, t := range targets {
 		result.Targets = append(result.Targets, wroteTarget(t.path, r.layers[i]))
 	}

@@ -124,7 +124,7 @@ func (a *app) restore(ctx context.Context, args []string, opt *restoreOptions) e
 		a.withoutMemory(r.delta)
 	}
 	if left := len(r.delta.disks()) - len(targets); left > 0 && opt.state != "" {
-		a.notef("%s: not restored: %s of it: the machine's state belongs to all of them", r.delta.name, countOf(left, "disk"))
+		a.notef("%s: the machine's state works only beside its disks of the same point: %s of it, which no TARGET is named for", r.delta.name, countOf(left, "disk"))
 	}
 	for {
 		err := a.verifyAll(ctx, o, r.layers)
@@ -142,11 +142,15 @@ func (a *app) restore(ctx context.Context, args []string, opt *restoreOptions) e
 	if err != nil {
 		return err
 	}
-	a.notef("restored %s from %s in %s: %s written, %s zeroed, %s left as they were%s; %s read",
-		countOf(len(targets), "image"), countOf(len(r.layers[0]), "delta"), elapsed(start),
-		formatSize(total.Written), formatSize(total.Zeroed), formatSize(total.Same), r.state.describe(state), formatSize(o.BytesRead()))
+	if len(targets) == 0 {
+		a.notef("restored from %s in %s%s; %s read", countOf(len(r.layers[0]), "delta"), elapsed(start), r.state.describe(state), formatSize(o.BytesRead()))
+	} else {
+		a.notef("restored %s from %s in %s: %s written, %s zeroed, %s left as they were%s; %s read",
+			countOf(len(targets), "image"), countOf(len(r.layers[0]), "delta"), elapsed(start),
+			formatSize(total.Written), formatSize(total.Zeroed), formatSize(total.Same), r.state.describe(state), formatSize(o.BytesRead()))
+	}
 	a.sayLevel(r.delta.name, r.delta.Header.Consistency)
-	result := writtenImages{Written: total.Written, Zeroed: total.Zeroed, Same: &total.Same, Read: o.BytesRead()}
+	result := writtenImages{Targets: []writtenTarget{}, Written: total.Written, Zeroed: total.Zeroed, Same: &total.Same, Read: o.BytesRead()}
 	for i, t := range targets {
 		result.Targets = append(result.Targets, wroteTarget(t.path, r.layers[i]))
 	}

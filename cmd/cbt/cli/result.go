@@ -10,7 +10,7 @@ import (
 
 // writtenImages is the result of apply and restore.
 type writtenImages struct {
-	DryRun    bool            `json:"dry-run,omitempty"` // nothing was written: written and zeroed are at most
+	DryRun    bool            `json:"dry-run,omitempty"` // nothing was written: written and zeroed are at most, same at least
 	Targets   []writtenTarget `json:"targets"`
 	State     *writtenState   `json:"state,omitempty"`     // with --state
 	Written   int64           `json:"written"`             // bytes of data

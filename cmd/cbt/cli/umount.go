@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -24,10 +25,14 @@ it any more.`,
 		Annotations: exits(exitDone, exitFailed, exitUsage, exitBusy),
 		Args:        wantArgs("DIR"),
 		RunE: func(c *cobra.Command, args []string) error {
-			if err := umount(c.Context(), args[0], lazy); err != nil {
+			at, err := filepath.Abs(args[0]) // as mount prints it
+			if err == nil {
+				err = umount(c.Context(), args[0], lazy)
+			}
+			if err != nil {
 				return err
 			}
-			return a.result(mountedAt{args[0], false})
+			return a.result(mountedAt{at, false})
 		},
 	}
 	c.Flags().BoolVar(&lazy, "lazy", false, "also while it is in use")
