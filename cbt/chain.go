@@ -128,6 +128,20 @@ func (c *Catalogue) RouteTo(stream, point string, size int64) *Route {
 	return c.best[state{end{stream, point}, size}]
 }
 
+// Way is Route; where nothing leads to where e begins, it is the way to the state
+// after it that ends with another delta.
+func (c *Catalogue) Way(e *Ends, stream int) (*Route, error) {
+	r, err := c.Route(e, stream)
+	if err == nil {
+		return r, nil
+	}
+	t := Step{e, stream}.stream()
+	if r := c.RouteTo(t.Name, t.To, t.Size); r != nil {
+		return r, nil
+	}
+	return nil, err
+}
+
 // missing says where the longest way back from a step ends that no full one
 // leads to.
 func (c *Catalogue) missing(from Step) error {

@@ -83,6 +83,16 @@ func (r Routes) View(e *Ends, stream int) (*Routed, error) {
 		return nil, v.named(err)
 	}
 	v.now.Store(w)
+	if len(bad) == 0 && w.layers[len(w.layers)-1].Delta.ends != v.last.Ends {
+		// its parent is missing
+		all, err := r.Catalogue()
+		if err == nil {
+			_, err = all.Route(v.last.Ends, v.last.Index)
+		}
+		if err != nil {
+			bad[v.last.Ends] = err
+		}
+	}
 	v.pass(bad)
 	return v, nil
 }
@@ -196,7 +206,7 @@ func (v *Routed) route(bad avoided) (*Route, error) {
 		all = all.Without(func(e *Ends) bool { return bad[e] != nil })
 	}
 	if bad[v.last.Ends] == nil {
-		return all.Route(v.last.Ends, v.last.Index)
+		return all.Way(v.last.Ends, v.last.Index)
 	}
 	r := all.RouteTo(s.Name, s.To, s.Size)
 	if r == nil {

@@ -18,6 +18,7 @@ type Delta struct {
 	Time    time.Time // of its point; zero: unknown
 	Machine int       // equal in deltas of one machine
 	Names   []string  // what its machine is called, the best name first
+	Broken  bool      // no whole chain leads to it: of equal points another one is meant
 }
 
 // Latest means the newest point.
@@ -155,7 +156,7 @@ func newest(list []Delta, among []int, prefix, want string, limit time.Time) (in
 		machines[d.Machine] = true
 		switch {
 		case d.Time.IsZero() || !limit.IsZero() && !d.Time.Before(limit):
-		case best < 0, d.Time.After(list[best].Time), d.Time.Equal(list[best].Time) && d.File < list[best].File:
+		case best < 0, d.Time.After(list[best].Time), d.Time.Equal(list[best].Time) && before(d, &list[best]):
 			best = i
 		}
 	}
@@ -193,6 +194,14 @@ func newest(list []Delta, among []int, prefix, want string, limit time.Time) (in
 		return 0, &AmbiguousError{Want: prefix + want, Why: "several points are of that time", Choices: files(list, append([]int{best}, same...))}
 	}
 	return best, nil
+}
+
+// before says which of two deltas of one time is meant.
+func before(a, b *Delta) bool {
+	if a.Broken != b.Broken {
+		return b.Broken
+	}
+	return a.File < b.File
 }
 
 // Limit is the time before which what want means must be; zero for Latest. ok is

@@ -40,6 +40,9 @@ func TestFind(t *testing.T) {
 	for i := range 12 {
 		many = append(many, Delta{File: fmt.Sprintf("v-%02d.cbt", i), ID: fmt.Sprintf("%04x", i), Time: at("2026-11-21T00:00:00Z").AddDate(0, 0, i)})
 	}
+	lost := append([]Delta{
+		{File: "again.cbt", ID: "ff02", Points: "3", Time: at("2026-11-25T02:00:00Z"), Names: []string{"vm"}, Broken: true},
+	}, one...)
 	for _, c := range []struct {
 		list   []Delta
 		want   string
@@ -81,6 +84,8 @@ func TestFind(t *testing.T) {
 		{dated, "2026-11-24", "", "is a time, and the name of a delta: choose one of the file itself, 2026-11-24.cbt, tuesday-again.cbt", false},
 		{dated, "2026-11-24.cbt", "2026-11-24.cbt", "", false},
 		{split, "latest", "", "several points are of that time: choose one of late.cbt, same.cbt", false},
+		{lost, "latest", "late.cbt", "", true}, // of equal points one with a whole chain
+		{lost[:1], "latest", "again.cbt", "", true},
 		{nil, "latest", "", "no such delta", false},
 		{one, "monday", "", "neither latest nor a time like 2026-11-24 or 2026-11-24T02:00", false},
 		{one, "LATEST", "", "neither latest nor a time", false},

@@ -206,6 +206,28 @@ func (o *opener) chain(d *deltaFile, stream int, opt chainOptions) ([]cbt.Layer,
 	return layers, o.noChain(d, opt, err)
 }
 
+// chainTo is chain; where the parent of d is missing, and others lead to its point,
+// those, which is said once unless it was said already.
+func (o *opener) chainTo(d *deltaFile, stream int, opt chainOptions, said bool) ([]cbt.Layer, error) {
+	layers, missing := o.chain(d, stream, opt)
+	if !errors.As(missing, new(*cbt.MissingError)) {
+		return layers, missing
+	}
+	all, err := o.around(d, opt)
+	if err != nil {
+		return nil, err
+	}
+	r, err := all.Way(d.Ends(), stream)
+	if err != nil {
+		return nil, missing
+	}
+	if layers, err = r.Layers(o.opened); err == nil && !said {
+		_, err := all.Route(d.Ends(), stream)
+		o.passedOver(d.Ends(), err)
+	}
+	return layers, err
+}
+
 // openChain opens the state after the delta at path as a source. opt.Snapshot
 // names a stream, for deltas of several.
 func (o *opener) openChain(path string, ref string, opt refOptions, chain chainOptions) (*source, error) {

@@ -114,7 +114,7 @@ func (o *opener) deltasToChoose(dir string) (list []*logged, all []deltaref.Delt
 	if list, err = readLogged(context.Background(), o.reads.audit, dir, names); err != nil {
 		return nil, nil, err
 	}
-	slices.SortFunc(list, byTime)
+	graphOf(list)
 	in := machinesOf(list)
 	called := map[int][]string{} // what each machine is called, the best names first
 	for rank := range 3 {
@@ -133,7 +133,7 @@ func (o *opener) deltasToChoose(dir string) (list []*logged, all []deltaref.Delt
 		if l.Error != "" {
 			continue
 		}
-		d := deltaref.Delta{File: l.File, ID: l.ID, Machine: in.Of[i], Names: called[in.Of[i]]}
+		d := deltaref.Delta{File: l.File, ID: l.ID, Machine: in.Of[i], Names: called[in.Of[i]], Broken: len(l.Missing) > 0}
 		if l.Instant != nil {
 			d.Time = *l.Instant
 		} else if info, err := os.Stat(filepath.Join(dir, l.File)); err == nil {

@@ -3,6 +3,7 @@ package cli
 import (
 	"cmp"
 	"errors"
+	"fmt"
 
 	"cbt/cbt"
 )
@@ -66,6 +67,15 @@ func (o *opener) endsName(e *cbt.Ends) string {
 		return printable(f.name)
 	}
 	return "delta"
+}
+
+// damaged is err with the name of the delta that it comes from.
+func (o *opener) damaged(err error) error {
+	var of *cbt.DeltaError
+	if !errors.As(err, &of) {
+		return err
+	}
+	return fmt.Errorf("%s: %w", o.endsName(of.Delta), of.Err)
 }
 
 // passedOver says once of a file that it is damaged, and does not matter.

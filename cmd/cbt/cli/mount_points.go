@@ -146,12 +146,14 @@ func (p *points) time() (t time.Time) {
 	return t
 }
 
-// missing is the first stream of l that no chain leads to.
+// missing is the first stream of l to whose state no chain leads.
 func (p *points) missing(l *logged) string {
-	if len(l.Missing) == 0 {
-		return ""
+	for _, name := range l.Missing {
+		if _, err := p.graph.Way(l.ends, l.ends.Stream(name)); err != nil {
+			return name
+		}
 	}
-	return l.Missing[0]
+	return ""
 }
 
 // point is the state after l.
@@ -161,7 +163,7 @@ func (p *points) point(l *logged) *mountedPoint {
 
 // held are the bytes of payload in all deltas that a stream of l is read from.
 func (p *points) held(l *logged, stream int) int64 {
-	r, err := p.graph.Route(l.ends, stream)
+	r, err := p.graph.Way(l.ends, stream)
 	if err != nil {
 		return 0
 	}

@@ -49,6 +49,9 @@ func (p *pruner) checkRun(ctx context.Context, g *pruneGroup) error {
 		if errors.As(err, new(*cbt.MissingError)) {
 			return err
 		}
+		if errors.As(err, new(*cbt.DeltaError)) {
+			return o.damaged(err)
+		}
 		return fmt.Errorf("%s: what it replaces is not what its parent holds: %w", o.deltaName(l.Delta), err)
 	})
 	if err != nil {
@@ -60,7 +63,7 @@ func (p *pruner) checkRun(ctx context.Context, g *pruneGroup) error {
 		}
 		e, err := cbt.Disagree(ctx, r.first, r.other)
 		if err != nil {
-			return err
+			return o.damaged(err)
 		}
 		if e.Len > 0 {
 			return fmt.Errorf("%s and %s lead to the same point of %s, and not to the same bytes: first at offset %d (cbt verify tells more)",

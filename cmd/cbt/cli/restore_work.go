@@ -16,6 +16,7 @@ type restoration struct {
 	opt    *restoreOptions
 	opener *opener
 	delta  *deltaFile
+	past   bool // it goes past a damaged delta, which is what is said
 
 	layers  [][]cbt.Layer // chains, those of the targets first
 	inPlace []*task
@@ -30,7 +31,7 @@ func (r *restoration) open(targets []namedTarget) error {
 		return err
 	}
 	for _, stream := range streams {
-		chain, err := r.opener.chain(r.delta, stream, r.opt.chain)
+		chain, err := r.opener.chainTo(r.delta, stream, r.opt.chain, r.past)
 		if err != nil {
 			return err
 		}
@@ -66,7 +67,7 @@ func (r *restoration) another(ctx context.Context, targets []namedTarget, err er
 	if ctx.Err() != nil || !errors.As(err, &bad) {
 		return nil
 	}
-	other := &restoration{app: r.app, opt: r.opt, opener: r.opener, delta: r.delta}
+	other := &restoration{app: r.app, opt: r.opt, opener: r.opener, delta: r.delta, past: true}
 	if bad.delta.ID() == r.delta.ID() {
 		if other.delta = r.opener.sameStates(r.delta, r.opt.chain); other.delta == nil {
 			return nil
