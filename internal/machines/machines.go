@@ -59,14 +59,22 @@ type Directory struct {
 //     on from them, if just one does.
 //   - What is left is one machine if it has one name, by the names of the files
 //     or as its header has it, and follows one another in time, as a new full delta
-//     does the chain before. Two of one name at one time are two machines.
+//     does the chain before. Two of one name at one time are two machines. A name
+//     joins no two machines that deltas name, and nothing to what one of these
+//     goes on from: that is its, whatever its files are called.
 func Group(list []Delta) *Directory {
 	d := &Directory{List: list}
 	s := newSets(len(list))
 	joinSame(s, list)
 	joinRenamed(s, list)
 	joinLinked(s, list)
-	joinInTime(s, list, func(i int) []string {
+	known := map[int]bool{}
+	for i, d := range list {
+		if d.Machine != "" {
+			known[i] = true
+		}
+	}
+	joinInTime(s, list, known, func(i int) []string {
 		switch m := list[i].Machine; {
 		case Named(m):
 			return []string{m}
@@ -206,7 +214,7 @@ func splitBySource(list []Delta, of []int) []int {
 			}
 		}
 	}
-	joinInTime(s, list, func(i int) []string {
+	joinInTime(s, list, nil, func(i int) []string {
 		if knows[i] {
 			return []string{strconv.Itoa(of[i])}
 		}

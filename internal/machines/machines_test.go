@@ -52,6 +52,15 @@ func TestGroup(t *testing.T) {
 		{"... and two", []string{"1 disk - - - a1", "2 disk - - a1 a2", "3 disk file:a file:a a1 a3", "3 disk file:b file:b a2 b3"}, "0012", "0012"},
 		{"older deltas of the name", []string{"1 vm1 - - - a1", "2 vm1 vm1 file:a - a2", "2 vm2 vm2 file:b - b2"}, "001", "001"},
 		{"older deltas of the name, but at the same time", []string{"1 vm1 - - - a1", "3 vm1 - - a1 a3", "2 vm1 vm1 file:b - b2"}, "001", "001"},
+		{"older deltas that another machine goes on from, and one of their name",
+			[]string{"1 disk - - - a1", "2 disk - - a1 a2", "3 web web file:a a2 a3", "4 disk disk file:b a3 b4"}, "0001", "0001"},
+		{"... and one of no name", []string{"1 disk - - - a1", "2 disk file:a file:a a1 a2", "3 disk disk file:b - b3"}, "001", "001"},
+		{"older chains of one name that two machines go on from",
+			[]string{"1 disk - - - a1", "2 disk - - - b2", "3 x x file:a a1 a3", "4 y y file:b b2 b4"}, "0101", "0101"},
+		{"an older chain before that of a machine", []string{"1 disk - - - a1", "2 disk - - - a2", "3 x x file:a a2 a3"}, "000", "000"},
+		{"a delta without a machine after that of one", []string{"1 vm1 - - - a1", "2 vm1 vm1 file:a - a2", "3 vm1 - - - a3"}, "001", "001"},
+		{"older ones of two names, with a machine of each",
+			[]string{"1 disk - - - a1", "2 web - - a1 a2", "3 disk disk file:a - a3", "4 web web file:b - b4"}, "0001", "0001"},
 		{"unreadable ones", []string{"- vm1 - - - -", "1 vm1 vm1 file:a - a1"}, "01", "01"},
 	} {
 		var list []Delta

@@ -51,8 +51,12 @@ func (s *sets) numbers() []int {
 	return list
 }
 
-// joinInTime joins sets that share a name and follow one another in time.
-func joinInTime(s *sets, list []Delta, names func(i int) []string) {
+// joinInTime joins sets that share a name and follow one another in time. Known
+// are places of known machines: their sets follow others, and nothing follows them.
+func joinInTime(s *sets, list []Delta, known map[int]bool, names func(i int) []string) {
+	for i := range known {
+		known[s.find(i)] = true
+	}
 	type span struct {
 		any         int // one of its places
 		first, last time.Time
@@ -87,7 +91,7 @@ func joinInTime(s *sets, list []Delta, names func(i int) []string) {
 		for _, p := range parts {
 			var best *span
 			for _, l := range lines {
-				if l.last.Before(p.first) && (best == nil || best.last.Before(l.last)) {
+				if !known[s.find(l.any)] && l.last.Before(p.first) && (best == nil || best.last.Before(l.last)) {
 					best = l
 				}
 			}
@@ -95,7 +99,11 @@ func joinInTime(s *sets, list []Delta, names func(i int) []string) {
 				lines = append(lines, p)
 				continue
 			}
+			isKnown := known[s.find(p.any)]
 			s.join(p.any, best.any)
+			if isKnown {
+				known[s.find(p.any)] = true
+			}
 			best.last = p.last
 		}
 	}

@@ -63,20 +63,37 @@ func (b *backupRun) identify(refs []string) error {
 }
 
 // called are the machines that a name means: those that have it in their
-// headers, or, in deltas that name none, in their files' names; and what the
-// directory knows this source as so far, if that has no name.
+// headers; what the directory knows this source as so far, if that has no name;
+// and, of a name that is new, deltas that name no machine and have it in their
+// files' names, unless a machine goes on from them.
 func (b *backupRun) called(name string) map[int]bool {
-	of := map[int]bool{}
-	for i, l := range b.store.list {
-		d := b.store.machines.List[i]
-		if l.Error == "" && (d.Machine == name || d.Machine == "" && d.Image == name) {
-			of[b.store.machines.Of[i]] = true
+	in, of := b.store.machines, map[int]bool{}
+	identified := map[int]bool{}
+	for i, d := range in.List {
+		if b.store.list[i].Error == "" && d.Machine == name {
+			of[in.Of[i]] = true
+		}
+		if d.Machine != "" {
+			identified[in.Of[i]] = true
 		}
 	}
+	isNew := len(of) == 0
 	for n := range b.known {
 		if !b.isNamed(n) {
 			of[n] = true
 		}
+	}
+	byName := false
+	for i, d := range in.List {
+		n := in.Of[i]
+		if isNew && b.store.list[i].Error == "" && d.Image == name && !identified[n] && !of[n] {
+			byName = byName || !b.known[n]
+			of[n] = true
+		}
+	}
+	if byName {
+		b.app.warnf("%s: the deltas called %s-... name no machine, and are taken for older ones of %s by that name alone, by prune too: if they are another machine's, remove what this run writes, and give another --name",
+			printable(b.store.dir), printable(name), printable(b.disks[0].img.Ref))
 	}
 	return of
 }

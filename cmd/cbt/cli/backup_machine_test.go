@@ -132,6 +132,54 @@ func TestBackupAdoptsOlderDeltas(t *testing.T) {
 	must(t, exitUsage, "backup", v2+"@n3", store)
 }
 
+// Older deltas that another machine goes on from are that machine's: a new one that is
+// called as their files are takes nothing over, and prune drops nobody's newest point
+// for it.
+func TestBackupNameTakesNoOtherMachine(t *testing.T) {
+	for _, name := range []string{"web", ""} {
+		v1, v2, store, night := twoImages(t)
+		night("n1")
+		first, _ := must(t, exitDone, "backup", v1+"@n1", store)
+		withoutIdentity(t, first)
+		night("n2")
+		args := []string{"backup", v1 + "@n2", store}
+		if name != "" {
+			args = []string{"backup", "--name", name, v1 + "@n2", store}
+		}
+		newest, _ := must(t, exitDone, args...)
+		if _, said := must(t, exitDone, "backup", "--name", "disk", v2+"@n2", store); !strings.Contains(said, "in full: ") {
+			t.Fatal(said)
+		}
+		tool(t, "qemu-img", "snapshot", "-d", "n1", v2)
+		night("n3")
+		if _, said := must(t, exitDone, "backup", "--name", "disk", v2+"@n3", store); !strings.Contains(said, "compared with "+v2+"@n2") {
+			t.Fatal(said)
+		}
+		must(t, exitDone, "prune", store, "--keep-last", "1", "--rebase-every", "0")
+		must(t, exitDone, "verify", newest)
+		args[len(args)-2] = v1 + "@n3"
+		if _, said := must(t, exitDone, args...); !strings.Contains(said, "compared with "+v1+"@n2") {
+			t.Fatal(said)
+		}
+	}
+}
+
+// A name alone that takes older deltas along is said: they may be another machine's.
+func TestBackupNameTakesOlderDeltas(t *testing.T) {
+	v1, v2, store, night := twoImages(t)
+	night("n1")
+	first, _ := must(t, exitDone, "backup", v1+"@n1", store)
+	withoutIdentity(t, first)
+	const words = "taken for older ones of"
+	if _, said := must(t, exitDone, "backup", "-q", "--name", "disk", "--dry-run", v2+"@n1", store); !strings.Contains(said, words) {
+		t.Fatal(said)
+	}
+	night("n2")
+	if _, said := must(t, exitDone, "backup", "--name", "disk", v1+"@n2", store); strings.Contains(said, words) {
+		t.Fatal(said) // by its point
+	}
+}
+
 // Two machines that an older version chained onto one another are two from now
 // on, and prune drops no night of one for the other's.
 func TestBackupPartsWhatWasMixed(t *testing.T) {

@@ -96,13 +96,14 @@ func labelsOf(in *machines.Directory) map[int]string {
 }
 
 // ofMachines are the deltas of the machines that names call, and which of the
-// names call none.
+// names call none. The name of an image calls those of no machine that has it.
 func ofMachines(list []*logged, in *machines.Directory, names []string) (of []*logged, none []string) {
 	wanted := map[int]bool{}
 	for _, name := range names {
-		found := false
+		found := slices.ContainsFunc(in.List, func(d machines.Delta) bool { return d.Machine == name })
+		isName := found
 		for i, d := range in.List {
-			if d.Machine == name || strings.Contains(name, ":") && strings.HasPrefix(d.Machine, name) || !machines.Named(d.Machine) && d.Image == name {
+			if d.Machine == name || strings.Contains(name, ":") && strings.HasPrefix(d.Machine, name) || !isName && !machines.Named(d.Machine) && d.Image == name {
 				wanted[in.Of[i]], found = true, true
 			}
 		}
