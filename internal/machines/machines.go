@@ -3,6 +3,7 @@
 package machines
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -196,6 +197,22 @@ func joinLinked(s *sets, list []Delta) {
 	}
 }
 
+// inSeveral are the disks of which several machines have deltas: a wrong name was
+// given once, so in one of them the disk is no copy of the one before.
+func inSeveral(list []Delta, of []int) map[string]bool {
+	first, several := map[string]int{}, map[string]bool{}
+	for i, d := range list {
+		for _, st := range d.Streams {
+			if n, ok := first[st.Source]; ok && n != of[i] && st.Source != "" {
+				several[st.Source] = true
+			} else if !ok {
+				first[st.Source] = of[i]
+			}
+		}
+	}
+	return several
+}
+
 // splitBySource splits machines whose disks differ at one time. Deltas that do
 // not say what disk they are of stay with the first line of their machine.
 func splitBySource(list []Delta, of []int) []int {
@@ -214,8 +231,9 @@ func splitBySource(list []Delta, of []int) []int {
 			}
 		}
 	}
+	several := inSeveral(list, of)
 	joinInTime(s, list, nil, func(i int) []string {
-		if knows[i] {
+		if knows[i] && !slices.ContainsFunc(list[i].Streams, func(st Stream) bool { return several[st.Source] }) {
 			return []string{strconv.Itoa(of[i])}
 		}
 		return nil

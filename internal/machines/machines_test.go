@@ -44,6 +44,7 @@ func TestGroup(t *testing.T) {
 		{"a name that is given later", []string{"1 disk file:a file:a - a1", "2 vm1 vm1 file:a a1 a2"}, "00", "00"},
 		{"two names that are given later", []string{"1 disk file:a file:a - a1", "2 vm1 vm1 file:a a1 a2", "3 vm2 vm2 file:a a2 a3"}, "012", "012"},
 		{"a restored machine", []string{"1 vm1 vm1 file:a - a1", "2 vm1 vm1 file:a a1 a2", "3 vm1 vm1 file:b a2 b3", "4 vm1 vm1 file:b b3 b4"}, "0000", "0000"},
+		{"a disk once under another's name", []string{"1 vm1 vm1 file:a - a1", "1 vm2 vm2 file:b - b1", "2 vm1 vm1 file:b b1 b2", "3 vm2 vm2 file:b b2 b3"}, "0101", "0121"},
 		{"two disks in turns under one name", []string{"1 vm1 vm1 file:a - a1", "1 vm1 vm1 file:b - b1", "2 vm1 vm1 file:a a1 a2", "2 vm1 vm1 file:b b1 b2"}, "0000", "0101"},
 		{"older deltas alone, two at one time", []string{"1 vm - - - a1", "1 vm - - - b1", "2 vm - - a1 a2", "2 vm - - b1 b2"}, "0101", "0101"},
 		{"older deltas alone, one after the other", []string{"1 vm - - - a1", "2 vm - - a1 a2", "3 vm - - - a3"}, "000", "000"},

@@ -3,7 +3,6 @@ package cli
 import (
 	"cmp"
 	"fmt"
-	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -47,6 +46,9 @@ func (b *backupRun) identify(refs []string) error {
 		b.warnOther()
 	default:
 		b.of = b.known
+		if n, ok := b.settled(); ok {
+			b.of = map[int]bool{n: true}
+		}
 		if len(b.of) != 1 && b.store.readable() > 0 {
 			return b.unknown(refs)
 		}
@@ -319,19 +321,6 @@ func (b *backupRun) freeName(keys []string) string {
 		name = fmt.Sprintf("%s-%d", b.image[:min(len(b.image), maxImageName-12)], n)
 	}
 	return name
-}
-
-// warnOther says that a source has had another name so far.
-func (b *backupRun) warnOther() {
-	others := map[string]bool{}
-	for i, d := range b.store.machines.List {
-		if b.known[b.store.machines.Of[i]] && machines.Named(d.Machine) && d.Machine != b.opt.name {
-			others[d.Machine] = true
-		}
-	}
-	if len(others) > 0 && !b.recognisedAs(b.opt.name) {
-		b.app.warnf("%s: was backed up as %s so far, and is %s from now on", printable(b.disks[0].img.Ref), strings.Join(slices.Sorted(maps.Keys(others)), ", "), b.opt.name)
-	}
 }
 
 // recognisedAs says whether the source was backed up under a name.

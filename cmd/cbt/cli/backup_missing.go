@@ -22,8 +22,8 @@ type missing struct {
 
 // notInDir are the snapshots of the source that no whole chain leads to, as far as
 // somebody should know: those that deltas build on, and those that are younger than the
-// oldest delta of the machine and older than the newest state. Nobody is told of
-// others: there may be many that were never meant for the directory.
+// oldest delta of the machine and older than the newest state, if no delta has the
+// machine at their instant. Nobody is told of others: there may be many that were never meant for the directory.
 func (b *backupRun) notInDir() []missing {
 	list := []missing{}
 	for i, states := range b.lost {
@@ -57,6 +57,9 @@ func (b *backupRun) notInDir() []missing {
 			if len(m.Children) == 0 && (since.IsZero() || !k.instant.After(since) || !b.isOlder(i, k)) {
 				continue
 			}
+			if len(m.Children) == 0 && m.Delta == "" && b.hasInstant(i, k) {
+				continue
+			}
 			if m.Delta != "" {
 				m.Children = nil // they are lost with it
 			}
@@ -68,6 +71,28 @@ func (b *backupRun) notInDir() []missing {
 		}
 	}
 	return list
+}
+
+// hasInstant says whether the directory has the machine at the instant of a snapshot,
+// at another point: it was backed up before the image was copied or its backing file
+// changed. The time of a delta of several disks is that of the last of them.
+func (b *backupRun) hasInstant(i int, k *kept) bool {
+	if k.img == nil || k.instant.IsZero() {
+		return false
+	}
+	last := k.instant
+	for _, states := range b.lost {
+		for _, other := range states {
+			if other.name == k.name && other.instant.After(last) {
+				last = other.instant
+			}
+		}
+	}
+	stream := b.disks[i].stream()
+	return slices.ContainsFunc(b.store.list, func(l *logged) bool {
+		return b.of[b.store.machines.Of[b.store.place[l]]] && l.Instant != nil && (l.Instant.Equal(k.instant) || l.Instant.Equal(last)) &&
+			slices.Contains(b.store.ends[streamPoint{stream, l.to(stream)}], l)
+	})
 }
 
 // mends says whether a delta leads to where l begins once this run's is there.
