@@ -187,12 +187,12 @@ func TestDataFile(t *testing.T) {
 	if got := extents(t, Changed(v, v, 0, v.Size())); len(got) != 0 {
 		t.Error(got)
 	}
-	img, err = openBytes(b, Options{Data: func(string) (io.ReaderAt, int64, error) { return bytes.NewReader(data), 2*cluster - 1, nil }})
+	img, err = openBytes(b, Options{Data: func(string) (io.ReaderAt, int64, error) { return bytes.NewReader(data), 2*cluster - 513, nil }})
 	if err != nil {
 		t.Fatal(err)
 	}
 	n, err := img.Active().ReadAt(make([]byte, 5*cluster), 0)
-	wantFormatError(t, err, "guest offset 0x0: 8192 bytes there are past the end of the file of 8191 bytes")
+	wantFormatError(t, err, "guest offset 0x0: 8192 bytes there are past the end of the file of 7679 bytes")
 	if n != 0 {
 		t.Error(n)
 	}
