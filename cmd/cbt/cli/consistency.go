@@ -77,8 +77,9 @@ func (a *app) sayLevels(dir string, list []*logged) {
 	}
 }
 
-// checkConsistency warns where --consistency says more than the file systems on
-// the disks do. It is cheap and proves nothing else: what programs had not
+// checkConsistency looks whether --consistency says more than the file systems on
+// the disks do. Then it warns, and the delta is called crash: whoever restores it
+// goes by that. It is cheap and proves nothing else: what programs had not
 // written nobody sees on a disk.
 func (a *app) checkConsistency(ctx context.Context, disks []disk, opt *diffOptions) error {
 	said := cbt.Consistency(opt.consistency)
@@ -101,7 +102,8 @@ func (a *app) checkConsistency(ctx context.Context, disks []disk, opt *diffOptio
 		}
 		for _, s := range list {
 			if s.State == fsys.Pending {
-				a.warnf("%s: %s was not frozen: %s: --consistency %s says more than is true", printable(on), s.Name(), s.Why, said)
+				a.warnf("%s: %s was not frozen: %s: --consistency %s says more than is true, so the delta is called %s", printable(on), s.Name(), s.Why, said, cbt.Crash)
+				opt.consistency = string(cbt.Crash)
 			}
 		}
 		return nil

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"cbt/cbt"
 	"cbt/internal/testtool"
 )
 
@@ -51,9 +52,13 @@ func TestConsistencyIsLookedAt(t *testing.T) {
 				if code != 0 || strings.Contains(stderr, "warning") {
 					t.Errorf("%s of what is frozen: exit %d: %s", level, code, stderr)
 				}
-				code, _, stderr = run(t, "backup", "--consistency", level, used, t.TempDir())
+				b := t.TempDir()
+				code, _, stderr = run(t, "backup", "--consistency", level, used, b)
 				if want := "partition 1 (" + kind + ") was not frozen: "; code != 0 || strings.Count(stderr, want) != 1 || !strings.Contains(stderr, "--consistency "+level+" says more than is true") {
 					t.Errorf("%s of what is in use: exit %d: %s", level, code, stderr)
+				}
+				if _, stdout, _ := run(t, "log", b); !strings.Contains(stdout, levels[cbt.Crash].brief) {
+					t.Errorf("%s of what is in use is recorded: %s", level, stdout)
 				}
 			}
 			if _, _, stderr := run(t, "backup", used, t.TempDir()); strings.Contains(stderr, "frozen") {

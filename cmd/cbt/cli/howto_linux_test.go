@@ -1,8 +1,10 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -20,6 +22,7 @@ type howto struct {
 	after  string            // what must be true then
 	inject [2]string         // before the line that begins so, this happens
 	notRun map[string]string // beginnings of blocks that are not run, and why
+	twice  []string          // beginnings of blocks that are run for two nights
 }
 
 // The disk of the pages: a GPT, an ext4 that was in use, an XFS that was.
@@ -43,9 +46,23 @@ var howtos = map[string]howto{
 	},
 	"monitoring.md": {
 		before: howtoDisk + `qemu-img snapshot -d monday /srv/vm/vm1.qcow2
-			qemu-img snapshot -c latest /srv/vm/vm1.qcow2
-			cbt backup -q --name vm1 /srv/vm/vm1.qcow2@latest /srv/backup/vm1
-			PATH="$TOP/bin:$PATH"`,
+			for s in sunday mon tue tuesday wednesday; do qemu-img snapshot -d $s /srv/vm/vm1.qcow2; done
+			qemu-system-x86_64 -machine pc -m 16 -display none -nodefaults -qmp unix:/run/vm1.qmp,server=on,wait=off \
+				-drive file=/srv/vm/vm1.qcow2,if=none,id=disk0 -device virtio-blk-pci,drive=disk0 &
+			ready /run/vm1.qmp
+			sleep 1 # its clock runs, so its snapshots might have RAM
+			for n in n1 n2 n3; do
+				{ printf '%s\n' '{"execute": "qmp_capabilities"}' '{"execute": "blockdev-snapshot-internal-sync", "arguments": {"device": "disk0", "name": "'$n'"}}'; sleep 1; } |
+					socat - UNIX-CONNECT:/run/vm1.qmp | grep '"return": {}'
+				cbt backup -q --ram no --name vm1 /srv/vm/vm1.qcow2@$n /srv/backup/vm1
+			done
+			PATH="$TOP/bin:$PATH"
+			trap '[ $? = 0 ] || cat /run/said' EXIT
+			exec 2>/run/said`,
+		// Those that nobody deleted are named, and the newest is not.
+		after: `
+			[ "$(grep -c 'no longer needed: /srv/vm/vm1.qcow2@n[12]: ' /run/said)" = 2 ]
+			[ "$(grep -c 'no longer needed: .*@n[3]: \|^warning: ' /run/said)" = 0 ]`,
 	},
 	"restore-at-once.md": {
 		// The machine is the one of the page, with something in its memory.
@@ -83,8 +100,12 @@ var howtos = map[string]howto{
 				-drive file=/srv/vm/vm1.qcow2,if=none,id=disk0 -device virtio-blk-pci,drive=disk0 \
 				-drive file=/srv/vm/vm1-data.qcow2,if=none,id=disk1 -device virtio-blk-pci,drive=disk1 &
 			ready /run/vm1.qmp`,
+		twice: []string{"night=m", "night=r"},
 		// All nights are deleted but for the last one, and the one that is in another directory.
 		after: `
+			[ "$(qemu-img snapshot -U -l /srv/vm/vm1.qcow2 | grep -c ' r[0-9]')" = 1 ]
+			[ "$(qemu-img snapshot -U -l /srv/vm/vm1.qcow2 | grep -c ' m[0-9]')" = 1 ]
+			[ "$(qemu-img snapshot -U -l /srv/vm/vm1-data.qcow2 | grep -c ' m[0-9]')" = 1 ]
 			night=n-last
 			qmp '{"execute": "blockdev-snapshot-internal-sync", "arguments": {"device": "disk0", "name": "'$night'"}}'
 			cbt backup --json --name vm1 /srv/vm/vm1.qcow2@$night /srv/backup/vm1 --ram no >/run/vm1.backup
@@ -149,6 +170,11 @@ func TestHowto(t *testing.T) {
 					block = strings.Replace(block, "\n"+at, "\n"+what+"\n"+at, 1)
 				}
 				script += block
+				for _, begins := range h.twice {
+					if strings.HasPrefix(block, begins) {
+						script += "sleep 1\n" + block
+					}
+				}
 			}
 			if len(skipped) != len(h.notRun) {
 				t.Errorf("blocks that are not run: %v, the test knows %v", skipped, h.notRun)
@@ -168,6 +194,73 @@ func TestHowto(t *testing.T) {
 			}
 			t.Logf("%v", time.Since(began).Round(time.Second))
 		})
+	}
+}
+
+// What waits for a program on these pages ends when that has ended, and what goes on
+// then fails.
+func TestHowtoLoopsEnd(t *testing.T) {
+	pages, _ := filepath.Glob("../../../docs/howto/*.md")
+	loops := 0
+	for _, page := range pages {
+		for _, block := range blocksOf(t, page) {
+			for _, line := range strings.Split(block, "\n") {
+				if !strings.HasPrefix(line, "while ") {
+					continue
+				}
+				loops++
+				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+				cmd := exec.CommandContext(ctx, "sh", "-c", `false & server=$!; machine=$!; wait
+					qmp() { echo refused >&2; return 1; }
+					`+line)
+				cmd.WaitDelay = time.Second
+				out, _ := cmd.CombinedOutput()
+				if ctx.Err() != nil {
+					t.Errorf("%s: this waits for ever: %s\n%s", filepath.Base(page), line, out[:min(len(out), 200)])
+				}
+				cancel()
+			}
+		}
+	}
+	if loops < 5 {
+		t.Errorf("%d loops, there are more", loops)
+	}
+}
+
+// A script for the night ends with an error when the backup fails, whatever is
+// behind it.
+func TestNightFails(t *testing.T) {
+	pages, _ := filepath.Glob("../../../docs/*.md")
+	more, _ := filepath.Glob("../../../docs/howto/*.md")
+	scripts := 0
+	for _, page := range append(append(pages, more...), "../../../README.md") {
+		text, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, block := range strings.Split(string(text), "\n```") {
+			switch _, script, ok := strings.Cut(block, "#!/bin/sh\n"); {
+			case i%2 == 0 || !strings.Contains(block, "cbt backup --json"):
+				continue
+			case ok:
+				block = script
+			default:
+				_, block, _ = strings.Cut(block, "\n")
+			}
+			scripts++
+			block = regexp.MustCompile(`(/run/|/srv/backup/)`).ReplaceAllString(block, t.TempDir()+"/")
+			cmd := exec.Command("sh", "-c", `set -e
+				cbt() { [ "$1" != backup ]; }
+				jq() { cat "$3" >/dev/null; }
+				qmp() { :; }; virsh() { :; }; lvcreate() { :; }
+				`+block)
+			if out, err := cmd.CombinedOutput(); err == nil {
+				t.Errorf("%s: the backup fails and this ends well:\n%s\n%s", filepath.Base(page), block, out)
+			}
+		}
+	}
+	if scripts < 6 {
+		t.Errorf("%d scripts, there are more", scripts)
 	}
 }
 

@@ -2,7 +2,9 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -41,7 +43,8 @@ once its deltas are elsewhere.
 --nagios prints one line instead, for Nagios and what takes its plugins, and ends
 with 0 OK; 1 WARNING: files cannot be read, or deltas not be restored, though
 all newest points are young enough; 2 CRITICAL: one is not; 3 UNKNOWN: the
-directory cannot be read, or the command line is wrong.`,
+directory cannot be read, or this user may not read a file in it, or the command
+line is wrong.`,
 		Example: `  cbt log backups/
   cbt log --max-age 26h backups/
   cbt log --nagios --max-age 1d2h backups/`,
@@ -75,6 +78,8 @@ type logged struct {
 
 	ends  *cbt.Ends // nil: it cannot be read
 	below *logged   // the parent that it is drawn below; nil: none
+
+	denied bool // Error is that this user may not read it
 }
 
 type logStream struct {
@@ -105,9 +110,12 @@ func (a *app) log(ctx context.Context, dir string, opt *logOptions) error {
 		return err
 	}
 	graphOf(list).link(list)
-	damaged := 0
+	damaged, denied := 0, 0
 	for _, l := range list {
-		if l.Error != "" {
+		switch {
+		case l.denied:
+			denied++
+		case l.Error != "":
 			damaged++
 		}
 	}
@@ -129,6 +137,8 @@ func (a *app) log(ctx context.Context, dir string, opt *logOptions) error {
 		now.old = append(now.old, "there is no delta")
 	}
 	switch {
+	case opt.nagios && denied > 0:
+		return deniedError(dir, denied, len(list))
 	case opt.nagios:
 		return a.printNagios(dir, now, len(ages), damaged)
 	case a.json:
@@ -145,10 +155,19 @@ func (a *app) log(ctx context.Context, dir string, opt *logOptions) error {
 	if damaged > 0 {
 		now.old = append([]string{fmt.Sprintf("%d of %s cannot be read as deltas", damaged, countOf(len(list), "file"))}, now.old...)
 	}
-	if len(now.old) > 0 {
+	switch {
+	case denied > 0: // any of them may be the newest, or what others build on
+		return deniedError(dir, denied, len(list))
+	case len(now.old) > 0:
 		return findings("%s: %s", printable(dir), strings.Join(now.old, "; "))
 	}
 	return nil
+}
+
+// deniedError is for files that this user may not read: of what is in them nothing
+// is known.
+func deniedError(dir string, denied, all int) error {
+	return fmt.Errorf("%s: %d of %s may not be read by this user: permission denied (root may, and who made them)", printable(dir), denied, countOf(all, "file"))
 }
 
 // readLogged reads the ends of all deltas. What cannot be read is noted; what was
@@ -187,7 +206,7 @@ func readOneLogged(u *audit, dir, path string) *logged {
 	}
 	d, err := o.openDeltaFile(path)
 	if err != nil {
-		l.Error = oneLine(err.Error())
+		l.Error, l.denied = oneLine(err.Error()), errors.Is(err, fs.ErrPermission)
 		return l
 	}
 	l.ends = d.Ends()

@@ -35,7 +35,8 @@ func newVerifyCommand(a *app) *cobra.Command {
 format has checks for. Of a directory it takes all .cbt files, and every delta
 in it must have those that it builds on (exit 4 if one has not) and replace what
 they hold; where several deltas lead to one point, they must give the same
-image. A single delta may be - for standard input.
+image. A single delta is looked at alone: what it builds on is not read, so it
+may be sound and yet not be restorable. It may be - for standard input.
 
 --subset K/N reads one part of N of the deltas of a directory, always the same
 for one K: N nights read everything. Which deltas build on which is looked at
@@ -119,7 +120,7 @@ func (a *app) verify(ctx context.Context, args []string, opt *verifyOptions) err
 			return usageErrorf("--subset takes part of a directory, and %s is none", printable(arg))
 		default:
 			if err = a.refuseImage(arg); err == nil {
-				err = a.verifyFile(ctx, arg, &list)
+				err = a.verifyFile(ctx, arg, &list, opt.against != "")
 			}
 		}
 		if err != nil {
@@ -206,14 +207,31 @@ func (a *app) refuseImage(path string) error {
 }
 
 func (a *app) verifyStdin(ctx context.Context, list *[]verified) error {
-	_, sum, err := cbt.Verify(ctx, &interruptible{ctx: ctx, r: a.Stdin}, cbt.VerifyOptions{})
+	h, sum, err := cbt.Verify(ctx, &interruptible{ctx: ctx, r: a.Stdin}, cbt.VerifyOptions{})
 	if ctx.Err() != nil {
 		return err
+	}
+	if err == nil {
+		a.sayAlone("standard input", "", &h)
 	}
 	return a.say(list, "standard input", sum, err)
 }
 
-func (a *app) verifyFile(ctx context.Context, path string, list *[]verified) error {
+// sayAlone says that a delta is not all that a restore takes: what it builds on was
+// not read.
+func (a *app) sayAlone(name, dir string, h *cbt.Header) {
+	if allFull(h) {
+		return
+	}
+	text := printable(name) + ": looked at alone, without the deltas that it builds on"
+	if dir != "" {
+		text += ": " + commandLine(shellQuote, "cbt", "verify", pathArgument(dir)) + " reads these too"
+	}
+	a.notef("%s", text)
+}
+
+// verifyFile verifies one delta. chained says that what it builds on is read too.
+func (a *app) verifyFile(ctx context.Context, path string, list *[]verified, chained bool) error {
 	o, err := a.newOpener(openerOptions{})
 	if err != nil {
 		return err
@@ -225,10 +243,13 @@ func (a *app) verifyFile(ctx context.Context, path string, list *[]verified) err
 	}
 	defer f.Close()
 	p := a.startProgress("verifying", f.stat.size)
-	_, sum, err := cbt.Verify(ctx, f, cbt.VerifyOptions{Progress: p.set})
+	h, sum, err := cbt.Verify(ctx, f, cbt.VerifyOptions{Progress: p.set})
 	p.finish()
 	if ctx.Err() != nil {
 		return err
+	}
+	if err == nil && !chained {
+		a.sayAlone(path, filepath.Dir(path), &h)
 	}
 	return a.say(list, path, sum, err)
 }

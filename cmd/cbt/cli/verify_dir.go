@@ -97,7 +97,7 @@ func (c *dirCheck) read(ctx context.Context, names []string) error {
 			c.list = append(c.list, verified{Delta: name, OK: true, Part: true, ID: fmt.Sprintf("%x", id[:]), Size: d.Size()})
 			others++
 		default: // what cannot be opened belongs to every part
-			if err := c.app.verifyFile(ctx, name, &c.list); err != nil {
+			if err := c.app.verifyFile(ctx, name, &c.list, true); err != nil {
 				return err
 			}
 			if i := len(c.list) - 1; c.list[i].OK && err != nil {
