@@ -155,6 +155,9 @@ func TestBackupNameTakesNoOtherMachine(t *testing.T) {
 		if _, said := must(t, exitDone, "backup", "--name", "disk", v2+"@n3", store); !strings.Contains(said, "compared with "+v2+"@n2") {
 			t.Fatal(said)
 		}
+		if out, _ := must(t, exitDone, "log", "--machine", "disk", store); strings.Count(out, ", of disk") != 2 || strings.Count(out, ".cbt") != 2 {
+			t.Fatal(out)
+		}
 		must(t, exitDone, "prune", store, "--keep-last", "1", "--rebase-every", "0")
 		must(t, exitDone, "verify", newest)
 		args[len(args)-2] = v1 + "@n3"
