@@ -11,6 +11,7 @@ import (
 type Machine struct {
 	Domain string // libvirt's name for it; empty: it is not libvirt's
 	Device string // what its monitor calls the image; empty: not known
+	Tool   string // it is no machine but this program, which has no such monitor
 }
 
 // node is a part of QEMU's graph of block devices: -blockdev.
@@ -123,6 +124,15 @@ func options(text, first string) map[string]string {
 		all[key] = value
 	}
 	return all
+}
+
+// toolOf is the name of a program of QEMU that is no machine, else empty.
+func toolOf(program string) string {
+	switch name := filepath.Base(program); name {
+	case "qemu-nbd", "qemu-io", "qemu-img", "qemu-storage-daemon":
+		return name
+	}
+	return ""
 }
 
 // isQEMU goes by the name of the program.

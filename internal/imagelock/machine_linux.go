@@ -13,7 +13,8 @@ import (
 const maxCommandLine = 1 << 20
 
 // MachineOf finds the QEMU process that has f open. Processes of other users
-// are only seen by root; ok is false if none is found.
+// are only seen by root; ok is false if none is found. Where no machine has it but
+// another program of QEMU has, it is that.
 func MachineOf(f *os.File) (m Machine, ok bool) {
 	fi, err := f.Stat()
 	if err != nil {
@@ -33,6 +34,10 @@ func MachineOf(f *os.File) (m Machine, ok bool) {
 		if len(args) == 0 || !isQEMU(args[0]) || !hasOpen(proc, id) {
 			continue
 		}
+		if tool := toolOf(args[0]); tool != "" {
+			m, ok = Machine{Tool: tool}, true // a machine may have it too
+			continue
+		}
 		return machineOf(args, func(path string) bool {
 			path = strings.TrimPrefix(path, "file:")
 			if !filepath.IsAbs(path) {
@@ -44,7 +49,7 @@ func MachineOf(f *os.File) (m Machine, ok bool) {
 			return err == nil && identityOf(fi) == id
 		}), true
 	}
-	return m, false
+	return m, ok
 }
 
 func commandLine(name string) (args []string) {

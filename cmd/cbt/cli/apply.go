@@ -74,6 +74,8 @@ type task struct {
 	resume bool // its own work was interrupted
 	done   bool // it is where the deltas lead already
 	doubt  bool // that it is there, or at the base, bytes have to confirm
+
+	compared bool // with resume: all of the target was compared with what it may hold
 }
 
 func (a *app) apply(ctx context.Context, args []string, opt *applyOptions) error {
@@ -133,9 +135,11 @@ func (a *app) apply(ctx context.Context, args []string, opt *applyOptions) error
 	var checked int64
 	for _, t := range tasks {
 		if t.resume {
-			if err := a.checkHalf(ctx, o, t, deltas, opt); err != nil {
+			seen, err := a.checkHalf(ctx, o, t, deltas, opt)
+			if err != nil {
 				return err
 			}
+			checked += seen
 			continue
 		}
 		if t.doubt {
@@ -162,6 +166,11 @@ func (a *app) apply(ctx context.Context, args []string, opt *applyOptions) error
 	}
 	if last := deltas[len(deltas)-1]; last.Stream(stateStream) >= 0 {
 		a.notef("%s: has the machine's RAM too, which is left out: cbt restore %s --state FILE writes it", last.name, shellQuote(pathArgument(last.name)))
+	}
+	for _, t := range tasks {
+		if t.compared {
+			checked += t.target.wrote.Written + t.target.wrote.Zeroed
+		}
 	}
 	unchecked := max(0, st.Written+st.Zeroed-checked)
 	a.notef("applied %s: %s written, %s zeroed; %s of the old content checked, %s unchecked",

@@ -27,29 +27,32 @@ const makeWhole = " (nothing was written; cbt restore --in-place writes all of i
 // base and with what the deltas lead to, and each must be of one of these.
 // The base's chain is looked for as restore does it, or named by --base.
 // --assume-base does without, and looks only at what the deltas replace.
-func (a *app) checkHalf(ctx context.Context, o *opener, t *task, deltas []*deltaFile, opt *applyOptions) error {
+// It returns how many bytes of the old content were looked at; t.compared says that
+// it was all.
+func (a *app) checkHalf(ctx context.Context, o *opener, t *task, deltas []*deltaFile, opt *applyOptions) (seen int64, err error) {
 	view, err := t.target.view()
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if opt.assumeBase {
-		seen, err := t.merge.CheckHalfBlind(ctx, view)
+		seen, err = t.merge.CheckHalfBlind(ctx, view)
 		if err != nil {
-			return t.halfError(err)
+			return 0, t.halfError(err)
 		}
 		a.warnf("%s: completing an interrupted apply: %s were looked at, the rest is taken to be what it was (--assume-base)", t.target.path, formatSize(seen))
-		return nil
+		return seen, nil
 	}
 	base, err := o.baseLayers(t, deltas, opt)
 	if errors.As(err, new(*cbt.MissingError)) {
-		return wrongBase("%w; so nothing tells whether %s is what its interrupted apply left: put the base's deltas there, or name it by --base DELTA; --assume-base takes your word for what cannot be seen", err, t.target.path)
+		return 0, wrongBase("%w; so nothing tells whether %s is what its interrupted apply left: put the base's deltas there, or name it by --base DELTA; --assume-base takes your word for what cannot be seen", err, t.target.path)
 	}
 	if err != nil {
-		return err
+		return 0, err
 	}
 	p := a.startProgress("comparing what was interrupted", max(t.merge.From().Size, t.merge.Size()))
 	defer p.finish()
-	return t.halfError(t.merge.CheckHalf(ctx, view, base, p.set))
+	t.compared = true
+	return 0, t.halfError(t.merge.CheckHalf(ctx, view, base, p.set))
 }
 
 // baseLayers is the chain that leads to what t's deltas were made from.
@@ -74,7 +77,7 @@ func (o *opener) baseLayers(t *task, deltas []*deltaFile, opt *applyOptions) ([]
 
 func (t *task) halfError(err error) error {
 	if half := (*cbt.NotHalfError)(nil); errors.As(err, &half) {
-		return wrongBase("%s: somebody else wrote to it after its apply was interrupted: %w%s", t.target.path, err, makeWhole)
+		return wrongBase("%s: somebody else wrote to it after its apply was interrupted, or a crash tore a sector: %w%s", t.target.path, err, makeWhole)
 	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", t.target.path, err)

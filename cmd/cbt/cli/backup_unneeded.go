@@ -17,8 +17,9 @@ type unneeded struct {
 	Name     string      `json:"name"`
 	ID       string      `json:"id,omitempty"`
 	Command  string      `json:"command,omitempty"` // that deletes it, for any POSIX shell
-	Running  bool        `json:"running,omitempty"` // a machine has the image open, so it has to delete it
+	Running  bool        `json:"running,omitempty"` // somebody has the image open: a machine has to delete it
 	QMP      *qmpCommand `json:"qmp,omitempty"`     // for the machine's monitor
+	By       string      `json:"by,omitempty"`      // the program that has it open, if that is no machine
 	HMP      string      `json:"hmp,omitempty"`     // for its human monitor; of all disks of the machine
 
 	words []string // of the command
@@ -81,6 +82,9 @@ func (b *backupRun) deletion(k *kept) unneeded {
 func (u *unneeded) byMachine(k *kept) {
 	m, _ := imagelock.MachineOf(k.img.file.File)
 	u.Running, u.words = true, nil
+	if u.By = m.Tool; u.By != "" {
+		return
+	}
 	if k.alone {
 		u.HMP = delvm(k.name)
 	}
@@ -147,6 +151,8 @@ func (a *app) sayUnneeded(u unneeded, always bool) {
 		text += fmt.Sprintf(": a machine has the image open, whose monitor can delete it: %s (QMP), or for all its disks: %s (HMP)", u.QMP, u.HMP)
 	case u.QMP != nil:
 		text += fmt.Sprintf(": a machine has the image open, whose monitor can delete it: %s (QMP)", u.QMP)
+	case u.By != "":
+		text += fmt.Sprintf(": %s has the image open: delete it when that has ended", u.By)
 	case u.Running:
 		text += ": a machine has the image open: delete it when that is off"
 	}

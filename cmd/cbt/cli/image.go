@@ -94,7 +94,11 @@ func (o *opener) refuseIncomplete(f *file) error {
 	if o.metadataOnly || f.vol != nil {
 		return nil
 	}
-	_, _, err := wholeRecord(o.reads.audit, f.File, f.real, "")
+	r, how, err := wholeRecord(o.reads.audit, f.File, f.real, "")
+	if err == nil && how == fitsNot && r != nil && r.Pending != nil {
+		o.warn("%s: the record beside it says that the %s to a file of this name was interrupted, and this is another file: a copy of that one is half written (cbt restore --in-place makes it whole); else remove the record",
+			printable(f.path), printable(r.Pending.Command))
+	}
 	return err
 }
 

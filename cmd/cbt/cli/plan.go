@@ -32,6 +32,15 @@ func (a *app) planApply(ctx context.Context, o *opener, tasks []*task, result wr
 	if err != nil {
 		return err
 	}
+	for _, t := range tasks {
+		if t.compared {
+			d, z, err := effect(ctx, []*cbt.Merge{t.merge})
+			if err != nil {
+				return err
+			}
+			*result.Checked += d + z
+		}
+	}
 	unchecked := max(0, data+zero-*result.Checked)
 	for _, t := range tasks {
 		what := "would be taken to the later point"
