@@ -14,6 +14,8 @@ var (
 	ErrNoDevice = errors.New("/dev/fuse cannot be used")
 	// ErrNoProgram says that a user who is not root cannot mount.
 	ErrNoProgram = errors.New("there is no fusermount3")
+	// ErrRefused says that fusermount3 did not mount; it has printed why.
+	ErrRefused = errors.New("fusermount3 refused")
 	// ErrNotMounted says that nothing of this package is mounted there.
 	ErrNotMounted = errors.New("not a cbt mount")
 	// ErrBusy says that a mount is in use.

@@ -32,3 +32,13 @@ func TestMissing(t *testing.T) {
 		}
 	}
 }
+
+// What go-fuse says when fusermount3 fails.
+func TestRefused(t *testing.T) {
+	if err := mountError("/mnt", errors.New("fusermount exited with code 256\n")); !errors.Is(err, ErrRefused) || err.Error() != "/mnt: fusermount3 refused" {
+		t.Errorf("%v", err)
+	}
+	if err := mountError("/mnt", os.ErrPermission); errors.Is(err, ErrRefused) || !errors.Is(err, os.ErrPermission) {
+		t.Errorf("%v", err)
+	}
+}

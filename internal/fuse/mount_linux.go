@@ -96,7 +96,7 @@ func Mount(ctx context.Context, dir string, t *tree.Tree, opt Options) (*Server,
 		uid: uint32(os.Geteuid()), gid: uint32(os.Getegid()),
 	}, dir, m)
 	if err != nil {
-		return nil, fmt.Errorf("%s: mount: %w", dir, err)
+		return nil, mountError(dir, err)
 	}
 	go func() {
 		defer close(s.done)
@@ -110,6 +110,14 @@ func Mount(ctx context.Context, dir string, t *tree.Tree, opt Options) (*Server,
 		setReadAhead(dir)
 	}
 	return s, nil
+}
+
+// mountError is the error of a mount that failed.
+func mountError(dir string, err error) error {
+	if strings.HasPrefix(err.Error(), "fusermount exited") { // with a wait status, which nobody understands
+		return fmt.Errorf("%s: %w", dir, ErrRefused)
+	}
+	return fmt.Errorf("%s: mount: %w", dir, err)
 }
 
 // setReadAhead has the kernel read ahead, where it lets us. By itself it stops

@@ -302,6 +302,13 @@ func (b *backupRun) open(ctx context.Context, refs []string) error {
 		if err != nil {
 			return err
 		}
+		switch {
+		case img.View.Size() > 0:
+		case img.Format == formatRaw && b.opt.source.Format == formatRaw:
+			b.app.warnf("%s: is empty", printable(img.Ref))
+		case img.Format == formatRaw:
+			return usageErrorf("%s: is empty: is that the right file? --format raw takes it as a disk of 0 bytes", printable(img.Ref))
+		}
 		if err := oneImage(b.disks, img, "back up one after the other, the older one first"); err != nil {
 			return err
 		}

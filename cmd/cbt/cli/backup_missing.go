@@ -194,6 +194,8 @@ func (b *backupRun) sayMissing(list []missing) {
 		text := fmt.Sprintf("%s has no delta of %s: lost, pruned, or never written%s", dir, printable(m.Snapshot), write)
 		if m.deletion.words != nil {
 			text += "; " + commandLine(shellQuote, m.deletion.words...) + " deletes the snapshot"
+		} else if way := m.deletion.wayOfMachine(); way != "" {
+			text += "; " + way
 		}
 		b.app.notef("%s", text)
 	}

@@ -141,20 +141,28 @@ func delvm(name string) string {
 	return `delvm "` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`).Replace(name) + `"`
 }
 
+// wayOfMachine says how the machine that has the image open deletes the snapshot; "" if none has.
+func (u *unneeded) wayOfMachine() string {
+	switch {
+	case u.QMP != nil && u.HMP != "":
+		return fmt.Sprintf("a machine has the image open, whose monitor can delete it: %s (QMP), or for all its disks: %s (HMP)", u.QMP, u.HMP)
+	case u.QMP != nil:
+		return fmt.Sprintf("a machine has the image open, whose monitor can delete it: %s (QMP)", u.QMP)
+	case u.By != "":
+		return u.By + " has the image open: delete it when that has ended"
+	case u.Running:
+		return "a machine has the image open: delete it when that is off"
+	}
+	return ""
+}
+
 // sayUnneeded prints one on stderr.
 func (a *app) sayUnneeded(u unneeded, always bool) {
 	text := "no longer needed: " + printable(u.Snapshot)
-	switch {
-	case u.Command != "":
+	if u.Command != "" {
 		text += ": " + commandLine(shellQuote, u.words...)
-	case u.QMP != nil && u.HMP != "":
-		text += fmt.Sprintf(": a machine has the image open, whose monitor can delete it: %s (QMP), or for all its disks: %s (HMP)", u.QMP, u.HMP)
-	case u.QMP != nil:
-		text += fmt.Sprintf(": a machine has the image open, whose monitor can delete it: %s (QMP)", u.QMP)
-	case u.By != "":
-		text += fmt.Sprintf(": %s has the image open: delete it when that has ended", u.By)
-	case u.Running:
-		text += ": a machine has the image open: delete it when that is off"
+	} else if way := u.wayOfMachine(); way != "" {
+		text += ": " + way
 	}
 	if always {
 		a.sayf("%s", text)

@@ -58,6 +58,15 @@ func TestUnneededOfRunningMachine(t *testing.T) {
 			if err := json.Unmarshal([]byte(stdout), &said); err != nil {
 				t.Fatal(err)
 			}
+			// What the directory has no delta of is deleted in the same way.
+			elsewhere := t.TempDir()
+			for _, name := range []string{"mon", "wed"} {
+				if code, _, stderr := run(t, "backup", "--snapshot", name, image, elsewhere); code != 0 {
+					t.Fatal(stderr)
+				} else if name == "wed" && !lostIsDeleted(stderr, c.qmp) {
+					t.Errorf("no command that deletes what is lost: %s", stderr)
+				}
+			}
 			if len(said.NoLongerNeeded) != 2 {
 				t.Fatalf("no longer needed: %+v", said.NoLongerNeeded)
 			}
@@ -105,4 +114,14 @@ func TestUnneededOfRunningMachine(t *testing.T) {
 			testtool.Run(t, "qemu-img", "snapshot", "-d", "wed", image)
 		})
 	}
+}
+
+// lostIsDeleted says whether a line of stderr names a lost snapshot and the command that deletes it.
+func lostIsDeleted(stderr, command string) bool {
+	for line := range strings.Lines(stderr) {
+		if strings.Contains(line, "lost, pruned, or never written") && strings.Contains(line, command) {
+			return true
+		}
+	}
+	return false
 }

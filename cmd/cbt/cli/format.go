@@ -130,6 +130,8 @@ func decideFormat(f *file, flag, forced string) (string, error) {
 	}
 	named := containers[strings.ToLower(filepath.Ext(f.path))]
 	switch {
+	case found == formatRaw && named != "" && f.stat.size == 0:
+		return "", usageErrorf("%s: is empty, and so no %s: did what writes it fail?", f.path, formatName(named))
 	case found == formatRaw && named != "":
 		return "", usageErrorf("%s: is named like a %s but does not start like one: %s raw reads it as it is", f.path, formatName(named), flag)
 	case found == formatRaw:

@@ -119,6 +119,9 @@ func (a *app) mount(ctx context.Context, refs []string, dir string, opt *mountOp
 	server, err := fuse.Mount(ctx, dir, tree.New(root), fuse.Options{
 		Source: mountSource(refs), AllowOther: opt.allowOther, Writable: opt.overlay.path != "", Log: log.printf,
 	})
+	if errors.Is(err, fuse.ErrRefused) {
+		return fuseError(err, refs)
+	}
 	if err != nil {
 		return err
 	}

@@ -247,7 +247,7 @@ mkdir deltas`)
 	for _, d := range entries {
 		check(m, d.Name(), d.Name()[len(d.Name())-1:])
 	}
-	if s := m.stderr(); !strings.Contains(s, "lost.cbt: no chain leads to its disk/0") {
+	if s := m.stderr(); !strings.Contains(s, "lost.cbt: no chain leads to disk/0") {
 		t.Errorf("says %q", s)
 	}
 	one := mountFor(t, filepath.Join(dir, "deltas", "3to4.cbt"))

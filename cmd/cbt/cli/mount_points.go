@@ -47,16 +47,24 @@ func (m *mounting) directory(dir string) (*tree.Dir, error) {
 	}
 	var shown []*logged
 	var named []tree.Named
+	var streams []string // of which deltas are left out
+	without := map[string][]string{}
 	for _, l := range p.list {
 		switch missing := p.missing(l); {
 		case l.Error != "":
 			m.log.printf("left out: %s", l.Error)
 		case missing != "":
-			m.log.printf("left out: %s: no chain leads to its %s from a full delta", printable(filepath.Join(dir, l.File)), printable(missing))
+			if without[missing] == nil {
+				streams = append(streams, missing)
+			}
+			without[missing] = append(without[missing], printable(filepath.Join(dir, l.File)))
 		default:
 			shown = append(shown, l)
 			named = append(named, tree.Named{Name: strings.TrimSuffix(l.File, deltaSuffix), ID: l.ID[:12]})
 		}
+	}
+	for _, s := range streams {
+		m.log.printf("left out: %s: no chain leads to %s from a full delta", strings.Join(without[s], ", "), printable(s))
 	}
 	if len(p.list) == 0 {
 		return nil, usageErrorf("%s: has no %s files", printable(dir), deltaSuffix)

@@ -36,7 +36,10 @@ type machinePoint struct {
 
 // plan decides what becomes of each delta of a group.
 func (p *pruner) plan(g *pruneGroup, rules retention.Rules) error {
-	if err := g.link(); err != nil {
+	switch err := g.link(); {
+	case errors.As(err, new(*cbt.MissingError)):
+		return fmt.Errorf("left alone: %w: while the machine has the snapshot, `cbt backup` prints the command that writes it again; else move elsewhere what `cbt verify %s` names: it cannot be restored", err, shellQuote(pathArgument(p.dir)))
+	case err != nil:
 		return fmt.Errorf("left alone: %w", err)
 	}
 	times := make([]time.Time, len(g.Deltas))

@@ -130,6 +130,8 @@ func (c *dirCheck) links(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	var above []int // deltas that build on others without a parent: --quiet counts them
+	roots := 0
 	for i := range c.list {
 		d := c.files[i]
 		if d == nil {
@@ -153,6 +155,13 @@ func (c *dirCheck) links(ctx context.Context) error {
 					continue // said of another stream
 				}
 				c.list[i].Parent = why
+				if c.app.quiet && c.isAbove(d, s, faults) {
+					if !slices.Contains(above, i) {
+						above = append(above, i)
+					}
+					continue
+				}
+				roots++
 				err = c.say(i, why)
 			}
 			if err != nil {
@@ -160,7 +169,24 @@ func (c *dirCheck) links(ctx context.Context) error {
 			}
 		}
 	}
+	if n := len(above); n > 0 && roots > 0 {
+		return c.print(countOf(n, "delta") + " that build on these cannot be restored either")
+	}
+	for _, i := range above { // in a circle
+		if err := c.say(i, c.list[i].Parent); err != nil {
+			return err
+		}
+	}
 	return nil
+}
+
+// isAbove says whether a delta leads to where a stream of d begins that has no whole chain itself.
+func (c *dirCheck) isAbove(d *deltaFile, stream int, faults map[cbt.Layer]error) bool {
+	s := d.Header.Streams[stream]
+	return s.From != nil && slices.ContainsFunc(c.catalogue.Leading(s.Name, s.From.Point), func(step cbt.Step) bool {
+		other, err := c.opener.opened(step.Ends)
+		return err == nil && step.Ends != d.Ends() && errors.As(faults[cbt.Layer{Delta: other, Stream: step.Index}], new(*cbt.MissingError))
+	})
 }
 
 // missing says why no chain of whole deltas leads to a stream of d.
@@ -271,10 +297,14 @@ func (c *dirCheck) find(i int, what string) error {
 }
 
 func (c *dirCheck) say(i int, what string) error {
+	return c.print(printable(c.list[i].Delta) + ": " + oneLine(what))
+}
+
+func (c *dirCheck) print(line string) error {
 	if c.app.json {
 		return nil
 	}
-	_, err := fmt.Fprintf(c.app.Stdout, "%s: %s\n", printable(c.list[i].Delta), oneLine(what))
+	_, err := fmt.Fprintln(c.app.Stdout, line)
 	return err
 }
 
