@@ -42,8 +42,8 @@ func Short(machine string) string {
 // Directory is a directory of deltas with its machines, which have numbers from
 // 0 in the order of the list.
 type Directory struct {
-	List []Delta
-	Of   []int // the machine of each delta
+	List []Delta // with the times that InTime gives
+	Of   []int   // the machine of each delta
 
 	// Line is finer than Of: the deltas of a machine whose disks were, at one and
 	// the same time, different ones. It happens if two disks are backed up under
@@ -64,6 +64,8 @@ type Directory struct {
 //     joins no two machines that deltas name, and nothing to what one of these
 //     goes on from: that is its, whatever its files are called.
 func Group(list []Delta) *Directory {
+	list = slices.Clone(list)
+	InTime(list)
 	d := &Directory{List: list}
 	s := newSets(len(list))
 	joinSame(s, list)

@@ -17,6 +17,7 @@ import (
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
 		"cbt": func() {
+			instantByMtime = os.Getenv("CBT_TEST_INSTANT") == "mtime"
 			ctx, stop := WithSignals(context.Background())
 			code := Run(ctx, System(), os.Args[1:])
 			stop()

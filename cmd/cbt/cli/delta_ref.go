@@ -129,16 +129,18 @@ func (o *opener) deltasToChoose(dir string) (list []*logged, all []deltaref.Delt
 			}
 		}
 	}
+	times := slices.Clone(in.List)
+	for i, l := range list {
+		if info, err := os.Stat(filepath.Join(dir, l.File)); l.Error == "" && l.Instant == nil && err == nil {
+			times[i].Time = info.ModTime() // as prune has it
+		}
+	}
+	machines.InTime(times)
 	for i, l := range list {
 		if l.Error != "" {
 			continue
 		}
-		d := deltaref.Delta{File: l.File, ID: l.ID, Machine: in.Of[i], Names: called[in.Of[i]], Broken: len(l.Missing) > 0}
-		if l.Instant != nil {
-			d.Time = *l.Instant
-		} else if info, err := os.Stat(filepath.Join(dir, l.File)); err == nil {
-			d.Time = info.ModTime() // as prune has it
-		}
+		d := deltaref.Delta{File: l.File, ID: l.ID, Machine: in.Of[i], Names: called[in.Of[i]], Time: times[i].Time, Broken: len(l.Missing) > 0}
 		for _, s := range l.Streams {
 			d.Points += s.Name + "=" + s.To + "\n"
 			if s.To == "" { // a tip is a point of its own

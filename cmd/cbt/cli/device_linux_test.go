@@ -1,9 +1,12 @@
 package cli
 
 import (
+	"errors"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"cbt/internal/testtool"
 )
@@ -75,5 +78,42 @@ func TestQcow2OnDevice(t *testing.T) {
 	}
 	if code, _, stderr := run(t, "info", "link"); code != exitUsage || !strings.Contains(stderr, "a guest's doing") {
 		t.Errorf("by a link: exit %d, %s", code, stderr)
+	}
+}
+
+// The node of a device has times, which have nothing to do with what is on it: its
+// points are of the time of the run, by the names of the files.
+func TestDeviceTellsNoTime(t *testing.T) {
+	t.Chdir(t.TempDir())
+	if err := errors.Join(os.WriteFile("disk", make([]byte, 256<<10), 0o600), os.Mkdir("b", 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	device := loopDevice(t, "disk")
+	for night := range 2 {
+		testtool.Run(t, "sh", "-c", fmt.Sprintf("printf night%d >%s; sync", night, device))
+		before := time.Now().Add(-time.Second)
+		if code, _, stderr := run(t, "backup", "--name", "vm", "--frozen", device, "b"); code != exitDone {
+			t.Fatal(stderr)
+		}
+		files := dirNames(t, "b")
+		if _, at, ok := splitDeltaName(files[len(files)-1]); !ok || at.Before(before) || len(files) != night+1 {
+			t.Fatalf("after %v: %v", before, files)
+		}
+		if code, out, stderr := run(t, "log", "--json", "b"); code != exitDone || strings.Contains(out, "instant") {
+			t.Fatalf("exit %d: %s%s", code, out, stderr)
+		}
+		time.Sleep(1100 * time.Millisecond) // names have seconds
+	}
+	if code, out, stderr := run(t, "cat", "b@latest"); code != exitDone || !strings.HasPrefix(out, "night1") {
+		t.Errorf("the newest: exit %d, %s", code, stderr)
+	}
+	if code, _, stderr := run(t, "log", "--max-age", "1h", "b"); code != exitDone {
+		t.Errorf("the age: exit %d, %s", code, stderr)
+	}
+	if code, _, stderr := run(t, "prune", "b", "--keep-last", "1", "--rebase-every", "0"); code != exitDone || len(dirNames(t, "b")) != 1 {
+		t.Errorf("prune: exit %d, %s, %v", code, stderr, dirNames(t, "b"))
+	}
+	if code, out, _ := run(t, "cat", "b@latest"); code != exitDone || !strings.HasPrefix(out, "night1") {
+		t.Error("the newest is gone")
 	}
 }

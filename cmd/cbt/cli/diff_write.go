@@ -129,10 +129,15 @@ func (j *deltaJob) write(ctx context.Context, out io.Writer) error {
 	return w.Flush()
 }
 
-// instantOf is when the newest of the disks was frozen.
+// instantOf is when the newest of the disks was frozen, or written to; nil if a
+// disk tells neither, and no snapshot the time of all.
 func instantOf(disks []disk) *time.Time {
 	var last time.Time
+	untold := slices.ContainsFunc(disks, func(d disk) bool { return d.img.Instant.IsZero() })
 	for _, d := range disks {
+		if untold && d.img.written {
+			continue
+		}
 		if d.img.Instant.After(last) {
 			last = d.img.Instant.UTC()
 		}

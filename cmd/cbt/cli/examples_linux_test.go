@@ -46,7 +46,7 @@ var examplePrepared = []struct{ begins, do string }{
 	{"cbt restore backups/vm-", oneDay},
 	{"cbt serve backups/vm-", oneDay},
 	{"cbt mount backups/ /mnt/points", "mkdir /mnt/points"},
-	{"cbt restore backups/@vm1/2026-11-24", "fresh disk.raw disk.raw.cbt-state backups; mkdir backups; truncate -s 1M night.raw; touch -d 2026-11-24T02:00 night.raw; cbt backup -q --name vm1 night.raw backups"},
+	{"cbt restore backups/@vm1/2026-11-24", "fresh disk.raw disk.raw.cbt-state backups; mkdir backups; truncate -s 1M night.raw; touch -d 2026-11-24T02:00 night.raw; CBT_TEST_INSTANT=mtime cbt backup -q --name vm1 night.raw backups"},
 	{"cbt restore ", "fresh disk.raw disk.qcow2 tuesday.state"},
 	{"cbt apply ", "fresh disk.raw disk.raw.cbt-state; cbt restore -q monday.cbt disk.raw"},
 	{"cbt diff disk.qcow2@mon disk.qcow2@tue -o - |", "fresh disk.raw disk.raw.cbt-state; cbt diff -q --full disk.qcow2@mon -o mon.cbt; cbt restore -q mon.cbt disk.raw; rm mon.cbt"},

@@ -45,6 +45,23 @@ func (s fileStat) unchanged(t fileStat) bool {
 	return s.unwritten(t) && (s.block || s.ctime.Equal(t.ctime))
 }
 
+// instantByMtime is for tests, which have to make files of the past.
+var instantByMtime bool
+
+// lastChange is the time since which a file has had its bytes: its ctime, which
+// nobody can put back, or forward, as cp -p and touch do the mtime. Where there is
+// none it is the mtime. It is zero for a device: the times of its node do not change
+// with what is written.
+func (s fileStat) lastChange() time.Time {
+	switch {
+	case s.block:
+		return time.Time{}
+	case s.ctime.IsZero() || instantByMtime:
+		return s.mtime
+	}
+	return s.ctime
+}
+
 // unwritten is unchanged but for the ctime.
 func (s fileStat) unwritten(t fileStat) bool {
 	return s.id() == t.id() && s.size == t.size && (s.block || s.mtime.Equal(t.mtime))

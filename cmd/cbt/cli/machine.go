@@ -197,7 +197,7 @@ func (o *opener) openState(ctx context.Context, ref string, r reference, f *file
 	if err := o.settle(ctx, f); err != nil {
 		return nil, err
 	}
-	s := &source{View: sparse.Plain(f, f.stat.size), Ref: ref, Path: r.path, Format: formatState, Instant: f.stat.mtime, Point: rawPoint(f.stat), recheck: f.changed}
+	s := &source{View: sparse.Plain(f, f.stat.size), Ref: ref, Path: r.path, Format: formatState, Instant: f.stat.lastChange(), Point: rawPoint(f.stat), recheck: f.changed}
 	if r.byID || !r.byName && !opt.state {
 		return nil, usageErrorf("%s: is a saved machine state: %s is a block of its RAM (cbt info names them)", printable(ref), shellQuote(r.path+"@BLOCK"))
 	}

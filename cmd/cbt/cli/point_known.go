@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"cmp"
 	"context"
 	"path/filepath"
 	"slices"
@@ -25,6 +24,7 @@ func (s *source) doubtful() bool {
 // mayLead is the newest delta that leads to a point at which s may be, of some
 // machines of the directory (nil: of any); nil if there is none.
 func (st *store) mayLead(of map[int]bool, stream string, s *source) (best *logged) {
+	var at time.Time
 	if !s.doubtful() {
 		return nil
 	}
@@ -33,23 +33,11 @@ func (st *store) mayLead(of map[int]bool, stream string, s *source) (best *logge
 		if of != nil && !of[st.machines.Of[i]] || !s.mayBeAt(to) || !slices.Contains(st.ends[streamPoint{stream, to}], l) {
 			continue
 		}
-		if best == nil || l.newer(best) {
-			best = l
+		if t := st.machines.List[i].Time; best == nil || !t.Before(at) { // the list is in their order
+			best, at = l, t
 		}
 	}
 	return best
-}
-
-// newer says which of two deltas is of a later time; of one time, or none, the one
-// that is named last is.
-func (l *logged) newer(than *logged) bool {
-	at := func(l *logged) (t time.Time) {
-		if l.Instant != nil {
-			t = *l.Instant
-		}
-		return t
-	}
-	return cmp.Or(at(l).Compare(at(than)), cmp.Compare(l.File, than.File)) > 0
 }
 
 // keepChain lets a chain go on from OLD where its files got another ctime since

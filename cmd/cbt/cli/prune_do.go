@@ -288,7 +288,7 @@ func (p *pruner) mergeInto(ctx context.Context, g *pruneGroup, s retention.Step)
 		return fmt.Errorf("the new %s, which is thrown away: %w", into.File, err)
 	}
 	if into.ByFile {
-		if err := out.SetTime(*into.Time); err != nil {
+		if err := out.SetTime(into.own); err != nil {
 			return err
 		}
 	}

@@ -24,10 +24,11 @@ type pruneNode struct {
 	parent int    // in the group; -1: none
 	depth  int    // deltas before it
 	facts  machines.Delta
-	of     int  // its machine in the directory
-	line   int  // the same in deltas to which the rules apply together
-	link   bool // its file is elsewhere
-	run    bool // its bytes will be read: to merge it, or to rely on it
+	own    time.Time // its own, where Time is that which the graph gives it
+	of     int       // its machine in the directory
+	line   int       // the same in deltas to which the rules apply together
+	link   bool      // its file is elsewhere
+	run    bool      // its bytes will be read: to merge it, or to rely on it
 }
 
 // scan reads the ends of all deltas of the directory, and the sizes of their
@@ -82,7 +83,7 @@ func (d *prunedDelta) read(o *opener, path string) error {
 	} else {
 		d.ByFile = true
 	}
-	d.Time = &when
+	d.Time, d.own = &when, when
 	d.facts, d.Machine = machineFacts(f.Header), f.Header.Machine
 	var tos []string
 	for _, s := range f.Header.Streams {
@@ -137,6 +138,9 @@ func groupPruned(list []*prunedDelta, together map[string]int) []*pruneGroup {
 	known := map[int]int{}
 	for i, d := range list {
 		d.of, d.line = in.Of[i], in.Line[i]
+		if d.Time != nil {
+			d.Time = &in.List[i].Time
+		}
 		join(known, d.of, i, root, find)
 	}
 	joinDamaged(list, facts, root, find)

@@ -34,7 +34,10 @@ import (
 //	traced N DIR CMD...  run CMD under strace: exit code N, and no file opened
 //	                 outside DIR
 //
-// and the conditions [tool:NAME], which is an error where tools are required, and
+// With CBT_TEST_INSTANT=mtime raw files are of the time of their mtime, which touch
+// can put into the past; without, as for everybody, of their ctime.
+//
+// There are the conditions [tool:NAME], which is an error where tools are required, and
 // [fuse], that this process can mount.
 func TestScripts(t *testing.T) {
 	dir := sample.Dir(t)

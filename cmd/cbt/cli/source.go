@@ -20,6 +20,8 @@ type source struct {
 	Instant time.Time // when it was frozen, or last written to
 	Img     *qcow2.Image
 
+	written bool // Instant is only when it was last written to
+
 	// perhaps is a point that it may be at, if its bytes are what they were;
 	// mayBe tells of further ones.
 	perhaps string
@@ -93,7 +95,7 @@ func (s *source) setSnapshot(i int) error {
 
 func (o *opener) openActive(s *source) {
 	view := s.Img.Active()
-	s.View, s.Instant = view, s.img.file.stat.mtime
+	s.View, s.Instant, s.written = view, s.img.file.stat.lastChange(), true
 	if o.Frozen || s.img.file.cannotBeWritten() {
 		s.Point = activePoint(s.img)
 	}
@@ -106,7 +108,7 @@ func (o *opener) openActive(s *source) {
 }
 
 func (o *opener) openRaw(s *source) (err error) {
-	s.View, s.Instant, s.Point = s.img.view, s.img.file.stat.mtime, rawPoint(s.img.file.stat)
+	s.View, s.Instant, s.written, s.Point = s.img.view, s.img.file.stat.lastChange(), true, rawPoint(s.img.file.stat)
 	s.recheck = s.img.changed
 	if s.img.file.lv != nil {
 		return nil
