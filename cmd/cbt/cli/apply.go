@@ -99,7 +99,7 @@ func (a *app) apply(ctx context.Context, args []string, opt *applyOptions) error
 	defer a.closeOpener(o)
 	deltas, err := a.openDeltas(ctx, o, names, opt.chain)
 	if err != nil {
-		return err
+		return o.deltaFirst("apply", names, targets, err)
 	}
 	if err := o.refuseSources(targets); err != nil {
 		return err
@@ -114,7 +114,7 @@ func (a *app) apply(ctx context.Context, args []string, opt *applyOptions) error
 
 	tasks := make([]*task, len(targets))
 	for i, t := range targets {
-		if tasks[i], err = newApplyTask(deltas, streams[i]); err != nil {
+		if tasks[i], err = o.newApplyTask(deltas, streams[i], opt.chain); err != nil {
 			return err
 		}
 		if tasks[i].target, err = openTarget(a.audit, t.path, opt.stateDir, opt.raw == formatRaw); err != nil {
@@ -206,7 +206,7 @@ func (a *app) openDeltas(ctx context.Context, o *opener, names []string, opt cha
 }
 
 // newApplyTask links one stream of the deltas.
-func newApplyTask(deltas []*deltaFile, last int) (*task, error) {
+func (o *opener) newApplyTask(deltas []*deltaFile, last int, opt chainOptions) (*task, error) {
 	name := deltas[len(deltas)-1].Header.Streams[last].Name
 	t := &task{}
 	for _, d := range deltas {
@@ -221,7 +221,7 @@ func newApplyTask(deltas []*deltaFile, last int) (*task, error) {
 	}
 	var err error
 	if t.merge, err = cbt.NewMerge(t.layers...); err != nil {
-		return nil, wrongBase("%s: %w", deltas[len(deltas)-1].name, err)
+		return nil, wrongBase("%s: %w", deltas[len(deltas)-1].name, o.pointsByName(deltas[0], opt, err))
 	}
 	return t, nil
 }

@@ -66,7 +66,7 @@ func (a *app) checkPoint(ctx context.Context, o *opener, t *task, opt *applyOpti
 	default:
 		return wrongBase("%s: wrong base, or unknown: no record says at which point it is (--base DELTA compares it with the state after DELTA)", target.path)
 	}
-	return wrongBase("%s: %w", target.path, &cbt.WrongBaseError{Stream: t.stream(), Want: from.Point, Have: have})
+	return o.wrongPoint(t, opt.chain, have)
 }
 
 // compareBase compares the whole target with the state after --base.
@@ -77,7 +77,11 @@ func (a *app) compareBase(ctx context.Context, o *opener, t *task, opt *applyOpt
 	}
 	from := t.merge.From()
 	if base.Point != from.Point || from.Point == "" {
-		return wrongBase("--base %s: %w", opt.base, &cbt.WrongBaseError{Stream: t.stream(), Want: from.Point, Have: base.Point})
+		err := error(&cbt.WrongBaseError{Stream: t.stream(), Want: from.Point, Have: base.Point})
+		if d := o.fileOf(t.layers[0].Delta); d != nil {
+			err = o.pointsByName(d, opt.chain, err)
+		}
+		return wrongBase("--base %s: %w", opt.base, err)
 	}
 	return a.compareTarget(ctx, t, base.View, "the state after "+opt.base)
 }

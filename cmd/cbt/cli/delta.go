@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"cbt/cbt"
+	"cbt/sparse"
 )
 
 // chainOptions say where the deltas are that others build on.
@@ -52,12 +53,19 @@ type deltaFile struct {
 func (o *opener) openDeltaFile(path string) (*deltaFile, error) {
 	f, err := openFile(path, &o.reads, nil)
 	if err != nil {
-		return nil, err
+		return nil, o.notDeltaFile(path, err)
 	}
 	d, err := cbt.Open(f, f.stat.size)
 	if err != nil {
+		if other := notDelta(f, true); other != nil {
+			err = other
+		} else if errors.As(err, new(*sparse.FormatError)) {
+			err = fmt.Errorf("%s: is damaged: %w", path, err)
+		} else {
+			err = fmt.Errorf("%s: %w", path, err)
+		}
 		f.Close()
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, err
 	}
 	return o.keep(&deltaFile{d, path, filepath.Dir(path), f}), nil
 }
@@ -343,7 +351,16 @@ type badDeltaError struct {
 	err   error
 }
 
-func (e *badDeltaError) Error() string { return e.name + ": " + e.err.Error() }
+func (e *badDeltaError) Error() string {
+	if !errors.As(e.err, new(*sparse.FormatError)) {
+		return e.name + ": " + e.err.Error()
+	}
+	look := ""
+	if strings.HasSuffix(e.name, deltaSuffix) {
+		look = " (cbt verify " + shellQuote(pathArgument(filepath.Dir(e.name))) + " looks at all that is there)"
+	}
+	return fmt.Sprintf("%s: is damaged, so nothing was written: %v%s", e.name, e.err, look)
+}
 func (e *badDeltaError) Unwrap() error { return e.err }
 
 // without leaves a delta out of the chains that are found from now on.

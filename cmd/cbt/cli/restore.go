@@ -109,7 +109,7 @@ func (a *app) restore(ctx context.Context, args []string, opt *restoreOptions) e
 	o.spoolDir = a.spoolDir(opt.chain.spoolDir)
 	deltas, err := a.openDeltas(ctx, o, names, opt.chain)
 	if err != nil {
-		return err
+		return o.deltaFirst("restore", names, targets, err)
 	}
 	r := &restoration{app: a, opt: opt, opener: o, delta: deltas[0]}
 	defer func() {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"cbt/cbt"
 )
@@ -156,6 +157,9 @@ func (r *restoration) close() {
 // checkRestoreTarget says whether the path may be written to, and whether it
 // is a device.
 func checkRestoreTarget(path string, opt *restoreOptions) (block bool, err error) {
+	if ext := strings.ToLower(filepath.Ext(path)); opt.format == formatQcow2 && (ext == ".raw" || ext == ".dd") {
+		return false, usageErrorf("%s: is named like a raw image, but a qcow2 image would go there: every reader would have to be told", printable(path))
+	}
 	st, err := os.Stat(path)
 	switch {
 	case isNotExist(err):
@@ -167,6 +171,9 @@ func checkRestoreTarget(path string, opt *restoreOptions) (block bool, err error
 		return false, err
 	case err != nil:
 		return false, err
+	}
+	if st.IsDir() {
+		return false, usageErrorf("%s: is a directory: a target is a file, in it perhaps, or a device", printable(path))
 	}
 	if err := kindError(path, st.Mode()); err != nil {
 		return false, err

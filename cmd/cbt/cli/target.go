@@ -178,7 +178,11 @@ func openTarget(u *audit, path, stateDir string, raw bool) (_ *imageTarget, err 
 // if f is not nil, hold one: raw bytes over it would destroy it.
 func refuseContainer(path string, f *os.File) error {
 	if format := containers[strings.ToLower(filepath.Ext(path))]; format != "" {
-		return usageErrorf("%s: is named like a %s, but raw bytes would go there: --target-format says what is meant", path, format)
+		way := ""
+		if format == formatQcow2 {
+			way = "cbt restore --target-format qcow2 writes a qcow2 image, "
+		}
+		return usageErrorf("%s: is named like a %s, but raw bytes would go there: %s--target-format raw writes them all the same", path, formatName(format), way)
 	}
 	if f == nil {
 		return nil

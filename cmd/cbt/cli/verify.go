@@ -183,7 +183,7 @@ func (a *app) say(list *[]verified, name string, sum cbt.Summary, err error) err
 }
 
 // refuseImage refuses what is plainly something else than a delta: that it is no
-// whole one would say nothing. What is called .cbt should be one.
+// whole one would say nothing.
 func (a *app) refuseImage(path string) error {
 	if strings.EqualFold(filepath.Ext(path), deltaSuffix) {
 		return nil
@@ -194,16 +194,7 @@ func (a *app) refuseImage(path string) error {
 		return nil // verifyFile says so
 	}
 	defer f.Close()
-	switch found, err := sniff(f); {
-	case err != nil || found == formatDelta || found == formatRaw && !guestWritten(f):
-		return nil
-	case found == formatQcow2:
-		return usageErrorf("%s: is a qcow2 image and no delta: cbt check looks at its structure", printable(path))
-	case found == formatRaw:
-		return usageErrorf("%s: is an image and no delta", printable(path))
-	default:
-		return usageErrorf("%s: is %s and no delta", printable(path), withArticle(formatName(found)))
-	}
+	return notDelta(f, false)
 }
 
 func (a *app) verifyStdin(ctx context.Context, list *[]verified) error {

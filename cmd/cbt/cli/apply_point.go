@@ -1,0 +1,70 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"cbt/cbt"
+)
+
+// wrongPoint says that a target is at another point than the deltas begin at, and
+// what takes it there all the same, where a chain is at hand.
+func (o *opener) wrongPoint(t *task, opt chainOptions, have string) error {
+	err := error(&cbt.WrongBaseError{Stream: t.stream(), Want: t.merge.From().Point, Have: have})
+	last := t.layers[len(t.layers)-1]
+	first, d := o.fileOf(t.layers[0].Delta), o.fileOf(last.Delta)
+	if first == nil || d == nil || d.f == nil || d.dir == "" {
+		return wrongBase("%s: %w", t.target.path, err)
+	}
+	err = o.pointsByName(first, opt, err)
+	way := ""
+	if _, e := o.chain(d, last.Stream, opt); e == nil {
+		target := pathArgument(t.target.path)
+		if len(d.disks()) > 1 {
+			target = strings.TrimPrefix(t.stream(), "disk/") + "=" + t.target.path
+		}
+		from := ""
+		if opt.dir != "" {
+			from = "--chain " + shellQuote(opt.dir) + " "
+		}
+		way = fmt.Sprintf(" (cbt restore --in-place %s%s %s takes it to the state after %s)",
+			from, shellQuote(pathArgument(d.name)), shellQuote(target), printable(d.name))
+	}
+	return wrongBase("%s: %w%s", t.target.path, err, way)
+}
+
+// pointsByName is a *cbt.WrongBaseError in which points are called by the deltas
+// around d that lead there; any other error stays as it is.
+func (o *opener) pointsByName(d *deltaFile, opt chainOptions, err error) error {
+	wrong, ok := errors.AsType[*cbt.WrongBaseError](err)
+	if !ok {
+		return err
+	}
+	all, e := o.around(d, opt)
+	if e != nil {
+		return err
+	}
+	name := func(point string) string {
+		steps := all.Leading(wrong.Stream, point)
+		switch {
+		case point == "":
+			return "no point: it was not frozen"
+		case len(steps) > 0:
+			text := "the state after " + o.endsName(steps[0].Ends)
+			if at := steps[0].Header.Instant; at != nil {
+				text += ofTime(*at)
+			}
+			return text
+		}
+		return "point " + point + ", to which no delta here leads"
+	}
+	return fmt.Errorf("wrong base: %s must be at %s, but is at %s", printable(wrong.Stream), name(wrong.Want), name(wrong.Have))
+}
+
+// fileOf is the file of an open delta; nil if that has none.
+func (o *opener) fileOf(d *cbt.Delta) *deltaFile {
+	o.deltaMu.Lock()
+	defer o.deltaMu.Unlock()
+	return o.deltas[d.Ends()]
+}

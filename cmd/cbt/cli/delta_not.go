@@ -1,0 +1,77 @@
+package cli
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// notDelta says what f is instead of a delta; nil if it may be one, if only a
+// damaged one. What is called .cbt should be one. strict is for those to whom what
+// begins like nothing known is none either.
+func notDelta(f *file, strict bool) error {
+	path := f.path
+	if strings.EqualFold(filepath.Ext(path), deltaSuffix) {
+		return nil
+	}
+	switch found, err := sniff(f); {
+	case err != nil || found == formatDelta:
+		return nil
+	case found == formatQcow2:
+		return usageErrorf("%s: is a qcow2 image and no delta: cbt check looks at its structure", printable(path))
+	case found != formatRaw:
+		return usageErrorf("%s: is %s and no delta", printable(path), withArticle(formatName(found)))
+	case guestWritten(f):
+		return usageErrorf("%s: is an image and no delta", printable(path))
+	case strict:
+		return usageErrorf("%s: is no delta: it does not begin like one", printable(path))
+	}
+	return nil
+}
+
+// notDeltaFile says what a path names that could not be opened as a delta: a
+// directory, a snapshot of an image, a stream of a delta.
+func (o *opener) notDeltaFile(path string, err error) error {
+	if st, e := os.Stat(path); e == nil && st.IsDir() {
+		return fmt.Errorf("%s: is a directory without deltas: it has no .cbt files that can be read", printable(path))
+	}
+	at := strings.LastIndexByte(path, '@')
+	if !isNotExist(err) || at <= 0 {
+		return err
+	}
+	f, e := openFile(path[:at], &o.reads, nil)
+	if e != nil {
+		return err
+	}
+	defer f.Close()
+	switch found, _ := sniff(f); found {
+	case formatQcow2:
+		return usageErrorf("%s: is a snapshot of an image and no delta: cbt cat %s >FILE writes its bytes, and so does qemu-img convert -l",
+			printable(path), shellQuote(pathArgument(path)))
+	case formatDelta:
+		return usageErrorf("%s: is one stream of a delta, and the whole is named here: %s; NAME=TARGET, as in %s, takes one disk of it",
+			printable(path), shellQuote(pathArgument(path[:at])), shellQuote(path[at+1:]+"=TARGET"))
+	}
+	return err
+}
+
+// deltaFirst says that a target stands where the delta belongs, and the delta
+// where the target does; any other error stays as it is.
+func (o *opener) deltaFirst(command string, names []string, targets []namedTarget, err error) error {
+	if len(names) != 1 || len(targets) != 1 || targets[0].name != "" || names[0] == stdinName {
+		return err
+	}
+	target := targets[0].path
+	dir, _, _ := splitDeltaRef(target)
+	isDelta := dir != "" && !exists(target)
+	if f, e := openFile(target, &o.reads, nil); e == nil {
+		found, _ := sniff(f)
+		isDelta = found == formatDelta
+		f.Close()
+	}
+	if !isDelta {
+		return err
+	}
+	return usageErrorf("%w: the delta comes first: `cbt %s %s %s`", err, command, shellQuote(pathArgument(target)), shellQuote(pathArgument(names[0])))
+}
