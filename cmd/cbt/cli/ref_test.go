@@ -2,6 +2,7 @@ package cli
 
 import (
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -121,10 +122,11 @@ func TestFindSnapshot(t *testing.T) {
 		t.Errorf("no table: %v", err)
 	}
 	var many []qcow2.Snapshot
-	for range 1000 {
-		many = append(many, qcow2.Snapshot{ID: "1", Name: "n"})
+	for i := range 1000 {
+		many = append(many, qcow2.Snapshot{ID: strconv.Itoa(i), Name: "n", Date: time.Unix(int64(i), 0)})
 	}
-	if _, err := (reference{byName: true, want: "x"}).find(many, refOptions{}); err == nil || !strings.HasSuffix(err.Error(), "and 990 more") {
+	if _, err := (reference{byName: true, want: "x"}).find(many, refOptions{}); err == nil ||
+		!strings.Contains(err.Error(), "there are: id 999 n of") || !strings.HasSuffix(err.Error(), "and 990 older (`cbt info` lists them)") {
 		t.Errorf("a thousand: %v", err)
 	}
 }
