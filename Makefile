@@ -7,11 +7,11 @@ GO        ?= go
 PREFIX    ?= /usr/local
 FUZZTIME  ?= 5m
 FUZZROUND ?= 2000x
-# Every package runs with -race but programs, whose tests run the binary, which has none. The long rounds of the
-# parsers run once more without, as they would take too long.
-RACE      := ./sparse/... ./cbt/... ./internal/... ./cmd/... ./fuzz
+# Every package runs with -race but programs, whose tests run the binary, which has none: cmd does in make more, as it
+# takes long. The long rounds of the parsers run once more without.
+RACE      := ./sparse/... ./cbt/... ./internal/... ./fuzz
 SHORT     := ./qcow2/... ./lvm/...
-REST      := ./qcow2/... ./lvm/... ./fuzz/base/... ./fuzz/kill/... ./fuzz/lvm/... ./fuzz/torture/... ./fuzz/wake/... ./bench/...
+REST      := ./cmd/... ./qcow2/... ./lvm/... ./fuzz/base/... ./fuzz/kill/... ./fuzz/lvm/... ./fuzz/torture/... ./fuzz/wake/... ./bench/...
 CBT       := CBT=$(CURDIR)/bin/cbt
 BIN       := bin/cbt
 # What version prints: the commit and its day, where git knows them, so that one commit gives one binary.
@@ -33,11 +33,12 @@ test: packages lint cross build
 		-count=1 -timeout=20m -race $(RACE) -- -count=1 -timeout=20m -race -short $(SHORT) -- \
 		-count=1 -timeout=20m $(REST)
 
-# Tests whose names begin with TestMore, and a round of every fuzz target.
+# Tests whose names begin with TestMore, cmd with -race, and a round of every fuzz target.
 more: build
 	@scripts/packages.sh test more
 	scripts/fuzz.sh $(FUZZROUND)
-	CBT_MORE=1 CBT_REQUIRE_TOOLS=1 $(GO) run ./internal/tally -count=1 -timeout=30m -run '^TestMore' ./...
+	CBT_MORE=1 CBT_REQUIRE_TOOLS=1 $(GO) run ./internal/tally \
+		-count=1 -timeout=40m -race -skip '^TestMore' ./cmd/... -- -count=1 -timeout=30m -run '^TestMore' ./...
 
 packages:
 	@scripts/packages.sh test

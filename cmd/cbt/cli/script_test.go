@@ -45,7 +45,7 @@ func TestScripts(t *testing.T) {
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
 	testscript.Run(t, testscript.Params{
 		Dir:      "testdata/script",
-		Deadline: time.Now().Add(15 * time.Minute),
+		Deadline: time.Now().Add(30 * time.Minute),
 		Setup: func(env *testscript.Env) error {
 			env.Values[frozenKey{}] = map[string]string{}
 			return nil
