@@ -1,13 +1,13 @@
 # make demo   shows the program on a shipped image; needs Go and make
 # make test   installs the Debian packages the tests need, then runs every test
 # make more   longer rounds, with more packages: what make test has no time for
-# Long runs: make fuzz | torture | torture-lvm | kill | bench
+# Long runs: make race | fuzz | torture | torture-lvm | kill | bench
 
 GO        ?= go
 PREFIX    ?= /usr/local
 FUZZTIME  ?= 5m
 FUZZROUND ?= 2000x
-# Every package runs with -race but programs, whose tests run the binary, which has none: cmd does in make more, as it
+# Every package runs with -race but programs, whose tests run the binary, which has none: cmd does in make race, as it
 # takes long. The long rounds of the parsers run once more without.
 RACE      := ./sparse/... ./cbt/... ./internal/... ./fuzz
 SHORT     := ./qcow2/... ./lvm/...
@@ -19,7 +19,7 @@ COMMIT    := $(shell git describe --always --dirty --abbrev=12 --exclude '*' 2>/
 DATE      := $(shell git log -1 --format=%cs 2>/dev/null)
 LDFLAGS   := -s -w -X cbt/cmd/cbt/cli.commit=$(COMMIT) -X cbt/cmd/cbt/cli.date=$(DATE)
 
-.PHONY: build demo test more packages lint cross fuzz torture torture-lvm kill bench install clean
+.PHONY: build demo test more race packages lint cross fuzz torture torture-lvm kill bench install clean
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/cbt
@@ -33,12 +33,14 @@ test: packages lint cross build
 		-count=1 -timeout=20m -race $(RACE) -- -count=1 -timeout=20m -race -short $(SHORT) -- \
 		-count=1 -timeout=20m $(REST)
 
-# Tests whose names begin with TestMore, cmd with -race, and a round of every fuzz target.
+# Tests whose names begin with TestMore, and a round of every fuzz target.
 more: build
 	@scripts/packages.sh test more
 	scripts/fuzz.sh $(FUZZROUND)
-	CBT_MORE=1 CBT_REQUIRE_TOOLS=1 $(GO) run ./internal/tally \
-		-count=1 -timeout=40m -race -skip '^TestMore' ./cmd/... -- -count=1 -timeout=30m -run '^TestMore' ./...
+	CBT_MORE=1 CBT_REQUIRE_TOOLS=1 $(GO) run ./internal/tally -count=1 -timeout=30m -run '^TestMore' ./...
+
+race: packages
+	CBT_REQUIRE_TOOLS=1 $(GO) run ./internal/tally -count=1 -timeout=40m -race ./cmd/...
 
 packages:
 	@scripts/packages.sh test

@@ -11,9 +11,9 @@ import (
 // unraced are programs and what they share: their tests run the binary, which is built without -race.
 var unraced = []string{"fuzz/base", "fuzz/kill", "fuzz/lvm", "fuzz/torture", "fuzz/wake", "bench"}
 
-// TestEveryPackageIsRaced fails at a package with tests that make test and make more would not run with -race, or not at all.
+// TestEveryPackageIsRaced fails at a package with tests that make test and make race would not run with -race, or not at all.
 func TestEveryPackageIsRaced(t *testing.T) {
-	cmd := exec.Command(testtool.Need(t, "make"), "-n", "test", "more")
+	cmd := exec.Command(testtool.Need(t, "make"), "-n", "test", "race")
 	cmd.Dir = root(t)
 	out, err := cmd.Output()
 	if err != nil {
