@@ -3,7 +3,7 @@ package arch
 // layers, from the ground up: a package imports packages of the layers below its own, none beside it and
 // none above. "x/..." is x and all below x. A new package needs a place here.
 var layers = [][]string{
-	{"internal/arch", "internal/deltaref", "internal/dm", "internal/fault", "internal/lru", "internal/machines", "internal/ordered", "internal/outfile", "internal/retention", "internal/tally", "internal/testdeb", "internal/testtool", "internal/testvm/wire"},
+	{"internal/arch", "internal/deltaref", "internal/dm", "internal/fail", "internal/fault", "internal/lru", "internal/machines", "internal/ordered", "internal/outfile", "internal/retention", "internal/tally", "internal/text", "internal/testdeb", "internal/testtool", "internal/testvm/wire"},
 	{"internal/sample", "internal/testimg", "internal/testnbd", "internal/testqemu", "internal/testthin", "internal/testvm", "internal/testvm/agent"},
 	{"sparse"},
 	{"sparse/sparsetest", "internal/binfmt"},
@@ -26,7 +26,7 @@ var testOnly = []string{"testing", "cbt/internal/sample", "cbt/internal/testdeb"
 // only names, for packages of others and a few of Go's own, all of ours that may import them outside of tests.
 var only = map[string][]string{
 	"github.com/dsnet/golib/hashmerge":    {"cbt"},
-	"github.com/dsnet/golib/unitconv":     {"cmd/cbt/cli"},
+	"github.com/dsnet/golib/unitconv":     {"internal/text"},
 	"github.com/hanwen/go-fuse/v2/fuse":   {"internal/fuse"},
 	"github.com/klauspost/compress/flate": {"qcow2"},
 	"github.com/klauspost/compress/gzip":  {"qcow2/vmstate"},

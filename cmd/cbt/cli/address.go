@@ -2,6 +2,8 @@ package cli
 
 import (
 	"strings"
+
+	"cbt/internal/fail"
 )
 
 // addresses are what QEMU and others call images by, and what cbt, which reads files
@@ -36,5 +38,5 @@ func addressError(path string) error {
 	if !ok || says == "" || rest == "" || exists(path) {
 		return nil
 	}
-	return usageErrorf("%s: %s; cbt reads files and devices of this host", path, says)
+	return fail.Usage("%s: %s; cbt reads files and devices of this host", path, says)
 }

@@ -8,6 +8,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"cbt/cbt"
+	"cbt/internal/fail"
+	"cbt/internal/text"
 )
 
 type applyOptions struct {
@@ -44,10 +46,10 @@ DELTA may be - for standard input. Several disks: NAME=TARGET.
 --dry-run makes all these checks, says what would be written, and writes nothing.`,
 		Example: `  cbt apply tuesday.cbt wednesday.cbt disk.raw
   cbt diff disk.qcow2@mon disk.qcow2@tue -o - | ssh host cbt apply - disk.raw`,
-		Annotations: exits(exitDone, exitFailed, exitUsage, exitWrongBase, exitBusy),
+		Annotations: exits(fail.Done, fail.Failed, fail.UsageCode, fail.WrongBaseCode, fail.BusyCode),
 		Args: func(c *cobra.Command, args []string) error {
 			if len(args) < 2 {
-				return usageErrorf("apply: %s is missing: usage is `cbt apply DELTA... TARGET`", []string{"DELTA", "TARGET"}[len(args)])
+				return fail.Usage("apply: %s is missing: usage is `cbt apply DELTA... TARGET`", []string{"DELTA", "TARGET"}[len(args)])
 			}
 			return nil
 		},
@@ -80,17 +82,17 @@ type task struct {
 
 func (a *app) apply(ctx context.Context, args []string, opt *applyOptions) error {
 	if opt.raw != "" && opt.raw != formatRaw {
-		return usageErrorf("--target-format %s: deltas are applied to raw images only", printable(opt.raw))
+		return fail.Usage("--target-format %s: deltas are applied to raw images only", text.Printable(opt.raw))
 	}
 	if opt.base != "" && opt.assumeBase {
-		return usageErrorf("--base and --assume-base exclude each other")
+		return fail.Usage("--base and --assume-base exclude each other")
 	}
 	names, targets, err := splitTargets(args)
 	if err != nil {
 		return err
 	}
 	if len(names) == 0 {
-		return usageErrorf("apply: no delta before the targets: usage is `cbt apply DELTA... TARGET`")
+		return fail.Usage("apply: no delta before the targets: usage is `cbt apply DELTA... TARGET`")
 	}
 	o, err := a.newOpener(openerOptions{})
 	if err != nil {
@@ -109,7 +111,7 @@ func (a *app) apply(ctx context.Context, args []string, opt *applyOptions) error
 		return err
 	}
 	if len(streams) > 1 && opt.base != "" {
-		return usageErrorf("--base is for one target at a time")
+		return fail.Usage("--base is for one target at a time")
 	}
 
 	tasks := make([]*task, len(targets))
@@ -165,7 +167,7 @@ func (a *app) apply(ctx context.Context, args []string, opt *applyOptions) error
 		return err
 	}
 	if last := deltas[len(deltas)-1]; last.Stream(stateStream) >= 0 {
-		a.notef("%s: has the machine's RAM too, which is left out: cbt restore %s --state FILE writes it", last.name, shellQuote(pathArgument(last.name)))
+		a.notef("%s: has the machine's RAM too, which is left out: cbt restore %s --state FILE writes it", last.name, text.Quote(text.PathArgument(last.name)))
 	}
 	for _, t := range tasks {
 		if t.compared {
@@ -174,7 +176,7 @@ func (a *app) apply(ctx context.Context, args []string, opt *applyOptions) error
 	}
 	unchecked := max(0, st.Written+st.Zeroed-checked)
 	a.notef("applied %s: %s written, %s zeroed; %s of the old content checked, %s unchecked",
-		countOf(len(deltas), "delta"), formatSize(st.Written), formatSize(st.Zeroed), formatSize(checked), formatSize(unchecked))
+		text.Count(len(deltas), "delta"), text.Size(st.Written), text.Size(st.Zeroed), text.Size(checked), text.Size(unchecked))
 	result.Written, result.Zeroed, result.Unchecked, result.Read = st.Written, st.Zeroed, &unchecked, o.BytesRead()
 	return a.result(result)
 }
@@ -192,7 +194,7 @@ func (a *app) openDeltas(ctx context.Context, o *opener, names []string, opt cha
 				d, err = o.openDeltaFile(name)
 			}
 		case spooled:
-			err = usageErrorf("standard input (-) is named twice")
+			err = fail.Usage("standard input (-) is named twice")
 		default:
 			spooled = true
 			d, err = a.spool(ctx, o, opt)
@@ -212,16 +214,16 @@ func (o *opener) newApplyTask(deltas []*deltaFile, last int, opt chainOptions) (
 	for _, d := range deltas {
 		i := d.Stream(name)
 		if i < 0 {
-			return nil, wrongBase("%s: has no stream %s", d.name, printable(name))
+			return nil, fail.WrongBase("%s: has no stream %s", d.name, text.Printable(name))
 		}
 		if d.Header.Streams[i].Full {
-			return nil, wrongBase("%s: is a full delta, which has no base to be applied to: restore it instead", d.name)
+			return nil, fail.WrongBase("%s: is a full delta, which has no base to be applied to: restore it instead", d.name)
 		}
 		t.layers = append(t.layers, cbt.Layer{Delta: d.Delta, Stream: i})
 	}
 	var err error
 	if t.merge, err = cbt.NewMerge(t.layers...); err != nil {
-		return nil, wrongBase("%s: %w", deltas[len(deltas)-1].name, o.pointsByName(deltas[0], opt, err))
+		return nil, fail.WrongBase("%s: %w", deltas[len(deltas)-1].name, o.pointsByName(deltas[0], opt, err))
 	}
 	return t, nil
 }
@@ -279,11 +281,4 @@ func (a *app) writeTasks(ctx context.Context, tasks []*task, command string, opt
 		}
 	}
 	return total, nil
-}
-
-func countOf(n int, what string) string {
-	if n == 1 {
-		return "1 " + what
-	}
-	return fmt.Sprintf("%d %ss", n, what)
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"cbt/cbt"
+	"cbt/internal/fail"
 	"cbt/sparse"
 )
 
@@ -41,7 +42,7 @@ func (a *app) checkPoint(ctx context.Context, o *opener, t *task, opt *applyOpti
 		return nil
 	}
 	if st := target.stat; st.size != from.Size && !(st.block && st.size > from.Size) {
-		return wrongBase("%s: wrong base: has %d bytes, the delta was made from an image of %d", target.path, st.size, from.Size)
+		return fail.WrongBase("%s: wrong base: has %d bytes, the delta was made from an image of %d", target.path, st.size, from.Size)
 	}
 	if !target.stat.block && t.merge.Size() > target.stat.size {
 		a.debugf("%s grows from %d to %d bytes", target.path, target.stat.size, t.merge.Size())
@@ -55,7 +56,7 @@ func (a *app) checkPoint(ctx context.Context, o *opener, t *task, opt *applyOpti
 	case opt.base != "":
 		return a.compareBase(ctx, o, t, opt)
 	case from.Point == "":
-		return wrongBase("%s: the delta was made from an image that was not frozen: only --assume-base applies it", target.path)
+		return fail.WrongBase("%s: the delta was made from an image that was not frozen: only --assume-base applies it", target.path)
 	case how == fits && r.Point == from.Point, rawPoint(target.stat) == from.Point:
 		return nil
 	case how == fitsMaybe && r.Point == from.Point, mayBe(rawPoint(target.stat), from.Point):
@@ -64,7 +65,7 @@ func (a *app) checkPoint(ctx context.Context, o *opener, t *task, opt *applyOpti
 	case r != nil:
 		have = r.Point
 	default:
-		return wrongBase("%s: wrong base, or unknown: no record says at which point it is (--base DELTA compares it with the state after DELTA)", target.path)
+		return fail.WrongBase("%s: wrong base, or unknown: no record says at which point it is (--base DELTA compares it with the state after DELTA)", target.path)
 	}
 	return o.wrongPoint(t, opt.chain, have)
 }
@@ -81,7 +82,7 @@ func (a *app) compareBase(ctx context.Context, o *opener, t *task, opt *applyOpt
 		if d := o.fileOf(t.layers[0].Delta); d != nil {
 			err = o.pointsByName(d, opt.chain, err)
 		}
-		return wrongBase("--base %s: %w", opt.base, err)
+		return fail.WrongBase("--base %s: %w", opt.base, err)
 	}
 	return a.compareTarget(ctx, t, base.View, "the state after "+opt.base)
 }
@@ -97,7 +98,7 @@ func (a *app) compareTarget(ctx context.Context, t *task, with sparse.View, what
 		if err != nil {
 			return err
 		}
-		return wrongBase("%s: wrong base: differs from %s at offset %d", t.target.path, what, e.Off)
+		return fail.WrongBase("%s: wrong base: differs from %s at offset %d", t.target.path, what, e.Off)
 	}
 	return ctx.Err()
 }
@@ -107,7 +108,7 @@ func (a *app) compareTarget(ctx context.Context, t *task, with sparse.View, what
 func (a *app) confirm(ctx context.Context, o *opener, t *task, deltas []*deltaFile, opt *applyOptions) error {
 	layers, err := o.baseLayers(t, deltas, opt)
 	if errors.As(err, new(*cbt.MissingError)) {
-		return wrongBase("%s: may not be what its record says: its ctime is another, as after a write whose time was put back, or after chmod, a link or a rename; and there is nothing to compare it with: %w (--base DELTA names it; --assume-base takes your word)", t.target.path, err)
+		return fail.WrongBase("%s: may not be what its record says: its ctime is another, as after a write whose time was put back, or after chmod, a link or a rename; and there is nothing to compare it with: %w (--base DELTA names it; --assume-base takes your word)", t.target.path, err)
 	}
 	if err != nil {
 		return err
@@ -136,7 +137,7 @@ func (a *app) unfinished(ctx context.Context, o *opener, tasks []*task, deltas [
 	}
 	for _, t := range tasks {
 		if t.done && !resumed {
-			return nil, wrongBase("%s: wrong base: is already at the state that the deltas lead to", t.target.path)
+			return nil, fail.WrongBase("%s: wrong base: is already at the state that the deltas lead to", t.target.path)
 		}
 		if t.done && t.doubt {
 			if err := a.confirm(ctx, o, t, deltas, opt); err != nil {
@@ -158,7 +159,7 @@ func baseError(err error) error {
 	var mismatch *cbt.BaseMismatchError
 	var wrong *cbt.WrongBaseError
 	if errors.As(err, &mismatch) || errors.As(err, &wrong) {
-		return &exitError{exitWrongBase, err}
+		return &fail.Error{Code: fail.WrongBaseCode, Err: err}
 	}
 	return err
 }

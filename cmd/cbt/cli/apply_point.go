@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"cbt/cbt"
+	"cbt/internal/fail"
+	"cbt/internal/text"
 )
 
 // wrongPoint says that a target is at another point than the deltas begin at, and
@@ -15,23 +17,23 @@ func (o *opener) wrongPoint(t *task, opt chainOptions, have string) error {
 	last := t.layers[len(t.layers)-1]
 	first, d := o.fileOf(t.layers[0].Delta), o.fileOf(last.Delta)
 	if first == nil || d == nil || d.f == nil || d.dir == "" {
-		return wrongBase("%s: %w", t.target.path, err)
+		return fail.WrongBase("%s: %w", t.target.path, err)
 	}
 	err = o.pointsByName(first, opt, err)
 	way := ""
 	if _, e := o.chain(d, last.Stream, opt); e == nil {
-		target := pathArgument(t.target.path)
+		target := text.PathArgument(t.target.path)
 		if len(d.disks()) > 1 {
 			target = strings.TrimPrefix(t.stream(), "disk/") + "=" + t.target.path
 		}
 		from := ""
 		if opt.dir != "" {
-			from = "--chain " + shellQuote(opt.dir) + " "
+			from = "--chain " + text.Quote(opt.dir) + " "
 		}
 		way = fmt.Sprintf(" (cbt restore --in-place %s%s %s takes it to the state after %s)",
-			from, shellQuote(pathArgument(d.name)), shellQuote(target), printable(d.name))
+			from, text.Quote(text.PathArgument(d.name)), text.Quote(target), text.Printable(d.name))
 	}
-	return wrongBase("%s: %w%s", t.target.path, err, way)
+	return fail.WrongBase("%s: %w%s", t.target.path, err, way)
 }
 
 // pointsByName is a *cbt.WrongBaseError in which points are called by the deltas
@@ -59,7 +61,7 @@ func (o *opener) pointsByName(d *deltaFile, opt chainOptions, err error) error {
 		}
 		return "point " + point + ", to which no delta here leads"
 	}
-	return fmt.Errorf("wrong base: %s must be at %s, but is at %s", printable(wrong.Stream), name(wrong.Want), name(wrong.Have))
+	return fmt.Errorf("wrong base: %s must be at %s, but is at %s", text.Printable(wrong.Stream), name(wrong.Want), name(wrong.Have))
 }
 
 // fileOf is the file of an open delta; nil if that has none.

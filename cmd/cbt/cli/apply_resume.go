@@ -6,6 +6,8 @@ import (
 	"fmt"
 
 	"cbt/cbt"
+	"cbt/internal/fail"
+	"cbt/internal/text"
 	"cbt/sparse"
 )
 
@@ -16,7 +18,7 @@ func (t *task) canResume() error {
 	if t.target.stat.block && size >= max(from, to) || size == from || size == to {
 		return nil
 	}
-	return wrongBase("%s: wrong base: has %d bytes; its interrupted apply left %d or %d%s", t.target.path, size, from, to, makeWhole)
+	return fail.WrongBase("%s: wrong base: has %d bytes; its interrupted apply left %d or %d%s", t.target.path, size, from, to, makeWhole)
 }
 
 // makeWhole is what is left to do with a target that cannot be completed.
@@ -39,12 +41,12 @@ func (a *app) checkHalf(ctx context.Context, o *opener, t *task, deltas []*delta
 		if err != nil {
 			return 0, t.halfError(err)
 		}
-		a.warnf("%s: completing an interrupted apply: %s were looked at, the rest is taken to be what it was (--assume-base)", t.target.path, formatSize(seen))
+		a.warnf("%s: completing an interrupted apply: %s were looked at, the rest is taken to be what it was (--assume-base)", t.target.path, text.Size(seen))
 		return seen, nil
 	}
 	base, err := o.baseLayers(t, deltas, opt)
 	if errors.As(err, new(*cbt.MissingError)) {
-		return 0, wrongBase("%w; so nothing tells whether %s is what its interrupted apply left: put the base's deltas there, or name it by --base DELTA; --assume-base takes your word for what cannot be seen", err, t.target.path)
+		return 0, fail.WrongBase("%w; so nothing tells whether %s is what its interrupted apply left: put the base's deltas there, or name it by --base DELTA; --assume-base takes your word for what cannot be seen", err, t.target.path)
 	}
 	if err != nil {
 		return 0, err
@@ -64,7 +66,7 @@ func (o *opener) baseLayers(t *task, deltas []*deltaFile, opt *applyOptions) ([]
 			return nil, err
 		}
 		if base.Point != from.Point || from.Point == "" {
-			return nil, wrongBase("--base %s: %w", opt.base, &cbt.WrongBaseError{Stream: t.stream(), Want: from.Point, Have: base.Point})
+			return nil, fail.WrongBase("--base %s: %w", opt.base, &cbt.WrongBaseError{Stream: t.stream(), Want: from.Point, Have: base.Point})
 		}
 		return base.layers, nil
 	}
@@ -77,7 +79,7 @@ func (o *opener) baseLayers(t *task, deltas []*deltaFile, opt *applyOptions) ([]
 
 func (t *task) halfError(err error) error {
 	if half := (*cbt.NotHalfError)(nil); errors.As(err, &half) {
-		return wrongBase("%s: somebody else wrote to it after its apply was interrupted, or a crash tore a sector: %w%s", t.target.path, err, makeWhole)
+		return fail.WrongBase("%s: somebody else wrote to it after its apply was interrupted, or a crash tore a sector: %w%s", t.target.path, err, makeWhole)
 	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", t.target.path, err)

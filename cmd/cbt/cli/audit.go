@@ -15,7 +15,9 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"cbt/internal/fail"
 	"cbt/internal/outfile"
+	"cbt/internal/text"
 )
 
 // audit is the record that --audit keeps of a run: what was started, by whom,
@@ -65,13 +67,13 @@ type auditHead struct {
 
 type auditStart struct {
 	auditHead
-	Program   string `json:"version"`
-	Arguments []text `json:"arguments"`
-	Directory text   `json:"directory"`
-	User      text   `json:"user"`
-	UID       string `json:"uid"`
-	Host      text   `json:"host"`
-	PID       int    `json:"pid"`
+	Program   string     `json:"version"`
+	Arguments []byteText `json:"arguments"`
+	Directory byteText   `json:"directory"`
+	User      byteText   `json:"user"`
+	UID       string     `json:"uid"`
+	Host      byteText   `json:"host"`
+	PID       int        `json:"pid"`
 }
 
 type auditEnd struct {
@@ -83,11 +85,11 @@ type auditEnd struct {
 	Lines  int    `json:"lines"`          // of this run, this one included
 }
 
-// text is a string that is kept byte for byte: as {"hex": "..."} where it is
+// byteText is a string that is kept byte for byte: as {"hex": "..."} where it is
 // no valid UTF-8.
-type text string
+type byteText string
 
-func (t text) MarshalJSON() ([]byte, error) {
+func (t byteText) MarshalJSON() ([]byte, error) {
 	if utf8.ValidString(string(t)) {
 		return json.Marshal(string(t))
 	}
@@ -123,10 +125,10 @@ func (a *app) startAudit(ctx context.Context, args []string) error {
 	}
 	log, err := outfile.OpenLog(path, auditPrefix)
 	if errors.Is(err, outfile.ErrNotLog) {
-		return usageErrorf("--audit %s: holds something else than records of cbt, to which nothing is added", printable(path))
+		return fail.Usage("--audit %s: holds something else than records of cbt, to which nothing is added", text.Printable(path))
 	}
 	if err != nil {
-		return exitf(exitFailed, "--audit: %w", err)
+		return fail.Exit(fail.Failed, "--audit: %w", err)
 	}
 	var id [8]byte
 	rand.Read(id[:])
@@ -137,23 +139,23 @@ func (a *app) startAudit(ctx context.Context, args []string) error {
 	a.audit = u
 	remember(u)
 	if u.file, err = log.Stat(); err != nil {
-		return exitf(exitFailed, "--audit: %w", err)
+		return fail.Exit(fail.Failed, "--audit: %w", err)
 	}
 	line := auditStart{
-		auditHead: u.head("start"), Program: Version, PID: os.Getpid(), UID: strconv.Itoa(os.Getuid()), Arguments: []text{},
+		auditHead: u.head("start"), Program: Version, PID: os.Getpid(), UID: strconv.Itoa(os.Getuid()), Arguments: []byteText{},
 	}
 	for _, arg := range args {
-		line.Arguments = append(line.Arguments, text(arg))
+		line.Arguments = append(line.Arguments, byteText(arg))
 	}
 	// What cannot be found out is empty.
 	dir, _ := os.Getwd()
 	host, _ := os.Hostname()
-	line.Directory, line.Host = text(dir), text(host)
+	line.Directory, line.Host = byteText(dir), byteText(host)
 	if who, err := user.Current(); err == nil {
-		line.User, line.UID = text(who.Username), who.Uid
+		line.User, line.UID = byteText(who.Username), who.Uid
 	}
 	if err := u.append(line); err != nil {
-		return exitf(exitFailed, "--audit: %w", err)
+		return fail.Exit(fail.Failed, "--audit: %w", err)
 	}
 	if out, ok := a.Stdout.(*stickyWriter); ok {
 		out.sum, u.stdout = newSum(), out
@@ -173,16 +175,16 @@ func (a *app) checkAuditFlags() error {
 	u := a.audit
 	switch {
 	case a.auditFlag != "" && (u == nil || a.auditFlag != u.path), u != nil && a.auditFlag == "" && u.path != a.Getenv("CBT_AUDIT"):
-		return usageErrorf("--audit %s: which file is meant? say --audit=FILE", printable(a.auditFlag))
+		return fail.Usage("--audit %s: which file is meant? say --audit=FILE", text.Printable(a.auditFlag))
 	case a.hashFlag == "":
 		return nil
 	case u == nil:
-		return usageErrorf("--hash: is for the record of --audit FILE (cbt hash prints hashes)")
+		return fail.Usage("--hash: is for the record of --audit FILE (cbt hash prints hashes)")
 	}
 	switch a.hashFlag {
 	case "before", "after", "both":
 	default:
-		return usageErrorf("--hash %s: is before, after or both", printable(a.hashFlag))
+		return fail.Usage("--hash %s: is before, after or both", text.Printable(a.hashFlag))
 	}
 	u.hash = a.hashFlag
 	u.before, u.after = u.hash != "after", u.hash != "before"
@@ -211,8 +213,8 @@ func (u *audit) appendLocked(line any) error {
 	if err := e.Encode(line); err != nil {
 		return err
 	}
-	if err := u.log.Append([]byte(escapeJSON(strings.TrimSuffix(b.String(), "\n")))); err != nil {
-		return u.note(exitf(exitFailed, "--audit: %w", err))
+	if err := u.log.Append([]byte(text.EscapeJSON(strings.TrimSuffix(b.String(), "\n")))); err != nil {
+		return u.note(fail.Exit(fail.Failed, "--audit: %w", err))
 	}
 	u.lines++
 	return nil
@@ -231,7 +233,7 @@ func (u *audit) note(err error) error {
 func (u *audit) refuse(path string) error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	return u.note(usageErrorf("%s: is the record that --audit keeps", printable(path)))
+	return u.note(fail.Usage("%s: is the record that --audit keeps", text.Printable(path)))
 }
 
 // finish looks at all inputs again. err is what the command ended with; so is
@@ -270,7 +272,7 @@ func (u *audit) end(code int, failed error) error {
 	for _, t := range u.targets {
 		u.appendLocked(u.targetLine(t, false)) // kept by note
 	}
-	u.endStreams(code == exitDone || code == exitFindings)
+	u.endStreams(code == fail.Done || code == fail.FindingsCode)
 	line := auditEnd{Exit: code, Hash: u.hash, Lines: u.lines + 1}
 	if failed != nil {
 		line.Error = failed.Error()

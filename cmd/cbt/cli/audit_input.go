@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"cbt/internal/dm"
+	"cbt/internal/fail"
+	"cbt/internal/text"
 	"cbt/sparse"
 )
 
@@ -40,8 +42,8 @@ type inputKey struct {
 // auditInput is a line about something that was read.
 type auditInput struct {
 	auditHead
-	Path   text       `json:"path"` // as it was named
-	Real   text       `json:"real,omitempty"`
+	Path   byteText   `json:"path"` // as it was named
+	Real   byteText   `json:"real,omitempty"`
 	Kind   string     `json:"kind"`             // file, device, state record, text, stdin, volume
 	Device string     `json:"device,omitempty"` // major:minor, where it lies or of the device itself
 	Inode  uint64     `json:"inode,omitempty"`
@@ -59,8 +61,8 @@ type auditInput struct {
 // auditAfter is a line about an input at the end of the run.
 type auditAfter struct {
 	auditHead
-	Path    text       `json:"path"`
-	Real    text       `json:"real"`
+	Path    byteText   `json:"path"`
+	Real    byteText   `json:"real"`
 	Size    *int64     `json:"size,omitempty"`
 	Mtime   *time.Time `json:"mtime,omitempty"`
 	Ctime   *time.Time `json:"ctime,omitempty"` // if it is another one
@@ -76,7 +78,7 @@ func versionOf(st fileStat) fileVersion {
 }
 
 func newAuditInput(head auditHead, path, real string, st fileStat) *auditInput {
-	in := &auditInput{auditHead: head, Path: text(path), Real: text(real), Kind: "file", Size: st.size, id: st.id()}
+	in := &auditInput{auditHead: head, Path: byteText(path), Real: byteText(real), Kind: "file", Size: st.size, id: st.id()}
 	number := st.dev
 	if st.block {
 		in.Kind, number = "device", st.rdev
@@ -221,7 +223,7 @@ func (u *audit) device(path string, number dm.Number, size int64) error {
 		return nil
 	}
 	in := &auditInput{
-		auditHead: u.head("input"), Path: text(path), Real: text(path), Kind: "volume", Device: number.String(), Size: size,
+		auditHead: u.head("input"), Path: byteText(path), Real: byteText(path), Kind: "volume", Device: number.String(), Size: size,
 		Note: "a device of this host's LVM, which is in use: not hashed",
 	}
 	key := inputKey{path: path, fileVersion: fileVersion{size: size}}
@@ -262,7 +264,7 @@ func (u *audit) recheck() (first error) {
 	u.mu.Lock()
 	order := u.order
 	u.mu.Unlock()
-	seen := map[text]string{}
+	seen := map[byteText]string{}
 	for _, in := range order {
 		if err := u.recheckOne(in, seen); err != nil && first == nil {
 			first = err
@@ -271,7 +273,7 @@ func (u *audit) recheck() (first error) {
 	return first
 }
 
-func (u *audit) recheckOne(in *auditInput, seen map[text]string) error {
+func (u *audit) recheckOne(in *auditInput, seen map[byteText]string) error {
 	line := auditAfter{auditHead: u.head("input-after"), Path: in.Path, Real: in.Real}
 	changed, unhashed := false, false
 	u.mu.Lock()
@@ -317,17 +319,17 @@ func (u *audit) recheckOne(in *auditInput, seen map[text]string) error {
 	}
 	switch {
 	case u.after && err != nil:
-		return exitf(exitFailed, "--hash %s: %w", u.hash, err)
+		return fail.Exit(fail.Failed, "--hash %s: %w", u.hash, err)
 	case other && !live:
-		return exitf(exitFailed, "%s: changed while it was read: its SHA-256 was %s and is %s", printable(string(in.Path)), in.SHA256, sum)
+		return fail.Exit(fail.Failed, "%s: changed while it was read: its SHA-256 was %s and is %s", text.Printable(string(in.Path)), in.SHA256, sum)
 	case other:
-		u.warn("%s: something else wrote to it; what was read is the snapshot", printable(string(in.Path)))
+		u.warn("%s: something else wrote to it; what was read is the snapshot", text.Printable(string(in.Path)))
 	}
 	return nil
 }
 
 // hashAfter looks at an input as it is now. Its hash is empty if nobody asked.
-func (u *audit) hashAfter(in *auditInput, seen map[text]string) (sum string, st fileStat, err error) {
+func (u *audit) hashAfter(in *auditInput, seen map[byteText]string) (sum string, st fileStat, err error) {
 	f, err := openReadOnly(string(in.Real), nil)
 	if err != nil {
 		return "", st, err

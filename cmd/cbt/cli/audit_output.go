@@ -13,8 +13,8 @@ import (
 // auditOutput is a line about something that was written.
 type auditOutput struct {
 	auditHead
-	Path     text     `json:"path"`
-	Real     text     `json:"real,omitempty"`
+	Path     byteText `json:"path"`
+	Real     byteText `json:"real,omitempty"`
 	Kind     string   `json:"kind"`             // file, state record, in place, stdout, removed
 	Device   string   `json:"device,omitempty"` // major:minor, where it lies or of the device itself
 	Inode    uint64   `json:"inode,omitempty"`
@@ -128,7 +128,7 @@ func (u *audit) wrote(kind, path string) error {
 	}
 	defer f.Close()
 	line := auditOutput{
-		Path: text(path), Real: text(f.real), Kind: kind, Device: deviceNumber(f.stat.dev), Inode: f.stat.ino, Size: f.stat.size, Complete: true,
+		Path: byteText(path), Real: byteText(f.real), Kind: kind, Device: deviceNumber(f.stat.dev), Inode: f.stat.ino, Size: f.stat.size, Complete: true,
 	}
 	if line.SHA256, err = u.hashOf(f.File, f.stat.size); err != nil {
 		return fmt.Errorf("%s: hashing it for --audit: %w", path, err)
@@ -169,7 +169,7 @@ func (u *audit) remove(path string) error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.mine[real] = true
-	return u.appendLocked(auditOutput{auditHead: u.head("output"), Path: text(path), Real: text(real), Kind: "removed", Size: st.Size(), Complete: true})
+	return u.appendLocked(auditOutput{auditHead: u.head("output"), Path: byteText(path), Real: byteText(real), Kind: "removed", Size: st.Size(), Complete: true})
 }
 
 // refuseSelf refuses to write to the record.
@@ -236,7 +236,7 @@ func (u *audit) targetLine(t *imageTarget, complete bool) auditOutput {
 		real = ""
 	}
 	line := auditOutput{
-		auditHead: u.head("output"), Path: text(t.path), Real: text(real), Kind: "in place", Device: deviceNumber(t.stat.dev), Inode: t.stat.ino,
+		auditHead: u.head("output"), Path: byteText(t.path), Real: byteText(real), Kind: "in place", Device: deviceNumber(t.stat.dev), Inode: t.stat.ino,
 		Size: t.Size(), Complete: complete,
 	}
 	if t.stat.block {

@@ -19,6 +19,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"cbt/internal/dm"
+	"cbt/internal/fail"
 )
 
 // opens are the ways to open, make or remove files, and who may use them: all
@@ -137,7 +138,7 @@ func TestAuditPanic(t *testing.T) {
 	})
 	code, _, lines := audited(t, Env{Stdout: &bytes.Buffer{}}, "panic")
 	last := lines[len(lines)-1]
-	if code != exitFailed || last["event"] != "end" || last["exit"] != 1.0 || !strings.Contains(fmt.Sprint(last["error"]), "out of thin air") {
+	if code != fail.Failed || last["event"] != "end" || last["exit"] != 1.0 || !strings.Contains(fmt.Sprint(last["error"]), "out of thin air") {
 		t.Fatalf("exit %d, %v", code, last)
 	}
 }
@@ -179,16 +180,16 @@ func TestAuditSeesWhatTimesHide(t *testing.T) {
 	for _, c := range []struct {
 		hash string
 		code int
-	}{{"both", exitFailed}, {"before", exitDone}, {"after", exitDone}} {
+	}{{"both", fail.Failed}, {"before", fail.Done}, {"after", fail.Done}} {
 		code, stderr, lines := audited(t, Env{Stdout: &meddler{t: t, path: path, off: 100 + int64(len(c.hash))}}, "cat", path)
 		last := lines[len(lines)-3]
-		if code != exitFailed || !strings.Contains(stderr, "its ctime did") || last["event"] != "input-after" || last["changed"] != true || last["ctime"] == nil {
+		if code != fail.Failed || !strings.Contains(stderr, "its ctime did") || last["event"] != "input-after" || last["changed"] != true || last["ctime"] == nil {
 			t.Errorf("without --frozen: exit %d, %q, %v", code, stderr, last)
 		}
 		// At another byte each time, so that it changes something.
 		off := int64(len(c.hash))
 		code, stderr, lines = audited(t, Env{Stdout: &meddler{t: t, path: path, off: off}}, "cat", path, "--frozen", "--hash", c.hash)
-		if code != c.code || (code == exitFailed) != strings.Contains(stderr, "changed while it was read: its SHA-256 was") {
+		if code != c.code || (code == fail.Failed) != strings.Contains(stderr, "changed while it was read: its SHA-256 was") {
 			t.Errorf("--hash %s: exit %d, %q", c.hash, code, stderr)
 		}
 		var sums []any
@@ -220,9 +221,9 @@ func TestAuditOfARunningMachine(t *testing.T) {
 	if err := os.Truncate(path, st.Size()+65536); err != nil {
 		t.Fatal(err)
 	}
-	for ref, want := range map[string]int{path + "@monday": exitDone, path: exitFailed} {
+	for ref, want := range map[string]int{path + "@monday": fail.Done, path: fail.Failed} {
 		code, stderr, lines := audited(t, Env{Stdout: &meddler{t: t, path: path, off: st.Size() + int64(want)}}, "cat", ref, "--hash", "both")
-		if code != want || want == exitDone && !strings.Contains(stderr, "something else wrote to it") {
+		if code != want || want == fail.Done && !strings.Contains(stderr, "something else wrote to it") {
 			t.Errorf("%s: exit %d, %q", ref, code, stderr)
 		}
 		changed := false
@@ -255,7 +256,7 @@ func (c *cutter) Write(p []byte) (int, error) {
 func TestAuditOfARunCutShort(t *testing.T) {
 	code, _, lines := audited(t, Env{Stdout: &cutter{}}, "version")
 	last := lines[len(lines)-1]
-	if code != exitDone || len(lines) != 2 || last["event"] != "end" || last["exit"] != 143.0 || last["error"] != errCutShort.Error() {
+	if code != fail.Done || len(lines) != 2 || last["event"] != "end" || last["exit"] != 143.0 || last["error"] != errCutShort.Error() {
 		t.Errorf("exit %d, %v", code, lines)
 	}
 	running.Lock()

@@ -9,6 +9,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"cbt/internal/fail"
+	"cbt/internal/text"
 )
 
 // Names of other files inside an image are somebody else's wish. policy says
@@ -29,7 +32,7 @@ func allowDirs(flags []string, env string) ([]string, error) {
 		}
 		real, err := realPath(dir)
 		if err != nil {
-			return nil, usageErrorf("--allow: %w", err)
+			return nil, fail.Usage("--allow: %w", err)
 		}
 		dirs = append(dirs, real)
 	}
@@ -108,8 +111,8 @@ func (o *opener) openNamed(ctx context.Context, owner *file, role, name string, 
 		if p.permits(real) {
 			return nil
 		}
-		return usageErrorf("%s: %s %q is outside the image's directory: --allow %s would allow it",
-			owner.path, role, name, shellQuote(filepath.Dir(real)))
+		return fail.Usage("%s: %s %q is outside the image's directory: --allow %s would allow it",
+			owner.path, role, name, text.Quote(filepath.Dir(real)))
 	}
 	real, err := realPath(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -184,7 +187,7 @@ func findData(beside, name string) (string, error) {
 	case err != nil:
 		return name, nil
 	case !os.SameFile(there, here):
-		return "", usageErrorf("%s %q may be %s or the one in the working directory, which QEMU takes: run cbt in the directory that is meant", dataFile, name, beside)
+		return "", fail.Usage("%s %q may be %s or the one in the working directory, which QEMU takes: run cbt in the directory that is meant", dataFile, name, beside)
 	}
 	return beside, nil
 }

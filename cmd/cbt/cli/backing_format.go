@@ -1,6 +1,10 @@
 package cli
 
-import "fmt"
+import (
+	"fmt"
+
+	"cbt/internal/fail"
+)
 
 // What an image may call the format of its backing file.
 
@@ -26,7 +30,7 @@ func (o *opener) backingFormat(owner *file, name, format string) (string, error)
 	case format == "" && o.BackingFormat != "":
 		return o.BackingFormat, nil
 	case format == "":
-		return "", usageErrorf("%s: names no format for its %s %q: --backing-format qcow2 or raw", owner.path, backingFile, name)
+		return "", fail.Usage("%s: names no format for its %s %q: --backing-format qcow2 or raw", owner.path, backingFile, name)
 	}
 	return "", fmt.Errorf("%s: %s %q has the format %q, which cbt does not read: convert it, and %s names the copy",
 		owner.path, backingFile, name, format, standInFlag(backingFile, name))
@@ -42,7 +46,7 @@ func (o *opener) standInFormat(owner *file, name, format string, f *file) (strin
 	if format != formatQcow2 {
 		found, err := decideFormat(f, "--backing-format", o.BackingFormat)
 		if err == nil && found != formatRaw && found != formatQcow2 {
-			err = usageErrorf("%s: is a %s, which is no %s", f.path, formatName(found), backingFile)
+			err = fail.Usage("%s: is a %s, which is no %s", f.path, formatName(found), backingFile)
 		}
 		return found, err
 	}
@@ -56,5 +60,5 @@ func (o *opener) standInFormat(owner *file, name, format string, f *file) (strin
 	case o.BackingFormat == formatRaw:
 		return formatRaw, nil
 	}
-	return "", usageErrorf("%s: is no qcow2 image, as %s says of its %s %q: --backing-format raw reads it as it is", f.path, owner.path, backingFile, name)
+	return "", fail.Usage("%s: is no qcow2 image, as %s says of its %s %q: --backing-format raw reads it as it is", f.path, owner.path, backingFile, name)
 }

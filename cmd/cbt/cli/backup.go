@@ -11,7 +11,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"cbt/internal/fail"
 	"cbt/internal/outfile"
+	"cbt/internal/text"
 )
 
 type backupOptions struct {
@@ -77,7 +79,7 @@ DIR must exist: where it does not, the disk that it is on may not be mounted.`,
   cbt backup --name vm1 --full-every 30 lvm:vg0/vm1-tue backups/
   cbt backup --name vm1 sda=a.qcow2@tue sdb=b.qcow2@tue backups/
   cbt backup --new-state nvram.qcow2@tue disk.qcow2@tue backups/`,
-		Annotations: exits(exitDone, exitFailed, exitUsage, exitWrongBase, exitBusy),
+		Annotations: exits(fail.Done, fail.Failed, fail.UsageCode, fail.WrongBaseCode, fail.BusyCode),
 		Args:        wantArgs("REF...", "DIR"),
 		RunE: func(c *cobra.Command, args []string) error {
 			last := len(args) - 1
@@ -109,19 +111,19 @@ DIR must exist: where it does not, the disk that it is on may not be mounted.`,
 func (opt *backupOptions) check(a *app) error {
 	switch {
 	case opt.full && opt.fullEvery > 0:
-		return usageErrorf("--full and --full-every exclude each other")
+		return fail.Usage("--full and --full-every exclude each other")
 	case opt.diff.bitmap != "" && opt.since == "":
-		return usageErrorf("--bitmap %s: --since DELTA says what it began at: nothing in a bitmap does", printable(opt.diff.bitmap))
+		return fail.Usage("--bitmap %s: --since DELTA says what it began at: nothing in a bitmap does", text.Printable(opt.diff.bitmap))
 	case opt.since != "" && opt.diff.bitmap == "":
-		return usageErrorf("--since %s: --bitmap NAME says which bitmap began there", printable(opt.since))
+		return fail.Usage("--since %s: --bitmap NAME says which bitmap began there", text.Printable(opt.since))
 	case opt.since != "" && opt.full:
-		return usageErrorf("--full and --bitmap exclude each other")
+		return fail.Usage("--full and --bitmap exclude each other")
 	case opt.diff.ram == ramOnly:
-		return usageErrorf("--ram only: a backup is of disks; cbt diff takes RAM alone")
+		return fail.Usage("--ram only: a backup is of disks; cbt diff takes RAM alone")
 	case opt.diff.ram != ramAuto && opt.diff.ram != ramNo:
-		return usageErrorf("--ram %s: must be auto or no", printable(opt.diff.ram))
+		return fail.Usage("--ram %s: must be auto or no", text.Printable(opt.diff.ram))
 	case opt.name != "" && opt.continues != "":
-		return usageErrorf("--name and --continue exclude each other: --name gives a name from now on, --continue keeps the one that is there")
+		return fail.Usage("--name and --continue exclude each other: --name gives a name from now on, --continue keeps the one that is there")
 	case opt.name != "" && fileName(opt.name) != opt.name:
 		return badName(opt.name)
 	}
@@ -132,7 +134,7 @@ func (opt *backupOptions) check(a *app) error {
 
 // badName refuses a name that a delta's file could not have.
 func badName(name string) error {
-	return usageErrorf("--name %s: must be of letters, digits, and . _ - that are not its first, and not longer than %d bytes", printable(name), maxImageName)
+	return fail.Usage("--name %s: must be of letters, digits, and . _ - that are not its first, and not longer than %d bytes", text.Printable(name), maxImageName)
 }
 
 func (a *app) backup(ctx context.Context, refs []string, dir string, opt *backupOptions) error {
@@ -145,7 +147,7 @@ func (a *app) backup(ctx context.Context, refs []string, dir string, opt *backup
 		return err
 	}
 	if o.stand.none {
-		return usageErrorf("--backing none: what is left out is unknown, and a backup has all: name what stands for the backing file")
+		return fail.Usage("--backing none: what is left out is unknown, and a backup has all: name what stands for the backing file")
 	}
 	defer a.closeOpener(o)
 	o.rawPoint = o.pointOfRaw(opt.diff.stateDir)
@@ -161,7 +163,7 @@ func (a *app) backup(ctx context.Context, refs []string, dir string, opt *backup
 	}
 	if !opt.dryRun {
 		if err := outfile.Sweep(dir, deltaSuffix); err != nil {
-			a.warnf("%s: %v", printable(dir), err) // whoever may not write here hears it again
+			a.warnf("%s: %v", text.Printable(dir), err) // whoever may not write here hears it again
 		}
 	}
 	store, err := a.readStore(ctx, dir)
@@ -169,7 +171,7 @@ func (a *app) backup(ctx context.Context, refs []string, dir string, opt *backup
 		return err
 	}
 	if n, first := store.unread(); n > 0 {
-		a.warnf("%s: passed over: %s that cannot be read as deltas, the first: %s", printable(dir), countOf(n, "file"), first)
+		a.warnf("%s: passed over: %s that cannot be read as deltas, the first: %s", text.Printable(dir), text.Count(n, "file"), first)
 	}
 	b := &backupRun{app: a, opt: opt, opener: o, store: store}
 	if err := b.open(ctx, refs); err != nil {
@@ -230,9 +232,9 @@ func dirLast(refs []string, dir string) error {
 	}
 	command := "cbt backup"
 	for _, ref := range append(slices.Delete(slices.Clone(refs), at, at+1), dir, refs[at]) {
-		command += " " + shellQuote(pathArgument(ref))
+		command += " " + text.Quote(text.PathArgument(ref))
 	}
-	return usageErrorf("%s: the directory comes last: `%s`", printable(refs[at]), command)
+	return fail.Usage("%s: the directory comes last: `%s`", text.Printable(refs[at]), command)
 }
 
 func isDir(path string) bool {
@@ -248,11 +250,11 @@ func haveDir(dir string) error {
 	case isNotExist(err) && addressError(dir) != nil:
 		return addressError(dir)
 	case isNotExist(err):
-		return fmt.Errorf("%s: there is no such directory: is its disk mounted? `mkdir -m 700 %s` makes a new one", printable(dir), shellQuote(pathArgument(dir)))
+		return fmt.Errorf("%s: there is no such directory: is its disk mounted? `mkdir -m 700 %s` makes a new one", text.Printable(dir), text.Quote(text.PathArgument(dir)))
 	case err != nil:
 		return err
 	case !st.IsDir():
-		return usageErrorf("%s: is no directory: usage is `cbt backup REF... DIR`", printable(dir))
+		return fail.Usage("%s: is no directory: usage is `cbt backup REF... DIR`", text.Printable(dir))
 	}
 	return nil
 }
@@ -294,9 +296,9 @@ func (b *backupRun) open(ctx context.Context, refs []string) error {
 		}
 		switch {
 		case ok && name == "" && strings.HasPrefix(ref, "="):
-			return usageErrorf("%s: must be NAME=REF", printable(ref))
+			return fail.Usage("%s: must be NAME=REF", text.Printable(ref))
 		case rest == "":
-			return usageErrorf("%s: no reference after the =: is a variable unset?", printable(ref))
+			return fail.Usage("%s: no reference after the =: is a variable unset?", text.Printable(ref))
 		}
 		img, err := b.opener.open(ctx, rest, b.opt.ref)
 		if err != nil {
@@ -305,9 +307,9 @@ func (b *backupRun) open(ctx context.Context, refs []string) error {
 		switch {
 		case img.View.Size() > 0:
 		case img.Format == formatRaw && b.opt.source.Format == formatRaw:
-			b.app.warnf("%s: is empty", printable(img.Ref))
+			b.app.warnf("%s: is empty", text.Printable(img.Ref))
 		case img.Format == formatRaw:
-			return usageErrorf("%s: is empty: is that the right file? --format raw takes it as a disk of 0 bytes", printable(img.Ref))
+			return fail.Usage("%s: is empty: is that the right file? --format raw takes it as a disk of 0 bytes", text.Printable(img.Ref))
 		}
 		if err := oneImage(b.disks, img, "back up one after the other, the older one first"); err != nil {
 			return err
@@ -319,7 +321,7 @@ func (b *backupRun) open(ctx context.Context, refs []string) error {
 		}
 		for _, d := range b.disks {
 			if d.name == name {
-				return usageErrorf("%s and %s are both called %s: NAME=REF gives another name", printable(d.img.Ref), printable(img.Ref), printable(name))
+				return fail.Usage("%s and %s are both called %s: NAME=REF gives another name", text.Printable(d.img.Ref), text.Printable(img.Ref), text.Printable(name))
 			}
 		}
 		if b.image == "" {

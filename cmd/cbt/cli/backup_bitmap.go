@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+
+	"cbt/internal/fail"
+	"cbt/internal/text"
 )
 
 // chooseBitmap has a disk compared with what --since names, by the bitmap that
@@ -29,11 +32,11 @@ func (b *backupRun) chooseBitmap(ctx context.Context, i int) error {
 // sinceOf is the delta that --since names: a file of the directory, or one that
 // leads to a point of the disk.
 func (b *backupRun) sinceOf(d *disk) (*logged, error) {
-	since, dir, stream := b.opt.since, printable(b.store.dir), d.stream()
+	since, dir, stream := b.opt.since, text.Printable(b.store.dir), d.stream()
 	l := b.store.byFile[filepath.Base(since)]
 	if l == nil {
 		if l = b.store.leading(stream, since); l == nil {
-			return nil, wrongBase("--since %s: is neither a delta in %s, nor a point of %s that a whole chain there leads to", printable(since), dir, printable(stream))
+			return nil, fail.WrongBase("--since %s: is neither a delta in %s, nor a point of %s that a whole chain there leads to", text.Printable(since), dir, text.Printable(stream))
 		}
 		return l, nil
 	}
@@ -41,11 +44,11 @@ func (b *backupRun) sinceOf(d *disk) (*logged, error) {
 	case l.Error != "":
 		return nil, fmt.Errorf("--since: %s", l.Error)
 	case !l.has(stream):
-		return nil, wrongBase("--since %s: has no %s", printable(since), printable(stream))
+		return nil, fail.WrongBase("--since %s: has no %s", text.Printable(since), text.Printable(stream))
 	case to == "":
-		return nil, wrongBase("--since %s: is no base: it was made from an image that was not frozen, so nothing can build on it", printable(since))
+		return nil, fail.WrongBase("--since %s: is no base: it was made from an image that was not frozen, so nothing can build on it", text.Printable(since))
 	case !slices.Contains(b.store.ends[streamPoint{stream, to}], l):
-		return nil, wrongBase("--since %s: cannot be restored: deltas are missing that it builds on", printable(since))
+		return nil, fail.WrongBase("--since %s: cannot be restored: deltas are missing that it builds on", text.Printable(since))
 	}
 	return l, nil
 }

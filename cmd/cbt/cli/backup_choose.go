@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+
+	"cbt/internal/text"
 )
 
 // choose finds what each disk is compared with.
@@ -19,7 +21,7 @@ func (b *backupRun) choose(ctx context.Context) error {
 		}
 	}
 	if n := b.opt.fullEvery; n > 0 && length >= n {
-		b.allFull(fmt.Sprintf("--full-every %d, and the chain has %s", n, countOf(length, "delta")))
+		b.allFull(fmt.Sprintf("--full-every %d, and the chain has %s", n, text.Count(length, "delta")))
 		return nil
 	}
 	for i := range b.disks {
@@ -51,7 +53,7 @@ func (b *backupRun) candidates(i int) (list []candidate) {
 	d := &b.disks[i]
 	if k := b.newestKept(i); k != nil {
 		list = append(list, candidate{
-			base{delta: b.store.leading(d.stream(), k.point), ref: k.ref, why: "the newest point in " + printable(b.store.dir) + " that the source has"},
+			base{delta: b.store.leading(d.stream(), k.point), ref: k.ref, why: "the newest point in " + text.Printable(b.store.dir) + " that the source has"},
 			func(context.Context) (*source, error) { return k.open() },
 		})
 	}
@@ -64,7 +66,7 @@ func (b *backupRun) candidates(i int) (list []candidate) {
 	}
 	if l, _ := b.store.newest(b.of, d.stream(), d.img); l != nil {
 		list = append(list, candidate{
-			base{delta: l, why: "the source has no point that " + printable(b.store.dir) + " has"},
+			base{delta: l, why: "the source has no point that " + text.Printable(b.store.dir) + " has"},
 			func(context.Context) (*source, error) { return b.openLast(l, d) },
 		})
 	}
@@ -134,14 +136,14 @@ func (b *backupRun) chooseFor(ctx context.Context, i int) error {
 		_, there := b.store.newest(b.of, d.stream(), d.img)
 		switch {
 		case there == 0:
-			why = fmt.Sprintf("%s has no delta of %s", printable(b.store.dir), printable(b.image))
+			why = fmt.Sprintf("%s has no delta of %s", text.Printable(b.store.dir), text.Printable(b.image))
 		case b.store.tips(b.of, d.stream()):
-			why = fmt.Sprintf("%s has %s of %s, all of an image that was not frozen, so nothing builds on them%s", printable(b.store.dir), countOf(there, "delta"), printable(b.image), d.img.freezeHint())
+			why = fmt.Sprintf("%s has %s of %s, all of an image that was not frozen, so nothing builds on them%s", text.Printable(b.store.dir), text.Count(there, "delta"), text.Printable(b.image), d.img.freezeHint())
 		default:
-			why = fmt.Sprintf("%s has %s of %s, and to none of this disk a whole chain leads", printable(b.store.dir), countOf(there, "delta"), printable(b.image))
+			why = fmt.Sprintf("%s has %s of %s, and to none of this disk a whole chain leads", text.Printable(b.store.dir), text.Count(there, "delta"), text.Printable(b.image))
 		}
 	} else {
-		b.app.warnf("%s: %s", printable(d.img.Ref), why)
+		b.app.warnf("%s: %s", text.Printable(d.img.Ref), why)
 	}
 	b.bases[i] = base{why: why}
 	return nil

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"cbt/internal/text"
 	"cbt/sparse"
 )
 
@@ -78,7 +79,7 @@ func (b *backupRun) printThere(path string) error {
 	if b.app.json {
 		return writeJSON(b.app.Stdout, plannedBackup{DryRun: true, File: path, Streams: []plannedStream{}})
 	}
-	_, err := fmt.Fprintln(b.app.Stdout, oneLine(path))
+	_, err := fmt.Fprintln(b.app.Stdout, text.OneLine(path))
 	return err
 }
 
@@ -91,29 +92,29 @@ func (b *backupRun) dryRun(ctx context.Context) error {
 	if b.app.json {
 		return writeJSON(b.app.Stdout, p)
 	}
-	var text strings.Builder
+	var str strings.Builder
 	for i, s := range p.Streams {
-		name := printable(s.Name)
+		name := text.Printable(s.Name)
 		switch {
 		case s.Full:
-			fmt.Fprintf(&text, "%s: would be written in full", name)
+			fmt.Fprintf(&str, "%s: would be written in full", name)
 		default:
-			fmt.Fprintf(&text, "%s: would be compared with %s, %s", name, printable(s.Base), b.disks[i].method.text)
+			fmt.Fprintf(&str, "%s: would be compared with %s, %s", name, text.Printable(s.Base), b.disks[i].method.text)
 		}
 		if s.Why != "" {
-			fmt.Fprintf(&text, ": %s", oneLine(s.Why))
+			fmt.Fprintf(&str, ": %s", text.OneLine(s.Why))
 		}
-		fmt.Fprintf(&text, "\n%s: %s of data", name, formatSize(s.Data))
+		fmt.Fprintf(&str, "\n%s: %s of data", name, text.Size(s.Data))
 		if s.Zero > 0 {
-			fmt.Fprintf(&text, " and %s of zeros", formatSize(s.Zero))
+			fmt.Fprintf(&str, " and %s of zeros", text.Size(s.Zero))
 		}
 		if s.Full {
-			text.WriteString(" to write at most\n")
+			str.WriteString(" to write at most\n")
 		} else {
-			text.WriteString(" may have changed\n")
+			str.WriteString(" may have changed\n")
 		}
 	}
-	fmt.Fprintf(&text, "a delta of %s at most, before blocks are compared and compressed; nothing is written\n", formatSize(p.Payload))
-	_, err = fmt.Fprint(b.app.Stdout, text.String())
+	fmt.Fprintf(&str, "a delta of %s at most, before blocks are compared and compressed; nothing is written\n", text.Size(p.Payload))
+	_, err = fmt.Fprint(b.app.Stdout, str.String())
 	return err
 }

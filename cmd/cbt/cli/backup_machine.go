@@ -7,7 +7,9 @@ import (
 	"slices"
 	"strings"
 
+	"cbt/internal/fail"
 	"cbt/internal/machines"
+	"cbt/internal/text"
 )
 
 // machinesOf says which deltas of a list, in its order, are of one machine.
@@ -95,7 +97,7 @@ func (b *backupRun) called(name string) map[int]bool {
 	}
 	if byName {
 		b.app.warnf("%s: the deltas called %s-... name no machine, and are taken for older ones of %s by that name alone, by prune too: if they are another machine's, remove what this run writes, and give another --name",
-			printable(b.store.dir), printable(name), printable(b.disks[0].img.Ref))
+			text.Printable(b.store.dir), text.Printable(name), text.Printable(b.disks[0].img.Ref))
 	}
 	return of
 }
@@ -257,24 +259,24 @@ func (b *backupRun) continued(name string) (int, error) {
 		if len(found) > 1 {
 			var keys []string
 			for n := range found {
-				keys = append(keys, printable(b.key(n)))
+				keys = append(keys, text.Printable(b.key(n)))
 			}
 			slices.Sort(keys)
-			return 0, usageErrorf("--continue %s: %s has several machines that this fits: %s", printable(name), printable(b.store.dir), strings.Join(keys, ", "))
+			return 0, fail.Usage("--continue %s: %s has several machines that this fits: %s", text.Printable(name), text.Printable(b.store.dir), strings.Join(keys, ", "))
 		}
 		for n := range found {
 			return n, nil
 		}
 	}
 	if len(in.List) == 0 {
-		return 0, usageErrorf("--continue %s: %s has no delta to go on from (--name gives a machine a name)", printable(name), printable(b.store.dir))
+		return 0, fail.Usage("--continue %s: %s has no delta to go on from (--name gives a machine a name)", text.Printable(name), text.Printable(b.store.dir))
 	}
-	return 0, usageErrorf("--continue %s: %s has no such machine; there are: %s", printable(name), printable(b.store.dir), strings.Join(printableAll(b.keys()), ", "))
+	return 0, fail.Usage("--continue %s: %s has no such machine; there are: %s", text.Printable(name), text.Printable(b.store.dir), strings.Join(printableAll(b.keys()), ", "))
 }
 
 func printableAll(list []string) (shown []string) {
 	for _, s := range list {
-		shown = append(shown, printable(s))
+		shown = append(shown, text.Printable(s))
 	}
 	return shown
 }
@@ -283,28 +285,28 @@ func printableAll(list []string) (shown []string) {
 // the commands that say it.
 func (b *backupRun) unknown(refs []string) error {
 	keys := b.keys()
-	of := countOf(len(keys), "machine")
-	text := fmt.Sprintf("%s: %s knows no such disk, and has deltas of %s: nothing is written until it is said which machine this is", printable(strings.Join(refs, " ")), printable(b.store.dir), of)
+	of := text.Count(len(keys), "machine")
+	str := fmt.Sprintf("%s: %s knows no such disk, and has deltas of %s: nothing is written until it is said which machine this is", text.Printable(strings.Join(refs, " ")), text.Printable(b.store.dir), of)
 	if len(b.of) > 1 {
-		text = fmt.Sprintf("%s: %s has deltas of it under several names: nothing is written until it is said which machine this is", printable(strings.Join(refs, " ")), printable(b.store.dir))
+		str = fmt.Sprintf("%s: %s has deltas of it under several names: nothing is written until it is said which machine this is", text.Printable(strings.Join(refs, " ")), text.Printable(b.store.dir))
 	}
-	text += fmt.Sprintf("; another one: `%s`", b.commandWith("--name", b.freeName(keys)))
+	str += fmt.Sprintf("; another one: `%s`", b.commandWith("--name", b.freeName(keys)))
 	const most = 3
 	for i, key := range keys {
 		if i == most {
-			text += fmt.Sprintf("; `cbt log %s` shows %d more", shellQuote(b.store.dir), len(keys)-most)
+			str += fmt.Sprintf("; `cbt log %s` shows %d more", text.Quote(b.store.dir), len(keys)-most)
 			break
 		}
-		text += fmt.Sprintf("; the same as %s: `%s`", printable(machines.Short(key)), b.commandWith("--continue", key))
+		str += fmt.Sprintf("; the same as %s: `%s`", text.Printable(machines.Short(key)), b.commandWith("--continue", key))
 	}
-	return usageErrorf("%s", text)
+	return fail.Usage("%s", str)
 }
 
 // commandWith is the command line of this run with one more flag.
 func (b *backupRun) commandWith(flag, value string) string {
 	args := append([]string{"cbt"}, b.app.args...)
 	at := 1 + max(0, slices.Index(args[1:], "backup"))
-	return commandLine(shellQuote, slices.Insert(args, at+1, flag, value)...)
+	return text.CommandLine(text.Quote, slices.Insert(args, at+1, flag, value)...)
 }
 
 // freeName is a name that no machine of the directory has.
@@ -342,7 +344,7 @@ func (b *backupRun) warnTurns(in *machines.Directory) {
 		}
 		if seen && last != source {
 			b.app.warnf("%s of %s was read from another disk the last time, and from this one before: two disks of a machine are two REFs of one run (NAME=REF), two machines have a --name each",
-				printable(d.stream()), printable(machines.Short(b.opt.diff.machine)))
+				text.Printable(d.stream()), text.Printable(machines.Short(b.opt.diff.machine)))
 		}
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"cbt/cbt"
+	"cbt/internal/fail"
 	"cbt/internal/testtool"
 )
 
@@ -94,7 +95,7 @@ func withoutIdentity(t *testing.T, paths ...string) {
 // of log.
 func machinesIn(t *testing.T, dir string) (list []string) {
 	t.Helper()
-	out, _ := must(t, exitDone, "log", "--json", dir)
+	out, _ := must(t, fail.Done, "log", "--json", dir)
 	var all []struct{ Machine string }
 	if err := json.Unmarshal([]byte(out), &all); err != nil {
 		t.Fatal(err)
@@ -110,13 +111,13 @@ func machinesIn(t *testing.T, dir string) (list []string) {
 func TestBackupAdoptsOlderDeltas(t *testing.T) {
 	v1, v2, store, night := twoImages(t)
 	night("n1")
-	first, _ := must(t, exitDone, "backup", v1+"@n1", store)
+	first, _ := must(t, fail.Done, "backup", v1+"@n1", store)
 	withoutIdentity(t, first)
 	night("n2")
-	if _, said := must(t, exitUsage, "backup", v2+"@n2", store); !strings.Contains(said, "--continue disk ") || !strings.Contains(said, "--name disk-2 ") {
+	if _, said := must(t, fail.UsageCode, "backup", v2+"@n2", store); !strings.Contains(said, "--continue disk ") || !strings.Contains(said, "--name disk-2 ") {
 		t.Fatal(said)
 	}
-	if _, said := must(t, exitDone, "backup", v1+"@n2", store); !strings.Contains(said, "compared with "+v1+"@n1") {
+	if _, said := must(t, fail.Done, "backup", v1+"@n2", store); !strings.Contains(said, "compared with "+v1+"@n1") {
 		t.Fatal(said)
 	}
 	if got := machinesIn(t, store); got[0] != "" || !strings.HasPrefix(got[1], "file:") {
@@ -126,10 +127,10 @@ func TestBackupAdoptsOlderDeltas(t *testing.T) {
 	tool(t, "qemu-img", "snapshot", "-d", "n1", v1)
 	tool(t, "qemu-img", "snapshot", "-d", "n2", v1)
 	night("n3")
-	if _, said := must(t, exitDone, "backup", "--name", "disk", v1+"@n3", store); !strings.Contains(said, "compared with the content of") {
+	if _, said := must(t, fail.Done, "backup", "--name", "disk", v1+"@n3", store); !strings.Contains(said, "compared with the content of") {
 		t.Fatal(said)
 	}
-	must(t, exitUsage, "backup", v2+"@n3", store)
+	must(t, fail.UsageCode, "backup", v2+"@n3", store)
 }
 
 // Older deltas that another machine goes on from are that machine's: a new one that is
@@ -139,29 +140,29 @@ func TestBackupNameTakesNoOtherMachine(t *testing.T) {
 	for _, name := range []string{"web", ""} {
 		v1, v2, store, night := twoImages(t)
 		night("n1")
-		first, _ := must(t, exitDone, "backup", v1+"@n1", store)
+		first, _ := must(t, fail.Done, "backup", v1+"@n1", store)
 		withoutIdentity(t, first)
 		night("n2")
 		args := []string{"backup", v1 + "@n2", store}
 		if name != "" {
 			args = []string{"backup", "--name", name, v1 + "@n2", store}
 		}
-		newest, _ := must(t, exitDone, args...)
-		if _, said := must(t, exitDone, "backup", "--name", "disk", v2+"@n2", store); !strings.Contains(said, "in full: ") {
+		newest, _ := must(t, fail.Done, args...)
+		if _, said := must(t, fail.Done, "backup", "--name", "disk", v2+"@n2", store); !strings.Contains(said, "in full: ") {
 			t.Fatal(said)
 		}
 		tool(t, "qemu-img", "snapshot", "-d", "n1", v2)
 		night("n3")
-		if _, said := must(t, exitDone, "backup", "--name", "disk", v2+"@n3", store); !strings.Contains(said, "compared with "+v2+"@n2") {
+		if _, said := must(t, fail.Done, "backup", "--name", "disk", v2+"@n3", store); !strings.Contains(said, "compared with "+v2+"@n2") {
 			t.Fatal(said)
 		}
-		if out, _ := must(t, exitDone, "log", "--machine", "disk", store); strings.Count(out, ", of disk") != 2 || strings.Count(out, ".cbt") != 2 {
+		if out, _ := must(t, fail.Done, "log", "--machine", "disk", store); strings.Count(out, ", of disk") != 2 || strings.Count(out, ".cbt") != 2 {
 			t.Fatal(out)
 		}
-		must(t, exitDone, "prune", store, "--keep-last", "1", "--rebase-every", "0")
-		must(t, exitDone, "verify", newest)
+		must(t, fail.Done, "prune", store, "--keep-last", "1", "--rebase-every", "0")
+		must(t, fail.Done, "verify", newest)
 		args[len(args)-2] = v1 + "@n3"
-		if _, said := must(t, exitDone, args...); !strings.Contains(said, "compared with "+v1+"@n2") {
+		if _, said := must(t, fail.Done, args...); !strings.Contains(said, "compared with "+v1+"@n2") {
 			t.Fatal(said)
 		}
 	}
@@ -171,14 +172,14 @@ func TestBackupNameTakesNoOtherMachine(t *testing.T) {
 func TestBackupNameTakesOlderDeltas(t *testing.T) {
 	v1, v2, store, night := twoImages(t)
 	night("n1")
-	first, _ := must(t, exitDone, "backup", v1+"@n1", store)
+	first, _ := must(t, fail.Done, "backup", v1+"@n1", store)
 	withoutIdentity(t, first)
 	const words = "taken for older ones of"
-	if _, said := must(t, exitDone, "backup", "-q", "--name", "disk", "--dry-run", v2+"@n1", store); !strings.Contains(said, words) {
+	if _, said := must(t, fail.Done, "backup", "-q", "--name", "disk", "--dry-run", v2+"@n1", store); !strings.Contains(said, words) {
 		t.Fatal(said)
 	}
 	night("n2")
-	if _, said := must(t, exitDone, "backup", "--name", "disk", v1+"@n2", store); strings.Contains(said, words) {
+	if _, said := must(t, fail.Done, "backup", "--name", "disk", v1+"@n2", store); strings.Contains(said, words) {
 		t.Fatal(said) // by its point
 	}
 }
@@ -188,21 +189,21 @@ func TestBackupNameTakesOlderDeltas(t *testing.T) {
 func TestBackupPartsWhatWasMixed(t *testing.T) {
 	v1, v2, store, night := twoImages(t)
 	night("n1")
-	first, _ := must(t, exitDone, "backup", v1+"@n1", store)
+	first, _ := must(t, fail.Done, "backup", v1+"@n1", store)
 	second := filepath.Join(store, "disk-20261101T023000Z-0123456789ab.cbt")
-	must(t, exitDone, "diff", first, v2+"@n1", "-o", second)
+	must(t, fail.Done, "diff", first, v2+"@n1", "-o", second)
 	withoutIdentity(t, first, second)
 	night("n2")
-	a, _ := must(t, exitDone, "backup", v1+"@n2", store)
-	b, _ := must(t, exitDone, "backup", v2+"@n2", store)
+	a, _ := must(t, fail.Done, "backup", v1+"@n2", store)
+	b, _ := must(t, fail.Done, "backup", v2+"@n2", store)
 	got := machinesIn(t, store)
 	slices.Sort(got)
 	if got[0] != "" || got[1] != "" || got[2] == got[3] {
 		t.Fatal(got)
 	}
-	must(t, exitDone, "prune", store, "--keep-last", "1", "--rebase-every", "0")
+	must(t, fail.Done, "prune", store, "--keep-last", "1", "--rebase-every", "0")
 	for _, d := range []string{a, b} {
-		must(t, exitDone, "verify", d)
+		must(t, fail.Done, "verify", d)
 	}
 }
 
@@ -218,35 +219,35 @@ func TestBackupOfOverlaysOverOneBase(t *testing.T) {
 	}
 	tool(t, "qemu-img", "create", "-q", "-f", "raw", in("base.raw"), "4M")
 	tool(t, "qemu-io", "-f", "raw", "-c", "write -q -P 7 0 64k", in("base.raw"))
-	base, _ := must(t, exitDone, "backup", in("base.raw"), store)
+	base, _ := must(t, fail.Done, "backup", in("base.raw"), store)
 	var night []string
 	for i, name := range []string{"vm1", "vm2"} {
 		img := in(name + ".qcow2")
 		tool(t, "qemu-img", "create", "-q", "-f", "qcow2", "-b", "base.raw", "-F", "raw", img)
 		tool(t, "qemu-io", "-f", "qcow2", "-c", "write -q -P 9 "+string(rune('1'+i))+"M 8k", img)
-		must(t, exitUsage, "backup", "--frozen", img, store)
-		out, said := must(t, exitDone, "backup", "--frozen", "--name", name, img, store)
+		must(t, fail.UsageCode, "backup", "--frozen", img, store)
+		out, said := must(t, fail.Done, "backup", "--frozen", "--name", name, img, store)
 		if !strings.Contains(said, "overlay") {
 			t.Fatal(said)
 		}
 		night = append(night, out)
 	}
-	if _, said := must(t, exitWrongBase, "merge", base, night[0], "-o", in("x.cbt")); !strings.Contains(said, "are of two machines, file:") {
+	if _, said := must(t, fail.WrongBaseCode, "merge", base, night[0], "-o", in("x.cbt")); !strings.Contains(said, "are of two machines, file:") {
 		t.Fatal(said)
 	}
-	must(t, exitDone, "merge", base, night[0], "--name", "vm1", "-o", in("x.cbt"))
-	if out, _ := must(t, exitDone, "info", in("x.cbt")); !strings.Contains(out, "vm1\n") {
+	must(t, fail.Done, "merge", base, night[0], "--name", "vm1", "-o", in("x.cbt"))
+	if out, _ := must(t, fail.Done, "info", in("x.cbt")); !strings.Contains(out, "vm1\n") {
 		t.Fatal(out)
 	}
 	// The base's own delta is lost: what builds on it is not the base.
 	lost := filepath.Join(dir, "lost")
 	tool(t, "mv", base, lost)
-	must(t, exitUsage, "backup", in("base.raw"), store)
+	must(t, fail.UsageCode, "backup", in("base.raw"), store)
 	tool(t, "mv", lost, base)
 	// Each is one night of one day.
-	must(t, exitDone, "prune", store, "--keep-daily", "7", "--rebase-every", "0")
+	must(t, fail.Done, "prune", store, "--keep-daily", "7", "--rebase-every", "0")
 	for _, d := range append(night, base) {
-		must(t, exitDone, "verify", d)
+		must(t, fail.Done, "verify", d)
 	}
 }
 
@@ -254,28 +255,28 @@ func TestBackupOfOverlaysOverOneBase(t *testing.T) {
 func TestBackupOfCopies(t *testing.T) {
 	v1, v2, store, night := twoImages(t)
 	night("n1")
-	must(t, exitDone, "backup", "--name", "vm1", v1+"@n1", store)
+	must(t, fail.Done, "backup", "--name", "vm1", v1+"@n1", store)
 	moved := filepath.Join(filepath.Dir(v1), "copy.qcow2")
 	tool(t, "cp", v1, moved)
-	must(t, exitUsage, "backup", moved+"@n1", store)
+	must(t, fail.UsageCode, "backup", moved+"@n1", store)
 	tool(t, "qemu-img", "snapshot", "-c", "n2", moved)
-	file, said := must(t, exitDone, "backup", "--name", "vm1", moved+"@n2", store)
+	file, said := must(t, fail.Done, "backup", "--name", "vm1", moved+"@n2", store)
 	if !strings.Contains(said, "compared with the content of vm1-") || !strings.HasPrefix(filepath.Base(file), "vm1-") {
 		t.Fatal(said)
 	}
 	// Known by now, with and without the name.
 	tool(t, "qemu-img", "snapshot", "-c", "n3", moved)
-	if file, _ := must(t, exitDone, "backup", moved+"@n3", store); !strings.HasPrefix(filepath.Base(file), "vm1-") {
+	if file, _ := must(t, fail.Done, "backup", moved+"@n3", store); !strings.HasPrefix(filepath.Base(file), "vm1-") {
 		t.Fatal(file)
 	}
 	// Another machine under that name, by mistake: warned of when the first comes back.
 	night("n4")
-	must(t, exitDone, "backup", "--name", "vm1", v2+"@n4", store)
-	if _, said := must(t, exitDone, "backup", "--name", "vm1", moved+"@n3", store); strings.Contains(said, "warning") && !strings.Contains(said, "was read from another disk the last time") {
+	must(t, fail.Done, "backup", "--name", "vm1", v2+"@n4", store)
+	if _, said := must(t, fail.Done, "backup", "--name", "vm1", moved+"@n3", store); strings.Contains(said, "warning") && !strings.Contains(said, "was read from another disk the last time") {
 		t.Fatal(said)
 	}
 	tool(t, "qemu-img", "snapshot", "-c", "n5", moved)
-	if _, said := must(t, exitDone, "backup", "--name", "vm1", moved+"@n5", store); !strings.Contains(said, "disk/0 of vm1 was read from another disk the last time") {
+	if _, said := must(t, fail.Done, "backup", "--name", "vm1", moved+"@n5", store); !strings.Contains(said, "disk/0 of vm1 was read from another disk the last time") {
 		t.Fatal(said)
 	}
 	if got := machinesIn(t, store); len(got) != 5 {

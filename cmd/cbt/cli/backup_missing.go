@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"cbt/internal/text"
 )
 
 // missing is a snapshot of the source that the directory has not, though it was
@@ -38,7 +40,7 @@ func (b *backupRun) notInDir() []missing {
 			m := missing{Snapshot: strings.TrimPrefix(k.ref, lvmPrefix), words: b.again(i, k), deletion: b.deletion(k)}
 			m.Remove = m.deletion.Command
 			if m.words != nil {
-				m.Command = commandLine(scriptQuote, m.words...)
+				m.Command = text.CommandLine(text.ScriptQuote, m.words...)
 			}
 			mended := false
 			for _, l := range b.store.list {
@@ -174,32 +176,32 @@ func (d *disk) snapshotName() string {
 // it is a warning, the rest may be as it was meant.
 func (b *backupRun) sayMissing(list []missing) {
 	const most = 5
-	dir, said := printable(b.store.dir), 0
+	dir, said := text.Printable(b.store.dir), 0
 	for _, m := range list {
 		write := ""
 		if m.words != nil {
-			write = ": " + commandLine(shellQuote, m.words...) + " writes it again"
+			write = ": " + text.CommandLine(text.Quote, m.words...) + " writes it again"
 		}
 		switch {
 		case len(m.Children) > 0:
-			b.app.warnf("%s: the delta of %s is missing, and %s cannot be restored without it%s", dir, printable(m.Snapshot), printable(strings.Join(m.Children, ", ")), write)
+			b.app.warnf("%s: the delta of %s is missing, and %s cannot be restored without it%s", dir, text.Printable(m.Snapshot), text.Printable(strings.Join(m.Children, ", ")), write)
 			continue
 		case m.Delta != "":
-			b.app.warnf("%s: %s cannot be restored, because deltas are missing that it builds on; it is that of %s%s", dir, printable(m.Delta), printable(m.Snapshot), write)
+			b.app.warnf("%s: %s cannot be restored, because deltas are missing that it builds on; it is that of %s%s", dir, text.Printable(m.Delta), text.Printable(m.Snapshot), write)
 			continue
 		}
 		if said++; said > most {
 			continue
 		}
-		text := fmt.Sprintf("%s has no delta of %s: lost, pruned, or never written%s", dir, printable(m.Snapshot), write)
+		str := fmt.Sprintf("%s has no delta of %s: lost, pruned, or never written%s", dir, text.Printable(m.Snapshot), write)
 		if m.deletion.words != nil {
-			text += "; " + commandLine(shellQuote, m.deletion.words...) + " deletes the snapshot"
+			str += "; " + text.CommandLine(text.Quote, m.deletion.words...) + " deletes the snapshot"
 		} else if way := m.deletion.wayOfMachine(); way != "" {
-			text += "; " + way
+			str += "; " + way
 		}
-		b.app.notef("%s", text)
+		b.app.notef("%s", str)
 	}
 	if said > most {
-		b.app.notef("%s has no delta of %s more (--json names them)", dir, countOf(said-most, "snapshot"))
+		b.app.notef("%s has no delta of %s more (--json names them)", dir, text.Count(said-most, "snapshot"))
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"cbt/internal/fail"
 	"cbt/internal/testtool"
 )
 
@@ -192,7 +193,7 @@ func (n *nights) restoreAll() {
 	for _, name := range others {
 		n.tool("rm", name)
 	}
-	if code, stdout, stderr := run(n.t, "verify", n.store); code != exitDone && code != exitWrongBase {
+	if code, stdout, stderr := run(n.t, "verify", n.store); code != fail.Done && code != fail.WrongBaseCode {
 		n.t.Fatalf("verify: exit %d: %s%s", code, stdout, stderr)
 	}
 	there := 0
@@ -200,7 +201,7 @@ func (n *nights) restoreAll() {
 		if !exists(file) {
 			continue
 		}
-		if code, _, _ := run(n.t, "cat", file); code != exitWrongBase {
+		if code, _, _ := run(n.t, "cat", file); code != fail.WrongBaseCode {
 			n.restore(file)
 			there++
 		}

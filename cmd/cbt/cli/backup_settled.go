@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"cbt/internal/machines"
+	"cbt/internal/text"
 )
 
 // settled is, of several machines that the source was backed up as, that of the
@@ -57,7 +58,7 @@ func (b *backupRun) warnOther() {
 	if len(others) == 0 || b.recognisedAs(b.opt.name) {
 		return
 	}
-	ref, so := printable(b.disks[0].img.Ref), slices.Sorted(maps.Keys(others))
+	ref, so := text.Printable(b.disks[0].img.Ref), slices.Sorted(maps.Keys(others))
 	if slices.ContainsFunc(b.store.list, func(l *logged) bool {
 		return l.Machine == b.opt.name && slices.ContainsFunc(l.Streams, func(s logStream) bool { return s.Source != "" })
 	}) {

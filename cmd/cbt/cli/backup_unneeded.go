@@ -9,6 +9,7 @@ import (
 	"unicode/utf8"
 
 	"cbt/internal/imagelock"
+	"cbt/internal/text"
 )
 
 // unneeded is a snapshot that the directory has.
@@ -32,13 +33,13 @@ type qmpCommand struct {
 }
 
 func (q *qmpCommand) String() string {
-	var text bytes.Buffer
-	e := json.NewEncoder(&text)
+	var str bytes.Buffer
+	e := json.NewEncoder(&str)
 	e.SetEscapeHTML(false)
 	if e.Encode(q) != nil {
 		return "" // strings can always be encoded
 	}
-	return escapeJSON(strings.TrimSuffix(text.String(), "\n"))
+	return text.EscapeJSON(strings.TrimSuffix(str.String(), "\n"))
 }
 
 // noLongerNeeded are the snapshots of the source that the directory has, but
@@ -74,7 +75,7 @@ func (b *backupRun) deletion(k *kept) unneeded {
 	if k.img != nil && k.img.file.vol == nil && b.runs(k.img) {
 		u.byMachine(k)
 	}
-	u.Command = commandLine(scriptQuote, u.words...)
+	u.Command = text.CommandLine(text.ScriptQuote, u.words...)
 	return u
 }
 
@@ -135,7 +136,7 @@ func delvm(name string) string {
 	if name != "" && name[0] != '-' && strings.TrimLeftFunc(name, plain) == "" {
 		return "delvm " + name
 	}
-	if !utf8.ValidString(name) || strings.ContainsFunc(strings.ReplaceAll(name, "\n", ""), unprintable) {
+	if !utf8.ValidString(name) || strings.ContainsFunc(strings.ReplaceAll(name, "\n", ""), text.Unprintable) {
 		return ""
 	}
 	return `delvm "` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`).Replace(name) + `"`
@@ -158,15 +159,15 @@ func (u *unneeded) wayOfMachine() string {
 
 // sayUnneeded prints one on stderr.
 func (a *app) sayUnneeded(u unneeded, always bool) {
-	text := "no longer needed: " + printable(u.Snapshot)
+	str := "no longer needed: " + text.Printable(u.Snapshot)
 	if u.Command != "" {
-		text += ": " + commandLine(shellQuote, u.words...)
+		str += ": " + text.CommandLine(text.Quote, u.words...)
 	} else if way := u.wayOfMachine(); way != "" {
-		text += ": " + way
+		str += ": " + way
 	}
 	if always {
-		a.sayf("%s", text)
+		a.sayf("%s", str)
 	} else {
-		a.notef("%s", text)
+		a.notef("%s", str)
 	}
 }

@@ -9,7 +9,9 @@ import (
 	"strings"
 	"time"
 
+	"cbt/internal/fail"
 	"cbt/internal/outfile"
+	"cbt/internal/text"
 )
 
 // write writes the delta. If something is wrong with what NEW is compared with,
@@ -44,7 +46,7 @@ func (b *backupRun) write(ctx context.Context) error {
 func (b *backupRun) olds() (list []string) {
 	for i := range b.bases {
 		if old := b.disks[i].old; old != nil {
-			list = append(list, printable(old.Ref))
+			list = append(list, text.Printable(old.Ref))
 		}
 	}
 	return list
@@ -52,8 +54,8 @@ func (b *backupRun) olds() (list []string) {
 
 // isOfOld says whether an error may be gone when OLD is left out.
 func (b *backupRun) isOfOld(ctx context.Context, err error) bool {
-	var coded *exitError
-	if ctx.Err() != nil || errors.As(err, &coded) && coded.code != exitFindings {
+	var coded *fail.Error
+	if ctx.Err() != nil || errors.As(err, &coded) && coded.Code != fail.FindingsCode {
 		return false
 	}
 	for _, d := range b.disks {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"cbt/internal/fail"
 	"cbt/internal/ordered"
 	"cbt/sparse"
 )
@@ -32,7 +33,7 @@ func newCatCommand(a *app) *cobra.Command {
 range that --offset and --length say.`,
 		Example: `  cbt cat disk.qcow2@monday > monday.raw
   cbt cat --length 512 disk.qcow2 | file -`,
-		Annotations: exits(exitDone, exitFailed, exitUsage, exitWrongBase, exitBusy),
+		Annotations: exits(fail.Done, fail.Failed, fail.UsageCode, fail.WrongBaseCode, fail.BusyCode),
 		Args:        wantArgs("REF"),
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.cat(c.Context(), args[0], opt)
@@ -49,7 +50,7 @@ range that --offset and --length say.`,
 
 func (a *app) cat(ctx context.Context, ref string, opt *catOptions) error {
 	if a.StdoutTerminal {
-		return usageErrorf("cat: stdout is a terminal, which the bytes of an image could command: redirect it")
+		return fail.Usage("cat: stdout is a terminal, which the bytes of an image could command: redirect it")
 	}
 	o, err := a.newOpener(opt.source)
 	if err != nil {
@@ -85,12 +86,12 @@ func (a *app) cat(ctx context.Context, ref string, opt *catOptions) error {
 func rangeOf(src *source, offset, length sizeValue) (off, n int64, err error) {
 	size := src.View.Size()
 	if offset.n > size {
-		return 0, 0, usageErrorf("%s: --offset %d is past its end at %d", src.Ref, offset.n, size)
+		return 0, 0, fail.Usage("%s: --offset %d is past its end at %d", src.Ref, offset.n, size)
 	}
 	n = size - offset.n
 	if length.set {
 		if length.n > n {
-			return 0, 0, usageErrorf("%s: --length %d from offset %d on is past its end at %d", src.Ref, length.n, offset.n, size)
+			return 0, 0, fail.Usage("%s: --length %d from offset %d on is past its end at %d", src.Ref, length.n, offset.n, size)
 		}
 		n = length.n
 	}

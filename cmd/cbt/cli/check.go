@@ -12,6 +12,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"cbt/internal/fail"
+	"cbt/internal/text"
 	"cbt/qcow2"
 	"cbt/sparse"
 )
@@ -38,7 +40,7 @@ finds, and cycles, keys and blocks that it passes over.`,
   cbt check --pv disk.raw lvm:vg0/pool
   cbt check --thin-metadata tmeta.bin
   cbt check --json disk.qcow2`,
-		Annotations: exits(exitDone, exitFailed, exitUsage, exitFindings, exitBusy),
+		Annotations: exits(fail.Done, fail.Failed, fail.UsageCode, fail.FindingsCode, fail.BusyCode),
 		Args: func(c *cobra.Command, args []string) error {
 			if len(args) == 0 && opt.source.ThinMetadata != "" {
 				return nil
@@ -73,11 +75,11 @@ func (a *app) check(ctx context.Context, ref string, opt *checkOptions) error {
 	}
 	switch {
 	case format == formatDelta:
-		return usageErrorf("%s: is a delta: cbt verify checks it", ref)
+		return fail.Usage("%s: is a delta: cbt verify checks it", ref)
 	case format == formatRaw:
-		return usageErrorf("%s: is raw: there is no structure to check", ref)
+		return fail.Usage("%s: is raw: there is no structure to check", ref)
 	case r.byName || r.byID:
-		return usageErrorf("%s: a check is of the whole file: name %s alone", ref, r.path)
+		return fail.Usage("%s: a check is of the whole file: name %s alone", ref, r.path)
 	}
 	if err := o.refuseWritten(f); err != nil {
 		return err
@@ -105,7 +107,7 @@ func (a *app) check(ctx context.Context, ref string, opt *checkOptions) error {
 		return fmt.Errorf("%s: %w", ref, err)
 	}
 	if stats.Corruptions+stats.Leaks > 0 {
-		return findings("%s: %s and %s found", ref, count(stats.Corruptions, "corruption"), count(stats.Leaks, "leak"))
+		return fail.Findings("%s: %s and %s found", ref, count(stats.Corruptions, "corruption"), count(stats.Leaks, "leak"))
 	}
 	return nil
 }
@@ -132,9 +134,9 @@ type faultList struct {
 // add prints a fault: a line and where that is written, or j.
 func (l *faultList) add(line, cite string, j any) {
 	if !l.json {
-		fmt.Fprintln(l.w, oneLine(line))
+		fmt.Fprintln(l.w, text.OneLine(line))
 		if cite != "" {
-			fmt.Fprintf(l.w, "    %s\n", oneLine(cite))
+			fmt.Fprintf(l.w, "    %s\n", text.OneLine(cite))
 		}
 		return
 	}
@@ -142,8 +144,8 @@ func (l *faultList) add(line, cite string, j any) {
 	if l.n++; l.n == 1 {
 		before = "{ \"faults\": [\n"
 	}
-	text, _ := json.Marshal(j)
-	fmt.Fprintf(l.w, "%s%s", before, escapeJSON(string(text)))
+	str, _ := json.Marshal(j)
+	fmt.Fprintf(l.w, "%s%s", before, text.EscapeJSON(string(str)))
 }
 
 // end prints the last line, or closes the array and adds what was counted.

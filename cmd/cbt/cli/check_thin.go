@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 
+	"cbt/internal/fail"
 	"cbt/internal/hostlvm"
 	"cbt/lvm"
 	"cbt/lvm/thin"
@@ -28,7 +29,7 @@ func (a *app) checkThin(ctx context.Context, o *opener, ref string, opt refOptio
 	case !isVolume, !v.thin && o.holdsImage(opt):
 		return false, nil
 	case v.thin:
-		return true, usageErrorf("%s: a check is of the whole pool: leave it out", ref)
+		return true, fail.Usage("%s: a check is of the whole pool: leave it out", ref)
 	default:
 		if meta, err = o.openPoolMetadata(ctx, ref, v); err != nil {
 			return true, err
@@ -56,7 +57,7 @@ func (o *opener) openPoolMetadata(ctx context.Context, ref string, r volumeRef) 
 		return poolMetadata{}, fmt.Errorf("%s: %w", ref, lv.Fault)
 	}
 	if lv.Type() != "thin-pool" {
-		return poolMetadata{}, usageErrorf("%s: is no thin pool: there is no structure to check", ref)
+		return poolMetadata{}, fail.Usage("%s: is no thin pool: there is no structure to check", ref)
 	}
 	if o.host != nil {
 		pool, err := hostlvm.RefOf(lv)
@@ -64,7 +65,7 @@ func (o *opener) openPoolMetadata(ctx context.Context, ref string, r volumeRef) 
 			return poolMetadata{}, err
 		}
 		if _, err = o.host.OpenPool(pool); err == nil {
-			return poolMetadata{}, busy("%s: is in use: a pool is checked when it is not active (lvchange -an)", ref)
+			return poolMetadata{}, fail.Busy("%s: is in use: a pool is checked when it is not active (lvchange -an)", ref)
 		} else if !errors.Is(err, hostlvm.ErrInactive) {
 			return poolMetadata{}, hostError(ref, err)
 		}
@@ -128,7 +129,7 @@ func (a *app) checkMetadata(ctx context.Context, ref string, meta poolMetadata) 
 		return fmt.Errorf("%s: %w", ref, err)
 	}
 	if s.Corruptions+s.Leaks > 0 {
-		return findings("%s: %s and %s found", ref, count(s.Corruptions, "corruption"), count(s.Leaks, "leak"))
+		return fail.Findings("%s: %s and %s found", ref, count(s.Corruptions, "corruption"), count(s.Leaks, "leak"))
 	}
 	return nil
 }

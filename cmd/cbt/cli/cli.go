@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"cbt/internal/fail"
 	"cbt/internal/ordered"
 )
 
@@ -56,7 +57,7 @@ func Run(ctx context.Context, env Env, args []string) int {
 	err = a.audit.finish(err)
 	code := a.report(ctx, err)
 	if err := a.audit.end(code, err); err != nil {
-		if again := a.report(ctx, err); code == exitDone {
+		if again := a.report(ctx, err); code == fail.Done {
 			code = again
 		}
 	}
@@ -139,7 +140,7 @@ A reference REF names an image:
   tuesday.cbt         the state after that delta`,
 		Example: `  cbt info disk.qcow2
   cbt map disk.qcow2@monday`,
-		Annotations:   exits(exitDone, exitFailed, exitUsage, exitFindings, exitWrongBase, exitBusy),
+		Annotations:   exits(fail.Done, fail.Failed, fail.UsageCode, fail.FindingsCode, fail.WrongBaseCode, fail.BusyCode),
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Args:          cobra.ArbitraryArgs,
@@ -185,7 +186,7 @@ func (a *app) guard(c *cobra.Command) {
 	checkArgs, run := c.Args, c.RunE
 	c.Args = func(c *cobra.Command, args []string) error {
 		if slices.Contains(args, "") {
-			return usageErrorf("%s: argument %d is empty: is a variable unset?",
+			return fail.Usage("%s: argument %d is empty: is a variable unset?",
 				c.Name(), slices.Index(args, "")+1)
 		}
 		if err := refuseEmptyFlags(c); err != nil {
@@ -209,7 +210,7 @@ func refuseEmptyFlags(c *cobra.Command) (err error) {
 			empty = slices.Contains(list.GetSlice(), "")
 		}
 		if empty && err == nil {
-			err = usageErrorf("%s: --%s is empty: is a variable unset?", c.Name(), f.Name)
+			err = fail.Usage("%s: --%s is empty: is a variable unset?", c.Name(), f.Name)
 		}
 	})
 	return err

@@ -12,6 +12,8 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/spf13/cobra"
+
+	"cbt/internal/fail"
 )
 
 func TestMain(m *testing.M) {
@@ -40,22 +42,22 @@ func TestUsage(t *testing.T) {
 		code int
 		want string // of the one line on stderr
 	}{
-		{"", exitUsage, "no command given"},
-		{"frobnicate", exitUsage, `unknown command "frobnicate"`},
-		{"inf|x", exitUsage, "did you mean cbt info?"},
-		{"--frobnicate", exitUsage, "unknown flag: --frobnicate"},
-		{"info|--frobnicate|x", exitUsage, "unknown flag: --frobnicate"},
-		{"info", exitUsage, "info: REF is missing: usage is `cbt info REF`"},
-		{"info|a|b", exitUsage, "one argument too many: b"},
-		{"version|x", exitUsage, "takes no arguments"},
-		{"cat|--offset|x|r", exitUsage, "x is no size"},
-		{"cat|--offset", exitUsage, "flag needs an argument"},
-		{"help|frobnicate", exitUsage, `unknown command "frobnicate"`},
-		{"completion|tcsh", exitUsage, "unknown shell tcsh"},
-		{"info|/nonexistent", exitFailed, "no such file"},
-		{"info|a\x1b[2J", exitFailed, `a\x1b[2J`},
-		{"info|--format|vmdk|x", exitUsage, "--format vmdk: is qcow2, raw or state"},
-		{"info|--allow|/nonexistent|x", exitUsage, "--allow"},
+		{"", fail.UsageCode, "no command given"},
+		{"frobnicate", fail.UsageCode, `unknown command "frobnicate"`},
+		{"inf|x", fail.UsageCode, "did you mean cbt info?"},
+		{"--frobnicate", fail.UsageCode, "unknown flag: --frobnicate"},
+		{"info|--frobnicate|x", fail.UsageCode, "unknown flag: --frobnicate"},
+		{"info", fail.UsageCode, "info: REF is missing: usage is `cbt info REF`"},
+		{"info|a|b", fail.UsageCode, "one argument too many: b"},
+		{"version|x", fail.UsageCode, "takes no arguments"},
+		{"cat|--offset|x|r", fail.UsageCode, "x is no size"},
+		{"cat|--offset", fail.UsageCode, "flag needs an argument"},
+		{"help|frobnicate", fail.UsageCode, `unknown command "frobnicate"`},
+		{"completion|tcsh", fail.UsageCode, "unknown shell tcsh"},
+		{"info|/nonexistent", fail.Failed, "no such file"},
+		{"info|a\x1b[2J", fail.Failed, `a\x1b[2J`},
+		{"info|--format|vmdk|x", fail.UsageCode, "--format vmdk: is qcow2, raw or state"},
+		{"info|--allow|/nonexistent|x", fail.UsageCode, "--allow"},
 	} {
 		args := strings.Split(c.args, "|")
 		if c.args == "" {
@@ -78,7 +80,7 @@ func TestEmptyArguments(t *testing.T) {
 		{"info", "--snapshot=", "x"}, {"info", "--allow", "", "x"}, {"info", "--format", "", "x"},
 	} {
 		code, stdout, stderr := run(t, args...)
-		if code != exitUsage || stdout != "" || !strings.Contains(stderr, "is a variable unset?") {
+		if code != fail.UsageCode || stdout != "" || !strings.Contains(stderr, "is a variable unset?") {
 			t.Errorf("cbt %q: exit %d, %q, %q", args, code, stdout, stderr)
 		}
 	}
@@ -105,7 +107,7 @@ func TestHelp(t *testing.T) {
 	for _, c := range append(root.Commands(), root) {
 		args := strings.Fields(c.CommandPath())[1:]
 		code, stdout, stderr := run(t, append(args, "--help")...)
-		if code != exitDone || stderr != "" {
+		if code != fail.Done || stderr != "" {
 			t.Errorf("%s --help: exit %d, %q", c.CommandPath(), code, stderr)
 		}
 		for _, want := range []string{"\nUsage:\n", "\nExamples:\n", "\nEXIT STATUS\n", "128+N"} {
@@ -131,7 +133,7 @@ func TestStdoutFails(t *testing.T) {
 		code   int
 		silent bool
 	}{
-		{syscall.ENOSPC, exitFailed, false},
+		{syscall.ENOSPC, fail.Failed, false},
 		{&os.PathError{Op: "write", Path: "|1", Err: syscall.EPIPE}, 141, true},
 	} {
 		for _, args := range [][]string{{"version"}, {"--help"}, {"version", "--json"}, {"completion", "bash"}, {"help", "info"}} {
@@ -148,7 +150,7 @@ func TestStdoutFails(t *testing.T) {
 func TestCatRefusesTerminal(t *testing.T) {
 	var out, errOut bytes.Buffer
 	code := Run(t.Context(), Env{Stdout: &out, Stderr: &errOut, StdoutTerminal: true}, []string{"cat", "/dev/null"})
-	if code != exitUsage || out.Len() > 0 || !strings.Contains(errOut.String(), "stdout is a terminal") {
+	if code != fail.UsageCode || out.Len() > 0 || !strings.Contains(errOut.String(), "stdout is a terminal") {
 		t.Errorf("exit %d, %q, %q", code, &out, &errOut)
 	}
 }
@@ -168,8 +170,8 @@ func with(t *testing.T, ctx context.Context, runE func() error, args ...string) 
 
 func TestExitCodes(t *testing.T) {
 	for want, err := range map[int]error{
-		exitDone: nil, exitFailed: errors.New("x"), exitUsage: usageErrorf("x"), exitFindings: findings("x"),
-		exitWrongBase: wrongBase("x"), exitBusy: busy("x"),
+		fail.Done: nil, fail.Failed: errors.New("x"), fail.UsageCode: fail.Usage("x"), fail.FindingsCode: fail.Findings("x"),
+		fail.WrongBaseCode: fail.WrongBase("x"), fail.BusyCode: fail.Busy("x"),
 	} {
 		code, stderr := with(t, t.Context(), func() error { return err })
 		if code != want || (stderr != "cbt: x\n") != (err == nil) {
@@ -180,11 +182,11 @@ func TestExitCodes(t *testing.T) {
 
 func TestPanic(t *testing.T) {
 	code, stderr := with(t, t.Context(), func() error { panic("boom\n\x1b[2J") })
-	if code != exitFailed || stderr != `cbt: internal error: boom\n\x1b[2J`+"\n" {
+	if code != fail.Failed || stderr != `cbt: internal error: boom\n\x1b[2J`+"\n" {
 		t.Errorf("exit %d, %q", code, stderr)
 	}
 	code, stderr = with(t, t.Context(), func() error { panic("boom") }, "-v")
-	if code != exitFailed || !strings.Contains(stderr, "cli_test.go") {
+	if code != fail.Failed || !strings.Contains(stderr, "cli_test.go") {
 		t.Errorf("-v: exit %d, no stack in %q", code, stderr)
 	}
 }
@@ -196,7 +198,7 @@ func TestSignalExitCode(t *testing.T) {
 		if code, stderr := with(t, ctx, func() error { return ctx.Err() }); code != 128+int(sig) {
 			t.Errorf("%v: exit %d, %q", sig, code, stderr)
 		}
-		if code, stderr := with(t, ctx, func() error { return nil }); code != exitDone {
+		if code, stderr := with(t, ctx, func() error { return nil }); code != fail.Done {
 			t.Errorf("%v after all was done: exit %d, %q", sig, code, stderr)
 		}
 	}

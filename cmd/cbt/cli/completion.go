@@ -6,6 +6,9 @@ import (
 	"io"
 
 	"github.com/spf13/cobra"
+
+	"cbt/internal/fail"
+	"cbt/internal/text"
 )
 
 func newCompletionCommand(a *app) *cobra.Command {
@@ -16,7 +19,7 @@ func newCompletionCommand(a *app) *cobra.Command {
 and files, for bash, zsh, fish or powershell.`,
 		Example: `  cbt completion bash > cbt.bash
   . ./cbt.bash`,
-		Annotations: exits(exitDone, exitFailed, exitUsage),
+		Annotations: exits(fail.Done, fail.Failed, fail.UsageCode),
 		ValidArgs:   []string{"bash", "zsh", "fish", "powershell"},
 		Args:        wantArgs("SHELL"),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -31,7 +34,7 @@ and files, for bash, zsh, fish or powershell.`,
 			case "powershell":
 				return root.GenPowerShellCompletionWithDesc(a.Stdout)
 			}
-			return usageErrorf("completion: unknown shell %s: bash, zsh, fish or powershell", printable(args[0]))
+			return fail.Usage("completion: unknown shell %s: bash, zsh, fish or powershell", text.Printable(args[0]))
 		},
 	}
 }

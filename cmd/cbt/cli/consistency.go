@@ -12,6 +12,7 @@ import (
 
 	"cbt/cbt"
 	"cbt/internal/fsys"
+	"cbt/internal/text"
 	"cbt/lvm"
 	"cbt/sparse"
 )
@@ -54,7 +55,7 @@ func (s *source) consistency() cbt.Consistency {
 // sayLevel says what the state after a delta is worth.
 func (a *app) sayLevel(name string, c cbt.Consistency) {
 	if l, ok := levels[c]; ok {
-		a.notef("%s: %s", printable(name), l.long)
+		a.notef("%s: %s", text.Printable(name), l.long)
 	}
 }
 
@@ -69,11 +70,11 @@ func (a *app) sayLevels(dir string, list []*logged) {
 			}
 		}
 		if n > 0 {
-			parts = append(parts, fmt.Sprintf("%s (%s)", countOf(n, "point"), levels[c].brief))
+			parts = append(parts, fmt.Sprintf("%s (%s)", text.Count(n, "point"), levels[c].brief))
 		}
 	}
 	if len(parts) > 0 {
-		a.notef("%s: %s", printable(dir), strings.Join(parts, ", "))
+		a.notef("%s: %s", text.Printable(dir), strings.Join(parts, ", "))
 	}
 }
 
@@ -102,7 +103,7 @@ func (a *app) checkConsistency(ctx context.Context, disks []disk, opt *diffOptio
 		}
 		for _, s := range list {
 			if s.State == fsys.Pending {
-				a.warnf("%s: %s was not frozen: %s: --consistency %s says more than is true, so the delta is called %s", printable(on), s.Name(), s.Why, said, cbt.Crash)
+				a.warnf("%s: %s was not frozen: %s: --consistency %s says more than is true, so the delta is called %s", text.Printable(on), s.Name(), s.Why, said, cbt.Crash)
 				opt.consistency = string(cbt.Crash)
 			}
 		}

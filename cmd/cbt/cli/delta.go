@@ -15,6 +15,8 @@ import (
 	"github.com/spf13/pflag"
 
 	"cbt/cbt"
+	"cbt/internal/fail"
+	"cbt/internal/text"
 	"cbt/sparse"
 )
 
@@ -194,9 +196,9 @@ func dirError(dir string, err error) error {
 	case isNotExist(err) && other != nil:
 		return other
 	case isNotExist(err):
-		return fmt.Errorf("%s: there is no such directory", printable(dir))
+		return fmt.Errorf("%s: there is no such directory", text.Printable(dir))
 	case errors.Is(err, syscall.ENOTDIR):
-		return usageErrorf("%s: is no directory", printable(dir))
+		return fail.Usage("%s: is no directory", text.Printable(dir))
 	}
 	return err
 }
@@ -240,7 +242,7 @@ func (o *opener) chainTo(d *deltaFile, stream int, opt chainOptions, said bool) 
 // names a stream, for deltas of several.
 func (o *opener) openChain(path string, ref string, opt refOptions, chain chainOptions) (*source, error) {
 	if opt.SnapshotID != "" {
-		return nil, usageErrorf("%s: is a delta and has no snapshots", path)
+		return nil, fail.Usage("%s: is a delta and has no snapshots", path)
 	}
 	path, err := o.resolve(path)
 	if err != nil {
@@ -286,9 +288,9 @@ func (d *deltaFile) find(name string) (int, error) {
 			return disks[0], nil
 		}
 		if len(d.disks()) == 0 && d.Stream(stateStream) >= 0 {
-			return 0, usageErrorf("%s: has RAM and no disk: cbt restore %s --state FILE writes the machine's state", d.name, shellQuote(pathArgument(d.name)))
+			return 0, fail.Usage("%s: has RAM and no disk: cbt restore %s --state FILE writes the machine's state", d.name, text.Quote(text.PathArgument(d.name)))
 		}
-		return 0, usageErrorf("%s: has %d streams: choose one with %s: %s", d.name, len(streams), shellQuote(d.name+"@NAME"), d.streamNames())
+		return 0, fail.Usage("%s: has %d streams: choose one with %s: %s", d.name, len(streams), text.Quote(d.name+"@NAME"), d.streamNames())
 	}
 	if i := d.Stream("disk/" + name); i >= 0 {
 		return i, nil
@@ -296,7 +298,7 @@ func (d *deltaFile) find(name string) (int, error) {
 	if i := d.Stream(name); i >= 0 {
 		return i, nil
 	}
-	return 0, usageErrorf("%s: has no stream %s; there are: %s", d.name, printable(name), d.streamNames())
+	return 0, fail.Usage("%s: has no stream %s; there are: %s", d.name, text.Printable(name), d.streamNames())
 }
 
 // disks are the streams that are disks.
@@ -316,7 +318,7 @@ func (d *deltaFile) streamNames() string {
 			names = append(names, fmt.Sprintf("and %d more", len(d.Header.Streams)-i))
 			break
 		}
-		names = append(names, printable(strings.TrimPrefix(s.Name, "disk/")))
+		names = append(names, text.Printable(strings.TrimPrefix(s.Name, "disk/")))
 	}
 	return strings.Join(names, ", ")
 }
@@ -357,7 +359,7 @@ func (e *badDeltaError) Error() string {
 	}
 	look := ""
 	if strings.HasSuffix(e.name, deltaSuffix) {
-		look = " (cbt verify " + shellQuote(pathArgument(filepath.Dir(e.name))) + " looks at all that is there)"
+		look = " (cbt verify " + text.Quote(text.PathArgument(filepath.Dir(e.name))) + " looks at all that is there)"
 	}
 	return fmt.Sprintf("%s: is damaged, so nothing was written: %v%s", e.name, e.err, look)
 }

@@ -5,6 +5,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"cbt/internal/fail"
+	"cbt/internal/text"
 )
 
 // notDelta says what f is instead of a delta; nil if it may be one, if only a
@@ -19,13 +22,13 @@ func notDelta(f *file, strict bool) error {
 	case err != nil || found == formatDelta:
 		return nil
 	case found == formatQcow2:
-		return usageErrorf("%s: is a qcow2 image and no delta: cbt check looks at its structure", printable(path))
+		return fail.Usage("%s: is a qcow2 image and no delta: cbt check looks at its structure", text.Printable(path))
 	case found != formatRaw:
-		return usageErrorf("%s: is %s and no delta", printable(path), withArticle(formatName(found)))
+		return fail.Usage("%s: is %s and no delta", text.Printable(path), withArticle(formatName(found)))
 	case guestWritten(f):
-		return usageErrorf("%s: is an image and no delta", printable(path))
+		return fail.Usage("%s: is an image and no delta", text.Printable(path))
 	case strict:
-		return usageErrorf("%s: is no delta: it does not begin like one", printable(path))
+		return fail.Usage("%s: is no delta: it does not begin like one", text.Printable(path))
 	}
 	return nil
 }
@@ -34,7 +37,7 @@ func notDelta(f *file, strict bool) error {
 // directory, a snapshot of an image, a stream of a delta.
 func (o *opener) notDeltaFile(path string, err error) error {
 	if st, e := os.Stat(path); e == nil && st.IsDir() {
-		return fmt.Errorf("%s: is a directory without deltas: it has no .cbt files that can be read", printable(path))
+		return fmt.Errorf("%s: is a directory without deltas: it has no .cbt files that can be read", text.Printable(path))
 	}
 	at := strings.LastIndexByte(path, '@')
 	if !isNotExist(err) || at <= 0 {
@@ -47,11 +50,11 @@ func (o *opener) notDeltaFile(path string, err error) error {
 	defer f.Close()
 	switch found, _ := sniff(f); found {
 	case formatQcow2:
-		return usageErrorf("%s: is a snapshot of an image and no delta: cbt cat %s >FILE writes its bytes, and so does qemu-img convert -l",
-			printable(path), shellQuote(pathArgument(path)))
+		return fail.Usage("%s: is a snapshot of an image and no delta: cbt cat %s >FILE writes its bytes, and so does qemu-img convert -l",
+			text.Printable(path), text.Quote(text.PathArgument(path)))
 	case formatDelta:
-		return usageErrorf("%s: is one stream of a delta, and the whole is named here: %s; NAME=TARGET, as in %s, takes one disk of it",
-			printable(path), shellQuote(pathArgument(path[:at])), shellQuote(path[at+1:]+"=TARGET"))
+		return fail.Usage("%s: is one stream of a delta, and the whole is named here: %s; NAME=TARGET, as in %s, takes one disk of it",
+			text.Printable(path), text.Quote(text.PathArgument(path[:at])), text.Quote(path[at+1:]+"=TARGET"))
 	}
 	return err
 }
@@ -73,5 +76,5 @@ func (o *opener) deltaFirst(command string, names []string, targets []namedTarge
 	if !isDelta {
 		return err
 	}
-	return usageErrorf("%w: the delta comes first: `cbt %s %s %s`", err, command, shellQuote(pathArgument(target)), shellQuote(pathArgument(names[0])))
+	return fail.Usage("%w: the delta comes first: `cbt %s %s %s`", err, command, text.Quote(text.PathArgument(target)), text.Quote(text.PathArgument(names[0])))
 }

@@ -11,7 +11,9 @@ import (
 	"time"
 
 	"cbt/internal/deltaref"
+	"cbt/internal/fail"
 	"cbt/internal/machines"
+	"cbt/internal/text"
 )
 
 // resolve puts the delta that DIR@WANT means in its place, with @STREAM after it as
@@ -63,30 +65,30 @@ func splitDeltaRef(ref string) (dir, want, stream string) {
 // deltaIn is the path of the delta of a directory that want means.
 func (o *opener) deltaIn(dir, want string) (string, error) {
 	if want == "" {
-		return "", usageErrorf("%s@: no delta after the @: is a variable unset?", printable(dir))
+		return "", fail.Usage("%s@: no delta after the @: is a variable unset?", text.Printable(dir))
 	}
 	list, all, err := o.deltasToChoose(dir)
 	if err != nil {
 		return "", err
 	}
 	if len(all) == 0 {
-		return "", fmt.Errorf("%s: has no .cbt files that can be read, so none is meant by @%s", printable(dir), printable(want))
+		return "", fmt.Errorf("%s: has no .cbt files that can be read, so none is meant by @%s", text.Printable(dir), text.Printable(want))
 	}
 	i, byTime, err := deltaref.Find(all, want, time.Local)
 	if many, ok := errors.AsType[*deltaref.AmbiguousError](err); ok {
 		for n, c := range many.Choices {
-			many.Choices[n] = printable(c)
+			many.Choices[n] = text.Printable(c)
 		}
-		return "", usageErrorf("%s: %s: %s: choose one of %s", printable(dir), printable(many.Want), many.Why, strings.Join(many.Choices, ", "))
+		return "", fail.Usage("%s: %s: %s: choose one of %s", text.Printable(dir), text.Printable(many.Want), many.Why, strings.Join(many.Choices, ", "))
 	}
 	if err != nil {
-		return "", fmt.Errorf("%s: %s", printable(dir), printable(err.Error()))
+		return "", fmt.Errorf("%s: %s", text.Printable(dir), text.Printable(err.Error()))
 	}
 	path := filepath.Join(dir, all[i].File)
-	o.note("%s@%s is %s%s", printable(dir), printable(want), printable(path), ofTime(all[i].Time))
+	o.note("%s@%s is %s%s", text.Printable(dir), text.Printable(want), text.Printable(path), ofTime(all[i].Time))
 	for _, l := range list {
 		if l.Error != "" && byTime {
-			o.warn("%s: cannot be read, so it is not known whether it is newer", printable(filepath.Join(dir, l.File)))
+			o.warn("%s: cannot be read, so it is not known whether it is newer", text.Printable(filepath.Join(dir, l.File)))
 		}
 	}
 	return path, nil
@@ -165,15 +167,15 @@ func (o *opener) refuseDeltaDir(path string) error {
 	if many, ok := errors.AsType[*deltaref.AmbiguousError](err); ok {
 		var choices []string
 		for _, c := range many.Choices {
-			choices = append(choices, shellQuote(path+"@"+c))
+			choices = append(choices, text.Quote(path+"@"+c))
 		}
-		return usageErrorf("%s: is a directory of deltas: name one of them, such as the newest: %s", printable(path), strings.Join(choices, ", "))
+		return fail.Usage("%s: is a directory of deltas: name one of them, such as the newest: %s", text.Printable(path), strings.Join(choices, ", "))
 	}
 	if err != nil {
-		return usageErrorf("%s: is a directory of deltas: name one of them", printable(path))
+		return fail.Usage("%s: is a directory of deltas: name one of them", text.Printable(path))
 	}
-	return usageErrorf("%s: is a directory of deltas: name one of them: the newest is %s%s (%s)",
-		printable(path), printable(all[i].File), ofTime(all[i].Time), shellQuote(path+"@"+deltaref.Latest))
+	return fail.Usage("%s: is a directory of deltas: name one of them: the newest is %s%s (%s)",
+		text.Printable(path), text.Printable(all[i].File), ofTime(all[i].Time), text.Quote(path+"@"+deltaref.Latest))
 }
 
 // parse finds out what ref means, which may be a delta of a directory.

@@ -6,6 +6,8 @@ import (
 	"fmt"
 
 	"cbt/cbt"
+	"cbt/internal/fail"
+	"cbt/internal/text"
 )
 
 // routes say how the states after d are read: from the deltas of its directory, past
@@ -47,9 +49,9 @@ func (o *opener) noChain(d *deltaFile, opt chainOptions, err error) error {
 	}
 	where := "(--chain DIR says where to look)"
 	if dir := cmp.Or(opt.dir, d.dir); dir != "" {
-		where = "in " + printable(dir) + " (--chain DIR looks elsewhere)"
+		where = "in " + text.Printable(dir) + " (--chain DIR looks elsewhere)"
 	}
-	return wrongBase("%s: %w %s", d.name, err, where)
+	return fail.WrongBase("%s: %w %s", d.name, err, where)
 }
 
 // opened is the delta of these ends, which the opener has opened.
@@ -64,7 +66,7 @@ func (o *opener) endsName(e *cbt.Ends) string {
 	o.deltaMu.Lock()
 	defer o.deltaMu.Unlock()
 	if f := o.deltas[e]; f != nil {
-		return printable(f.name)
+		return text.Printable(f.name)
 	}
 	return "delta"
 }

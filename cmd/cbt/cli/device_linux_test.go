@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"cbt/internal/fail"
 	"cbt/internal/testtool"
 )
 
@@ -33,7 +34,7 @@ func TestBlockDevice(t *testing.T) {
 	}
 	device := loopDevice(t, "disk")
 	code, out, stderr := run(t, "cat", device)
-	if code != exitDone || out != content {
+	if code != fail.Done || out != content {
 		t.Errorf("cat: exit %d, %d bytes, %s", code, len(out), stderr)
 	}
 	// Nothing tells whether a device was written to.
@@ -45,10 +46,10 @@ func TestBlockDevice(t *testing.T) {
 
 	testtool.Run(t, "qemu-img", "create", "-q", "-f", "qcow2", "-b", device, "-F", "raw", "over.qcow2")
 	testtool.Run(t, "qemu-img", "snapshot", "-c", "monday", "over.qcow2")
-	if code, _, stderr := run(t, "cat", "over.qcow2"); code != exitUsage || !strings.Contains(stderr, "--allow /dev would allow it") {
+	if code, _, stderr := run(t, "cat", "over.qcow2"); code != fail.UsageCode || !strings.Contains(stderr, "--allow /dev would allow it") {
 		t.Errorf("over a device: exit %d, %s", code, stderr)
 	}
-	if code, out, stderr := run(t, "cat", "--allow", "/dev", "over.qcow2@monday"); code != exitDone || out != content {
+	if code, out, stderr := run(t, "cat", "--allow", "/dev", "over.qcow2@monday"); code != fail.Done || out != content {
 		t.Errorf("over a device: exit %d, %d bytes, %s", code, len(out), stderr)
 	}
 	s := mustOpen(t, newTestOpener(t, openerOptions{Allow: []string{"/dev"}}), "over.qcow2@monday", refOptions{})
@@ -65,18 +66,18 @@ func TestQcow2OnDevice(t *testing.T) {
 	testtool.Run(t, "truncate", "-s", "1M", "disk")
 	testtool.Run(t, "qemu-img", "rebase", "-u", "-b", "/dev/null", "-F", "raw", "disk")
 	device := loopDevice(t, "disk")
-	if code, _, stderr := run(t, "info", device); code != exitUsage || !strings.Contains(stderr, "a guest's doing") {
+	if code, _, stderr := run(t, "info", device); code != fail.UsageCode || !strings.Contains(stderr, "a guest's doing") {
 		t.Errorf("exit %d, %s", code, stderr)
 	}
 	// Even as qcow2 it does not own its neighbours in /dev.
 	code, _, stderr := run(t, "cat", "--format", "qcow2", device)
-	if code != exitUsage || !strings.Contains(stderr, "is outside the image's directory") {
+	if code != fail.UsageCode || !strings.Contains(stderr, "is outside the image's directory") {
 		t.Errorf("exit %d, %s", code, stderr)
 	}
 	if err := os.Symlink(device, "link"); err != nil {
 		t.Fatal(err)
 	}
-	if code, _, stderr := run(t, "info", "link"); code != exitUsage || !strings.Contains(stderr, "a guest's doing") {
+	if code, _, stderr := run(t, "info", "link"); code != fail.UsageCode || !strings.Contains(stderr, "a guest's doing") {
 		t.Errorf("by a link: exit %d, %s", code, stderr)
 	}
 }
@@ -92,28 +93,28 @@ func TestDeviceTellsNoTime(t *testing.T) {
 	for night := range 2 {
 		testtool.Run(t, "sh", "-c", fmt.Sprintf("printf night%d >%s; sync", night, device))
 		before := time.Now().Add(-time.Second)
-		if code, _, stderr := run(t, "backup", "--name", "vm", "--frozen", device, "b"); code != exitDone {
+		if code, _, stderr := run(t, "backup", "--name", "vm", "--frozen", device, "b"); code != fail.Done {
 			t.Fatal(stderr)
 		}
 		files := dirNames(t, "b")
 		if _, at, ok := splitDeltaName(files[len(files)-1]); !ok || at.Before(before) || len(files) != night+1 {
 			t.Fatalf("after %v: %v", before, files)
 		}
-		if code, out, stderr := run(t, "log", "--json", "b"); code != exitDone || strings.Contains(out, "instant") {
+		if code, out, stderr := run(t, "log", "--json", "b"); code != fail.Done || strings.Contains(out, "instant") {
 			t.Fatalf("exit %d: %s%s", code, out, stderr)
 		}
 		time.Sleep(1100 * time.Millisecond) // names have seconds
 	}
-	if code, out, stderr := run(t, "cat", "b@latest"); code != exitDone || !strings.HasPrefix(out, "night1") {
+	if code, out, stderr := run(t, "cat", "b@latest"); code != fail.Done || !strings.HasPrefix(out, "night1") {
 		t.Errorf("the newest: exit %d, %s", code, stderr)
 	}
-	if code, _, stderr := run(t, "log", "--max-age", "1h", "b"); code != exitDone {
+	if code, _, stderr := run(t, "log", "--max-age", "1h", "b"); code != fail.Done {
 		t.Errorf("the age: exit %d, %s", code, stderr)
 	}
-	if code, _, stderr := run(t, "prune", "b", "--keep-last", "1", "--rebase-every", "0"); code != exitDone || len(dirNames(t, "b")) != 1 {
+	if code, _, stderr := run(t, "prune", "b", "--keep-last", "1", "--rebase-every", "0"); code != fail.Done || len(dirNames(t, "b")) != 1 {
 		t.Errorf("prune: exit %d, %s, %v", code, stderr, dirNames(t, "b"))
 	}
-	if code, out, _ := run(t, "cat", "b@latest"); code != exitDone || !strings.HasPrefix(out, "night1") {
+	if code, out, _ := run(t, "cat", "b@latest"); code != fail.Done || !strings.HasPrefix(out, "night1") {
 		t.Error("the newest is gone")
 	}
 }

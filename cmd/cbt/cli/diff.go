@@ -8,6 +8,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"cbt/cbt"
+	"cbt/internal/fail"
+	"cbt/internal/text"
 	"cbt/sparse"
 )
 
@@ -73,12 +75,12 @@ a delta of it: take a snapshot and name that.`,
   cbt diff mon.save tue.save -o tue-ram.cbt
   cbt diff --pv disk.raw lvm:vg0/vm1-mon lvm:vg0/vm1-tue
   cbt diff --old sda=a.qcow2@mon --new sda=a.qcow2@tue --old sdb=b.qcow2@mon --new sdb=b.qcow2@tue -o tue.cbt`,
-		Annotations: exits(exitDone, exitFailed, exitUsage, exitFindings, exitWrongBase, exitBusy),
+		Annotations: exits(fail.Done, fail.Failed, fail.UsageCode, fail.FindingsCode, fail.WrongBaseCode, fail.BusyCode),
 		Args: func(c *cobra.Command, args []string) error {
 			switch {
 			case len(opt.news) > 0 || len(opt.olds) > 0:
 				if len(args) > 0 {
-					return usageErrorf("diff: %s: --old and --new name the images already", printable(args[0]))
+					return fail.Usage("diff: %s: --old and --new name the images already", text.Printable(args[0]))
 				}
 				return nil
 			case opt.full:
@@ -223,27 +225,27 @@ func (d *disk) freeze(ctx context.Context, frozen bool) (err error) {
 func (opt *diffOptions) check(a *app) error {
 	switch {
 	case opt.refine != "on" && opt.refine != "off":
-		return usageErrorf("--refine %s: must be on or off", printable(opt.refine))
+		return fail.Usage("--refine %s: must be on or off", text.Printable(opt.refine))
 	case opt.full && (opt.bitmap != "" || opt.method != methodAuto):
-		return usageErrorf("--full takes all of NEW: no --method and no --bitmap")
+		return fail.Usage("--full takes all of NEW: no --method and no --bitmap")
 	case opt.full && (len(opt.olds) > 0 || opt.oldRef != refOptions{prefix: opt.oldRef.prefix}):
-		return usageErrorf("--full takes no OLD: no --old and no --old-...")
+		return fail.Usage("--full takes no OLD: no --old and no --old-...")
 	case !opt.full && (opt.fullRef.Snapshot != "" || opt.fullRef.SnapshotID != "" || opt.fullRef.Path):
-		return usageErrorf("of which image? --old-snapshot and --new-snapshot (or -id, -path) say")
+		return fail.Usage("of which image? --old-snapshot and --new-snapshot (or -id, -path) say")
 	case opt.full && opt.newRef != refOptions{prefix: opt.newRef.prefix}:
 		opt.fullRef = opt.newRef
 	case opt.ram != ramAuto && opt.ram != ramNo && opt.ram != ramOnly:
-		return usageErrorf("--ram %s: must be auto, no or only", printable(opt.ram))
+		return fail.Usage("--ram %s: must be auto, no or only", text.Printable(opt.ram))
 	case opt.ram == ramNo && (opt.oldState != "" || opt.newState != ""):
-		return usageErrorf("--ram no: and --old-state or --new-state names some")
+		return fail.Usage("--ram no: and --old-state or --new-state names some")
 	case opt.full && opt.oldState != "":
-		return usageErrorf("--full takes no OLD: no --old-state")
+		return fail.Usage("--full takes no OLD: no --old-state")
 	}
 	if c := cbt.Consistency(opt.consistency); c != cbt.Crash && c != cbt.Filesystem && c != cbt.Application {
-		return usageErrorf("--consistency %s: must be crash, filesystem or application", printable(opt.consistency))
+		return fail.Usage("--consistency %s: must be crash, filesystem or application", text.Printable(opt.consistency))
 	}
 	if opt.out == stdinName && a.StdoutTerminal {
-		return usageErrorf("-o -: stdout is a terminal: redirect it, or name a file")
+		return fail.Usage("-o -: stdout is a terminal: redirect it, or name a file")
 	}
 	if opt.out == stdinName {
 		if err := a.keepsStdout(); err != nil {
@@ -251,10 +253,10 @@ func (opt *diffOptions) check(a *app) error {
 		}
 	}
 	if opt.spotCheck != "off" {
-		if n, err := parseSize(opt.spotCheck); err != nil {
-			return usageErrorf("--spot-check: %w, or off", err)
+		if n, err := text.ParseSize(opt.spotCheck); err != nil {
+			return fail.Usage("--spot-check: %w, or off", err)
 		} else if n == 0 {
-			return usageErrorf("--spot-check 0: must be a size, or off")
+			return fail.Usage("--spot-check 0: must be a size, or off")
 		}
 	}
 	return nil
@@ -285,8 +287,8 @@ func (a *app) printDiff(ctx context.Context, disks []disk) error {
 		if err := d.recheck(); err != nil {
 			return err
 		}
-		a.notef("%s: %s in %s: %s data, %s zero%s", d.summary(len(disks) > 1), formatSize(data+zero), countOf(int(count), "extent"),
-			formatSize(data), formatSize(zero), d.sizeChange())
+		a.notef("%s: %s in %s: %s data, %s zero%s", d.summary(len(disks) > 1), text.Size(data+zero), text.Count(int(count), "extent"),
+			text.Size(data), text.Size(zero), d.sizeChange())
 	}
 	if err := out.end(); err != nil {
 		return err
@@ -317,14 +319,14 @@ func (d *disk) stream() string {
 }
 
 func (d *disk) summary(named bool) string {
-	text := d.method.text
+	str := d.method.text
 	if d.old == nil {
-		text = "all of " + d.img.Ref
+		str = "all of " + d.img.Ref
 	}
 	if named {
-		return printable(d.name) + ": " + text
+		return text.Printable(d.name) + ": " + str
 	}
-	return text
+	return str
 }
 
 func (d *disk) sizeChange() string {

@@ -3,6 +3,9 @@ package cli
 import (
 	"context"
 	"strings"
+
+	"cbt/internal/fail"
+	"cbt/internal/text"
 )
 
 // open opens all images. Those of one NAME are one disk; a NEW without an OLD
@@ -52,7 +55,7 @@ func (opt *diffOptions) open(ctx context.Context, o *opener, args []string) ([]d
 				return nil, err
 			}
 			if d.old.stream != "" && d.old.stream != "disk/"+d.name {
-				return nil, usageErrorf("--old %s: is the stream %s, which goes on under its own name", printable(old.name+"="+old.path), printable(d.old.stream))
+				return nil, fail.Usage("--old %s: is the stream %s, which goes on under its own name", text.Printable(old.name+"="+old.path), text.Printable(d.old.stream))
 			}
 		}
 		disks = append(disks, d)
@@ -63,7 +66,7 @@ func (opt *diffOptions) open(ctx context.Context, o *opener, args []string) ([]d
 			found = found || d.name == old.name
 		}
 		if !found {
-			return nil, usageErrorf("--old %s: there is no --new of that name (a disk that is gone is left out)", printable(old.name))
+			return nil, fail.Usage("--old %s: there is no --new of that name (a disk that is gone is left out)", text.Printable(old.name))
 		}
 	}
 	return disks, nil
@@ -75,14 +78,14 @@ func namedRefs(flag string, args []string) ([]namedTarget, error) {
 	for _, arg := range args {
 		name, ref, ok := strings.Cut(arg, "=")
 		if ok && name != "" && ref == "" {
-			return nil, usageErrorf("%s %s: no reference after the =: is a variable unset?", flag, printable(arg))
+			return nil, fail.Usage("%s %s: no reference after the =: is a variable unset?", flag, text.Printable(arg))
 		}
 		if !ok || name == "" {
-			return nil, usageErrorf("%s %s: must be NAME=REF", flag, printable(arg))
+			return nil, fail.Usage("%s %s: must be NAME=REF", flag, text.Printable(arg))
 		}
 		for _, l := range list {
 			if l.name == name {
-				return nil, usageErrorf("%s: the name %s is given twice", flag, printable(name))
+				return nil, fail.Usage("%s: the name %s is given twice", flag, text.Printable(name))
 			}
 		}
 		list = append(list, namedTarget{name, ref})

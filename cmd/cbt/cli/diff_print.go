@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 
+	"cbt/internal/text"
 	"cbt/sparse"
 )
 
@@ -37,7 +38,7 @@ func (p *extentPrinter) print(disk string, e sparse.Extent) error {
 		}
 		fmt.Fprintf(p.w, "%16d %16d  %s", e.Off, e.Len, e.Kind)
 		if p.named {
-			fmt.Fprintf(p.w, "  %s", printable(disk))
+			fmt.Fprintf(p.w, "  %s", text.Printable(disk))
 		}
 		return p.w.WriteByte('\n')
 	}
@@ -45,7 +46,7 @@ func (p *extentPrinter) print(disk string, e sparse.Extent) error {
 	if p.named {
 		line.Disk = disk
 	}
-	text, err := json.Marshal(line)
+	str, err := json.Marshal(line)
 	if err != nil {
 		return err
 	}
@@ -54,7 +55,7 @@ func (p *extentPrinter) print(disk string, e sparse.Extent) error {
 		sep = "["
 	}
 	p.w.WriteString(sep)
-	_, err = p.w.WriteString(escapeJSON(string(text)))
+	_, err = p.w.WriteString(text.EscapeJSON(string(str)))
 	return err
 }
 

@@ -5,6 +5,8 @@ import (
 	"fmt"
 
 	"cbt/cbt"
+	"cbt/internal/fail"
+	"cbt/internal/text"
 )
 
 // What --ram says.
@@ -47,7 +49,7 @@ func (opt *diffOptions) statesOnly(ctx context.Context, o *opener, args []string
 		case old && opt.ram == ramOnly:
 			state = true
 		case old && !state:
-			return false, usageErrorf("%s is a saved machine state, and %s is none: --old-state %s goes beside the OLD disk (or --ram only)", printable(args[0]), printable(img), shellQuote(args[0]))
+			return false, fail.Usage("%s is a saved machine state, and %s is none: --old-state %s goes beside the OLD disk (or --ram only)", text.Printable(args[0]), text.Printable(img), text.Quote(args[0]))
 		}
 		if state && opt.oldState == "" {
 			opt.oldState = args[0]
@@ -57,10 +59,10 @@ func (opt *diffOptions) statesOnly(ctx context.Context, o *opener, args []string
 		return false, nil
 	}
 	if opt.ram == ramNo {
-		return false, usageErrorf("--ram no: %s is nothing but RAM", printable(img))
+		return false, fail.Usage("--ram no: %s is nothing but RAM", text.Printable(img))
 	}
 	if opt.newState != "" {
-		return false, usageErrorf("--new-state: %s is a machine state already", printable(img))
+		return false, fail.Usage("--new-state: %s is a machine state already", text.Printable(img))
 	}
 	opt.newState, opt.newStateRef, opt.oldStateRef, opt.ram = img, newRef, opt.oldRef, ramOnly
 	return true, nil
@@ -102,13 +104,13 @@ func (opt *diffOptions) machines(ctx context.Context, o *opener, disks []disk) (
 			return nil, nil, stateTwice(d.img)
 		}
 		if img != nil {
-			return nil, nil, usageErrorf("%s and %s both have RAM, and a delta has that of one machine: --ram no leaves it out", with.img.Ref, d.img.Ref)
+			return nil, nil, fail.Usage("%s and %s both have RAM, and a delta has that of one machine: --ram no leaves it out", with.img.Ref, d.img.Ref)
 		}
 		img, with = m, d
 	}
 	if img == nil {
 		if opt.ram == ramOnly || opt.oldState != "" {
-			return nil, nil, usageErrorf("NEW has no RAM: no machine state was saved with it")
+			return nil, nil, fail.Usage("NEW has no RAM: no machine state was saved with it")
 		}
 		return nil, nil, nil
 	}
@@ -156,11 +158,11 @@ func (a *app) addRAM(ctx context.Context, o *opener, disks []disk, opt *diffOpti
 	}
 	for _, b := range img.Blocks {
 		if b.Shared {
-			return nil, fmt.Errorf("%s: its RAM block %s is not in the state but in the file that backs it (x-ignore-shared); of a snapshot, --ram no takes the disks alone", img.ref, printable(b.Name))
+			return nil, fmt.Errorf("%s: its RAM block %s is not in the state but in the file that backs it (x-ignore-shared); of a snapshot, --ram no takes the disks alone", img.ref, text.Printable(b.Name))
 		}
 		h := cbt.Header{Version: cbt.Version, Consistency: cbt.Full, Streams: []cbt.Stream{{Name: ramStream(b), Full: true}}}
 		if h.Validate() != nil {
-			return nil, fmt.Errorf("%s: its RAM block %s has a name that a delta cannot hold", img.ref, printable(b.Name))
+			return nil, fmt.Errorf("%s: its RAM block %s has a name that a delta cannot hold", img.ref, text.Printable(b.Name))
 		}
 		d := disk{name: ramStream(b), img: img.source(b), ram: true}
 		if old != nil {
@@ -196,18 +198,18 @@ func (m *machine) whole(force bool) error {
 func (m *machine) differs(n *machine) string {
 	switch {
 	case m.Machine != n.Machine:
-		return fmt.Sprintf("the machine was a %s and is a %s", printable(m.Machine), printable(n.Machine))
+		return fmt.Sprintf("the machine was a %s and is a %s", text.Printable(m.Machine), text.Printable(n.Machine))
 	case m.PageSize != n.PageSize:
 		return fmt.Sprintf("pages had %d bytes and have %d", m.PageSize, n.PageSize)
 	}
 	for _, b := range n.Blocks {
 		switch old := m.Block(b.Name); {
 		case old == nil:
-			return fmt.Sprintf("OLD has no block %s", printable(b.Name))
+			return fmt.Sprintf("OLD has no block %s", text.Printable(b.Name))
 		case old.Size() != b.Size():
-			return fmt.Sprintf("block %s had %d bytes and has %d", printable(b.Name), old.Size(), b.Size())
+			return fmt.Sprintf("block %s had %d bytes and has %d", text.Printable(b.Name), old.Size(), b.Size())
 		case old.Shared:
-			return fmt.Sprintf("OLD has nothing of block %s (x-ignore-shared)", printable(b.Name))
+			return fmt.Sprintf("OLD has nothing of block %s (x-ignore-shared)", text.Printable(b.Name))
 		}
 	}
 	if len(m.Blocks) != len(n.Blocks) {

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"cbt/cbt"
+	"cbt/internal/fail"
+	"cbt/internal/text"
 	"cbt/sparse"
 )
 
@@ -32,7 +34,7 @@ func (a *app) writeDelta(ctx context.Context, o *opener, disks []disk, opt *diff
 		err = commit()
 	}
 	if wrong := (*cbt.SpotCheckError)(nil); errors.As(err, &wrong) {
-		return findings("%w: no delta is written; --method content compares everything", err)
+		return fail.Findings("%w: no delta is written; --method content compares everything", err)
 	}
 	if err != nil {
 		return err
@@ -79,7 +81,7 @@ func (a *app) newDeltaJob(disks []disk, opt *diffOptions) (*deltaJob, error) {
 			}
 			switch {
 			case d.old.Point == "" && d.old.Format == formatDelta:
-				return nil, wrongBase("%s: is no base: it was made from an image that was not frozen, so nothing can build on it", d.old.Ref)
+				return nil, fail.WrongBase("%s: is no base: it was made from an image that was not frozen, so nothing can build on it", d.old.Ref)
 			case d.old.Point == "" && !warned[d.old.Ref]:
 				warned[d.old.Ref] = true
 				a.warnf("%s: has no point, because it is not frozen: only --assume-base will apply this delta", d.old.Ref)
@@ -93,7 +95,7 @@ func (a *app) newDeltaJob(disks []disk, opt *diffOptions) (*deltaJob, error) {
 		sources = append(sources, src)
 	}
 	if err := h.Validate(); err != nil {
-		return nil, usageErrorf("%w", err)
+		return nil, fail.Usage("%w", err)
 	}
 	return &deltaJob{app: a, opt: opt, disks: disks, header: h, sources: sources}, nil
 }
@@ -163,7 +165,7 @@ func (a *app) output(path string) (w io.Writer, commit func() error, abort func(
 	}
 	f, err := a.audit.create(path, false)
 	if errors.Is(err, fs.ErrExist) {
-		return nil, nil, nil, usageErrorf("%s: exists already, and -o never replaces a file", path)
+		return nil, nil, nil, fail.Usage("%s: exists already, and -o never replaces a file", path)
 	}
 	if err != nil {
 		return nil, nil, nil, err
@@ -176,7 +178,7 @@ func spotCheck(ctx context.Context, disks []disk, opt *diffOptions) (int64, erro
 	if opt.spotCheck == "off" {
 		return 0, nil
 	}
-	budget, err := parseSize(opt.spotCheck)
+	budget, err := text.ParseSize(opt.spotCheck)
 	if err != nil {
 		return 0, err
 	}
@@ -221,7 +223,7 @@ func (a *app) reportDelta(o *opener, j *deltaJob, took time.Duration) error {
 	if a.json && j.opt.out != stdinName {
 		return writeJSON(a.Stdout, result)
 	}
-	name := printable(j.opt.out)
+	name := text.Printable(j.opt.out)
 	if j.opt.out == stdinName {
 		name = "stdout"
 	}
@@ -248,7 +250,7 @@ func (j *deltaJob) summary(o *opener, took time.Duration) string {
 		data += t.Data
 		zero += t.Zero
 	}
-	text := j.disks[0].summary(false)
+	str := j.disks[0].summary(false)
 	count := 0
 	for _, d := range j.disks {
 		if !d.ram {
@@ -257,13 +259,13 @@ func (j *deltaJob) summary(o *opener, took time.Duration) string {
 	}
 	switch {
 	case count == 0 && j.disks[0].old == nil:
-		text = "all of the RAM of " + j.disks[0].img.Ref
+		str = "all of the RAM of " + j.disks[0].img.Ref
 	case count > 1:
-		text = countOf(count, "disk")
+		str = text.Count(count, "disk")
 	}
 	if count > 0 && count < len(j.disks) {
-		text += " and RAM"
+		str += " and RAM"
 	}
 	return fmt.Sprintf("%s of changes (and %s of zeros) in a delta of %s, by %s; %s read, %s spot-checked, %s",
-		formatSize(data), formatSize(zero), formatSize(j.sum.Size), text, formatSize(o.BytesRead()), formatSize(j.spot), took.Round(time.Millisecond))
+		text.Size(data), text.Size(zero), text.Size(j.sum.Size), str, text.Size(o.BytesRead()), text.Size(j.spot), took.Round(time.Millisecond))
 }

@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"time"
 
+	"cbt/internal/fail"
 	"cbt/internal/outfile"
 )
 
@@ -45,9 +46,9 @@ func (o *opener) lockDeltas(ctx context.Context, dir string, alone bool, wait ti
 	lock, err := outfile.LockDir(ctx, real, alone, max(wait, 2*moment))
 	switch {
 	case errors.Is(err, outfile.ErrLocked) && alone:
-		return busy("%s: is in use: it is mounted, served or verified, a backup is being written there, or another prune runs (--wait waits for them)", dir)
+		return fail.Busy("%s: is in use: it is mounted, served or verified, a backup is being written there, or another prune runs (--wait waits for them)", dir)
 	case errors.Is(err, outfile.ErrLocked):
-		return busy("%s: is being pruned (--wait waits for that)", dir)
+		return fail.Busy("%s: is being pruned (--wait waits for that)", dir)
 	case errors.Is(err, errors.ErrUnsupported):
 		o.warn("%s: cannot be locked: do not prune it meanwhile", dir)
 		return nil

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 
+	"cbt/internal/fail"
+	"cbt/internal/text"
 	"cbt/qcow2"
 )
 
@@ -46,13 +48,13 @@ func (a *app) warnOfRAM(o *opener, disks []disk, opt *diffOptions) {
 	if first == nil {
 		return
 	}
-	text := first.Ref + ": the machine had run when this was taken, and its RAM is not in this file, so it is left out."
+	str := first.Ref + ": the machine had run when this was taken, and its RAM is not in this file, so it is left out."
 	if found := o.stateBeside(first); found != "" {
-		a.warnf("%s It is in %s: --new-state %s takes it along", text, printable(found), shellQuote(found))
+		a.warnf("%s It is in %s: --new-state %s takes it along", str, text.Printable(found), text.Quote(found))
 		return
 	}
 	a.warnf("%s If it was saved (savevm), it is in another disk of the machine, often that of the UEFI variables (virsh dumpxml names it as nvram): "+
-		"--new-state FILE@%s takes it along; if not, --ram no says so", text, shellQuote(snapshotOf(first).Name))
+		"--new-state FILE@%s takes it along; if not, --ram no says so", str, text.Quote(snapshotOf(first).Name))
 }
 
 // maxBeside is how many files are looked at beside an image.
@@ -96,8 +98,8 @@ func (m *machine) sameClock(disks []disk, force bool) error {
 	}
 	for _, d := range disks {
 		if snap := snapshotOf(d.img); snap != nil && snap.VMClock > 0 && snap.VMClock != m.clock {
-			return usageErrorf("--new-state: %s was saved when the machine had run for %s, and %s for %s: the RAM of another instant (--force takes it all the same)",
-				printable(m.ref), formatClock(m.clock), printable(d.img.Ref), formatClock(snap.VMClock))
+			return fail.Usage("--new-state: %s was saved when the machine had run for %s, and %s for %s: the RAM of another instant (--force takes it all the same)",
+				text.Printable(m.ref), formatClock(m.clock), text.Printable(d.img.Ref), formatClock(snap.VMClock))
 		}
 	}
 	return nil
@@ -150,7 +152,7 @@ func (b *backupRun) openNewState(ctx context.Context) error {
 
 // stateTwice is the error of a --new-state that goes with what has a state.
 func stateTwice(img *source) error {
-	return usageErrorf("--new-state: %s has RAM of its own, of the same instant", img.Ref)
+	return fail.Usage("--new-state: %s has RAM of its own, of the same instant", img.Ref)
 }
 
 // stateEnds are the points of the machine state that --new-state names.

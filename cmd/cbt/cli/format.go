@@ -4,6 +4,9 @@ import (
 	"bytes"
 	"path/filepath"
 	"strings"
+
+	"cbt/internal/fail"
+	"cbt/internal/text"
 )
 
 // What a source can be.
@@ -124,23 +127,23 @@ func decideFormat(f *file, flag, forced string) (string, error) {
 	}
 	if forced != "" {
 		if found != forced {
-			return "", usageErrorf("%s: starts like a %s, not like the %s that %s says", f.path, formatName(found), formatName(forced), flag)
+			return "", fail.Usage("%s: starts like a %s, not like the %s that %s says", f.path, formatName(found), formatName(forced), flag)
 		}
 		return found, nil
 	}
 	named := containers[strings.ToLower(filepath.Ext(f.path))]
 	switch {
 	case found == formatRaw && named != "" && f.stat.size == 0:
-		return "", usageErrorf("%s: is empty, and so no %s: did what writes it fail?", f.path, formatName(named))
+		return "", fail.Usage("%s: is empty, and so no %s: did what writes it fail?", f.path, formatName(named))
 	case found == formatRaw && named != "":
-		return "", usageErrorf("%s: is named like a %s but does not start like one: %s raw reads it as it is", f.path, formatName(named), flag)
+		return "", fail.Usage("%s: is named like a %s but does not start like one: %s raw reads it as it is", f.path, formatName(named), flag)
 	case found == formatRaw:
 	case guestWritten(f):
-		return "", usageErrorf("%s: starts like a %s, which may be a guest's doing: say what it is with %s %s", f.path, formatName(found), flag, formatChoice(found))
+		return "", fail.Usage("%s: starts like a %s, which may be a guest's doing: say what it is with %s %s", f.path, formatName(found), flag, formatChoice(found))
 	case found == formatUnfinished:
-		return "", usageErrorf("%s: is an %s: libvirt did not finish it (%s raw takes its bytes)", f.path, found, flag)
+		return "", fail.Usage("%s: is an %s: libvirt did not finish it (%s raw takes its bytes)", f.path, found, flag)
 	case found != formatQcow2 && found != formatDelta && found != formatState:
-		return "", usageErrorf("%s: is %s, which cbt does not read: %s, or take its bytes as they are with %s raw", f.path, withArticle(found), wayOut(found, f.path), flag)
+		return "", fail.Usage("%s: is %s, which cbt does not read: %s, or take its bytes as they are with %s raw", f.path, withArticle(found), wayOut(found, f.path), flag)
 	}
 	return found, nil
 }
@@ -166,7 +169,7 @@ func checkFormat(flag, format string) error {
 	case "", formatRaw, formatQcow2, formatState:
 		return nil
 	}
-	return usageErrorf("%s %s: is qcow2, raw or state", flag, printable(format))
+	return fail.Usage("%s %s: is qcow2, raw or state", flag, text.Printable(format))
 }
 
 // isELFCore says whether head begins an ELF file that is a core: e_type, in the
@@ -190,9 +193,9 @@ func withArticle(format string) string {
 
 // wayOut says what makes an image that cbt reads of one that it does not.
 func wayOut(found, path string) string {
-	word := shellQuote(qemuPath(path))
+	word := text.Quote(qemuPath(path))
 	convert := func(driver string) string {
-		return "convert it (qemu-img convert -f " + driver + " -O qcow2 " + word + " " + shellQuote(qemuPath(path)+".qcow2") + ")"
+		return "convert it (qemu-img convert -f " + driver + " -O qcow2 " + word + " " + text.Quote(qemuPath(path)+".qcow2") + ")"
 	}
 	switch found {
 	case formatQcow1:

@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"cbt/internal/fail"
 )
 
 func TestDecideFormat(t *testing.T) {
@@ -21,34 +23,34 @@ func TestDecideFormat(t *testing.T) {
 		{"disk.qcow2", qcow, "", formatQcow2, 0},
 		{"disk.qcow2", qcow, "raw", formatRaw, 0},
 		{"disk.qcow2", qcow, "qcow2", formatQcow2, 0},
-		{"disk.raw", qcow, "", "a guest's doing: say what it is with --format qcow2 or raw", exitUsage},
-		{"disk.img", qcow, "", "a guest's doing", exitUsage},
-		{"disk.IMG", qcow, "", "a guest's doing", exitUsage},
-		{"disk.dd", qcow, "", "a guest's doing", exitUsage},
+		{"disk.raw", qcow, "", "a guest's doing: say what it is with --format qcow2 or raw", fail.UsageCode},
+		{"disk.img", qcow, "", "a guest's doing", fail.UsageCode},
+		{"disk.IMG", qcow, "", "a guest's doing", fail.UsageCode},
+		{"disk.dd", qcow, "", "a guest's doing", fail.UsageCode},
 		{"disk.img", qcow, "qcow2", formatQcow2, 0},
 		{"disk.img", qcow, "raw", formatRaw, 0},
-		{"disk.img", pad("KDMV"), "", "a guest's doing: say what it is with --format raw", exitUsage},
-		{"disk.img", delta, "", "a guest's doing", exitUsage},
+		{"disk.img", pad("KDMV"), "", "a guest's doing: say what it is with --format raw", fail.UsageCode},
+		{"disk.img", delta, "", "a guest's doing", fail.UsageCode},
 		{"disk.img", pad("boot"), "", formatRaw, 0},
 		{"disk", "", "", formatRaw, 0},
 		{"disk", "QF", "", formatQcow2, 0},
-		{"disk", pad("boot"), "qcow2", "starts like a raw, not like the qcow2", exitUsage},
-		{"disk.qcow2", pad("boot"), "", "does not start like one: --format raw", exitUsage},
+		{"disk", pad("boot"), "qcow2", "starts like a raw, not like the qcow2", fail.UsageCode},
+		{"disk.qcow2", pad("boot"), "", "does not start like one: --format raw", fail.UsageCode},
 		{"x", delta, "", formatDelta, 0},
-		{"disk.vmdk", pad("KDMV\x01"), "", "is a VMDK image, which cbt does not read", exitUsage},
-		{"disk.vmdk", pad("# Disk DescriptorFile\nversion=1"), "", "VMDK descriptor", exitUsage},
-		{"disk.vhdx", pad("vhdxfile"), "", "VHDX", exitUsage},
-		{"disk.vhd", pad("conectix"), "", "VHD image", exitUsage},
-		{"fixed", pad("boot") + pad("")[:512] + "conectix" + pad("")[:504], "", "VHD image", exitUsage},
-		{"disk.vdi", pad(strings.Repeat("<", 64) + "\x7f\x10\xda\xbe"), "", "VDI", exitUsage},
-		{"disk.E01", pad("EVF\x09\x0d\x0a\xff\x00"), "", "EWF", exitUsage},
-		{"disk.gz", pad("\x1f\x8b\x08"), "", "gzip", exitUsage},
+		{"disk.vmdk", pad("KDMV\x01"), "", "is a VMDK image, which cbt does not read", fail.UsageCode},
+		{"disk.vmdk", pad("# Disk DescriptorFile\nversion=1"), "", "VMDK descriptor", fail.UsageCode},
+		{"disk.vhdx", pad("vhdxfile"), "", "VHDX", fail.UsageCode},
+		{"disk.vhd", pad("conectix"), "", "VHD image", fail.UsageCode},
+		{"fixed", pad("boot") + pad("")[:512] + "conectix" + pad("")[:504], "", "VHD image", fail.UsageCode},
+		{"disk.vdi", pad(strings.Repeat("<", 64) + "\x7f\x10\xda\xbe"), "", "VDI", fail.UsageCode},
+		{"disk.E01", pad("EVF\x09\x0d\x0a\xff\x00"), "", "EWF", fail.UsageCode},
+		{"disk.gz", pad("\x1f\x8b\x08"), "", "gzip", fail.UsageCode},
 		{"disk.gz", pad("\x1f\x8b\x08"), "raw", formatRaw, 0},
-		{"vm.save", pad("LibvirtQemudSave"), "", formatState, exitDone},
-		{"state", pad("QEVM\x00\x00\x00\x03"), "", formatState, exitDone},
-		{"state.raw", pad("QEVM\x00\x00\x00\x03"), "", "starts like a saved machine state, which may be a guest's doing: say what it is with --format state or raw", exitUsage},
-		{"state.raw", pad("QEVM\x00\x00\x00\x03"), formatState, formatState, exitDone},
-		{"disk", pad("no state"), formatState, "starts like a raw, not like the saved machine state that --format says", exitUsage},
+		{"vm.save", pad("LibvirtQemudSave"), "", formatState, fail.Done},
+		{"state", pad("QEVM\x00\x00\x00\x03"), "", formatState, fail.Done},
+		{"state.raw", pad("QEVM\x00\x00\x00\x03"), "", "starts like a saved machine state, which may be a guest's doing: say what it is with --format state or raw", fail.UsageCode},
+		{"state.raw", pad("QEVM\x00\x00\x00\x03"), formatState, formatState, fail.Done},
+		{"disk", pad("no state"), formatState, "starts like a raw, not like the saved machine state that --format says", fail.UsageCode},
 	} {
 		path := filepath.Join(dir, c.name)
 		if err := os.WriteFile(path, []byte(c.content), 0o644); err != nil {

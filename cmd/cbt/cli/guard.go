@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"cbt/internal/fail"
+	"cbt/internal/text"
 	"cbt/lvm"
 	"cbt/sparse"
 )
@@ -58,7 +60,7 @@ func (o *opener) guardedThin(ctx context.Context, s *source) (sparse.View, error
 		return nil, hostError(s.Ref, err)
 	}
 	if r == nil {
-		return nil, usageErrorf("%s: is not active, so its pool could give its blocks to others while they are read: lvchange -ay -K -pr %s", s.Ref, shellQuote(lv.FullName()))
+		return nil, fail.Usage("%s: is not active, so its pool could give its blocks to others while they are read: lvchange -ay -K -pr %s", s.Ref, text.Quote(lv.FullName()))
 	}
 	g := &guard{look: true, blind: true, recheck: func() error {
 		if live.writable {

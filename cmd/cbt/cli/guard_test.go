@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"cbt/internal/fail"
 	"cbt/internal/testtool"
 	"cbt/sparse"
 )
@@ -128,8 +129,8 @@ func TestDirectoryOfDeltasIsLocked(t *testing.T) {
 	if err := errors.Join(share(one), share(one), share(two)); err != nil {
 		t.Fatal(err)
 	}
-	var coded *exitError
-	if err := prune.ownDir(t.Context(), dir, 0); !errors.As(err, &coded) || coded.code != exitBusy {
+	var coded *fail.Error
+	if err := prune.ownDir(t.Context(), dir, 0); !errors.As(err, &coded) || coded.Code != fail.BusyCode {
 		t.Errorf("two share it: %v", err)
 	}
 	one.Close()
@@ -137,7 +138,7 @@ func TestDirectoryOfDeltasIsLocked(t *testing.T) {
 	if err := prune.ownDir(t.Context(), dir, 0); err != nil {
 		t.Error(err)
 	}
-	if err := share(one); !errors.As(err, &coded) || coded.code != exitBusy {
+	if err := share(one); !errors.As(err, &coded) || coded.Code != fail.BusyCode {
 		t.Errorf("prune has it: %v", err)
 	}
 }

@@ -9,6 +9,9 @@ import (
 	"io"
 
 	"github.com/spf13/cobra"
+
+	"cbt/internal/fail"
+	"cbt/internal/text"
 )
 
 type hashOptions struct {
@@ -43,13 +46,13 @@ With --check the arguments are such lists (- is standard input).`,
 		Example: `  cbt hash disk.raw > list && sha256sum -c list
   cbt hash --algo md5,sha1,sha256 --piece 1M disk.qcow2@monday > list && cbt hash --check list
   cbt hash --name - disk.qcow2@monday > list && cbt cat disk.qcow2@monday | sha256sum -c list`,
-		Annotations: exits(exitDone, exitFailed, exitUsage, exitFindings, exitWrongBase, exitBusy),
+		Annotations: exits(fail.Done, fail.Failed, fail.UsageCode, fail.FindingsCode, fail.WrongBaseCode, fail.BusyCode),
 		Args:        wantArgs("REF..."),
 		RunE: func(c *cobra.Command, args []string) error {
 			if opt.check {
 				for _, name := range []string{"algo", "piece", "offset", "length", "name"} {
 					if c.Flags().Changed(name) {
-						return usageErrorf("--check and --%s exclude each other: the list says what is hashed", name)
+						return fail.Usage("--check and --%s exclude each other: the list says what is hashed", name)
 					}
 				}
 				return a.hashCheck(c.Context(), args, opt)
@@ -77,9 +80,9 @@ func (a *app) hash(ctx context.Context, refs []string, opt *hashOptions) error {
 	}
 	switch {
 	case opt.piece.set && opt.piece.n == 0:
-		return usageErrorf("--piece 0: a piece has at least a byte")
+		return fail.Usage("--piece 0: a piece has at least a byte")
 	case opt.name != "" && len(refs) > 1:
-		return usageErrorf("--name is for one image, got %d", len(refs))
+		return fail.Usage("--name is for one image, got %d", len(refs))
 	}
 	o, err := a.newOpener(opt.source)
 	if err != nil {
@@ -115,10 +118,10 @@ func (a *app) hashOne(ctx context.Context, o *opener, out *hashPrinter, ref stri
 		return err
 	}
 	if src.Format != formatRaw && opt.name == "" && exists(ref) && !a.json {
-		a.notef("%s: these are the hashes of the image in it, not of the file (--format raw: of the file)", printable(ref))
+		a.notef("%s: these are the hashes of the image in it, not of the file (--format raw: of the file)", text.Printable(ref))
 	}
 	if n == 0 && src.View.Size() > 0 {
-		return usageErrorf("%s: no bytes to hash from offset %d on", printable(ref), off)
+		return fail.Usage("%s: no bytes to hash from offset %d on", text.Printable(ref), off)
 	}
 	name := cmp.Or(opt.name, o.resolved[ref], ref)
 	out.begin(name, src.View.Size(), off, n, opt.piece.n > 0)
@@ -160,7 +163,7 @@ func (p *hashPrinter) begin(name string, size, off, n int64, pieces bool) {
 	}
 	quoted, _ := json.Marshal(name) // a string always can
 	fmt.Fprintf(p.w, "%s{ \"image\": %s, \"size\": %d, \"offset\": %d, \"length\": %d",
-		[]string{"[", ",\n"}[min(p.images, 1)], escapeJSON(string(quoted)), size, off, n)
+		[]string{"[", ",\n"}[min(p.images, 1)], text.EscapeJSON(string(quoted)), size, off, n)
 	if pieces {
 		_, _ = io.WriteString(p.w, ", \"pieces\": [") // errors stick
 	}

@@ -5,6 +5,9 @@ import (
 	"context"
 	"fmt"
 	"io"
+
+	"cbt/internal/fail"
+	"cbt/internal/text"
 )
 
 // hashLineLimit is how long a line of a list may be.
@@ -52,9 +55,9 @@ func (a *app) hashCheck(ctx context.Context, lists []string, opt *hashOptions) e
 	}
 	switch {
 	case c.failed > 0:
-		return findings("%d of %s differ", c.failed, countOf(c.total, "name"))
+		return fail.Findings("%d of %s differ", c.failed, text.Count(c.total, "name"))
 	case c.unread > 0:
-		return fmt.Errorf("%d of %s could not be read", c.unread, countOf(c.total, "name"))
+		return fmt.Errorf("%d of %s could not be read", c.unread, text.Count(c.total, "name"))
 	}
 	return nil
 }
@@ -105,14 +108,14 @@ func (c *hashChecker) check(ctx context.Context) error {
 		return err
 	}
 	c.total++
-	result, text := hashChecked{Name: name, OK: ok && err == nil}, "OK"
+	result, str := hashChecked{Name: name, OK: ok && err == nil}, "OK"
 	switch {
 	case err != nil:
 		c.unread++
-		result.Error, text = err.Error(), "FAILED: "+oneLine(err.Error())
+		result.Error, str = err.Error(), "FAILED: "+text.OneLine(err.Error())
 	case !ok:
 		c.failed++
-		text = "FAILED"
+		str = "FAILED"
 	}
 	if c.json {
 		c.list = append(c.list, result)
@@ -121,7 +124,7 @@ func (c *hashChecker) check(ctx context.Context) error {
 	if result.OK && c.quiet {
 		return nil
 	}
-	_, err = fmt.Fprintf(c.Stdout, "%s: %s\n", printable(name), text)
+	_, err = fmt.Fprintf(c.Stdout, "%s: %s\n", text.Printable(name), str)
 	return err
 }
 

@@ -10,6 +10,9 @@ import (
 	"slices"
 	"strings"
 	"sync"
+
+	"cbt/internal/fail"
+	"cbt/internal/text"
 )
 
 // algorithm is one way to hash.
@@ -36,15 +39,15 @@ func parseAlgorithms(names []string) ([]algorithm, error) {
 	for _, name := range names {
 		i := slices.IndexFunc(algorithms, func(a algorithm) bool { return strings.EqualFold(a.name, name) })
 		if i < 0 {
-			return nil, usageErrorf("--algo %s: is md5, sha1, sha256 or sha512", printable(name))
+			return nil, fail.Usage("--algo %s: is md5, sha1, sha256 or sha512", text.Printable(name))
 		}
 		if slices.ContainsFunc(list, func(a algorithm) bool { return a.name == algorithms[i].name }) {
-			return nil, usageErrorf("--algo: %s is named twice", algorithms[i].name)
+			return nil, fail.Usage("--algo: %s is named twice", algorithms[i].name)
 		}
 		list = append(list, algorithms[i])
 	}
 	if len(list) == 0 {
-		return nil, usageErrorf("--algo: names no algorithm: md5, sha1, sha256 or sha512")
+		return nil, fail.Usage("--algo: names no algorithm: md5, sha1, sha256 or sha512")
 	}
 	return list, nil
 }

@@ -5,6 +5,9 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"cbt/internal/fail"
+	"cbt/internal/text"
 )
 
 // helpText is cobra's, followed by the exit status.
@@ -17,12 +20,12 @@ func helpText(c *cobra.Command) string {
 }
 
 var exitTexts = map[int]string{
-	exitDone:      "done",
-	exitFailed:    "failed: the reason is on stderr",
-	exitUsage:     "wrong usage: another command line would do",
-	exitFindings:  "findings: damage, faults or differences",
-	exitWrongBase: "base or parent missing or wrong",
-	exitBusy:      "busy: somebody else uses the image, try later",
+	fail.Done:          "done",
+	fail.Failed:        "failed: the reason is on stderr",
+	fail.UsageCode:     "wrong usage: another command line would do",
+	fail.FindingsCode:  "findings: damage, faults or differences",
+	fail.WrongBaseCode: "base or parent missing or wrong",
+	fail.BusyCode:      "busy: somebody else uses the image, try later",
 }
 
 // exits is the annotation that help texts and manual pages turn into their
@@ -45,11 +48,11 @@ func wantArgs(names ...string) cobra.PositionalArgs {
 		many := strings.Contains(list, "...")
 		switch {
 		case len(args) < len(names):
-			return usageErrorf("%s: %s is missing: usage is `%s %s`", c.Name(), names[len(args)], c.CommandPath(), list)
+			return fail.Usage("%s: %s is missing: usage is `%s %s`", c.Name(), names[len(args)], c.CommandPath(), list)
 		case len(args) > len(names) && !many && len(names) == 0:
-			return usageErrorf("%s: takes no arguments, got %s", c.Name(), printable(args[0]))
+			return fail.Usage("%s: takes no arguments, got %s", c.Name(), text.Printable(args[0]))
 		case len(args) > len(names) && !many:
-			return usageErrorf("%s: one argument too many: %s: usage is `%s %s`%s", c.Name(), printable(args[len(names)]), c.CommandPath(), list, outputHint(c, args[len(names)]))
+			return fail.Usage("%s: one argument too many: %s: usage is `%s %s`%s", c.Name(), text.Printable(args[len(names)]), c.CommandPath(), list, outputHint(c, args[len(names)]))
 		}
 		return nil
 	}
@@ -60,7 +63,7 @@ func newHelpCommand() *cobra.Command {
 		Use:         "help [command]",
 		Short:       "show help for a command",
 		Example:     "  cbt help info",
-		Annotations: exits(exitDone, exitFailed, exitUsage),
+		Annotations: exits(fail.Done, fail.Failed, fail.UsageCode),
 		RunE: func(c *cobra.Command, args []string) error {
 			cmd, rest, err := c.Root().Find(args)
 			switch {
@@ -69,7 +72,7 @@ func newHelpCommand() *cobra.Command {
 			case len(rest) > 0 && cmd.HasSubCommands():
 				return unknownCommand(cmd, rest)
 			case len(rest) > 0:
-				return usageErrorf("help: one argument too many: %s: usage is `cbt help %s`", printable(rest[0]), strings.TrimPrefix(cmd.CommandPath(), "cbt "))
+				return fail.Usage("help: one argument too many: %s: usage is `cbt help %s`", text.Printable(rest[0]), strings.TrimPrefix(cmd.CommandPath(), "cbt "))
 			}
 			cmd.InitDefaultHelpFlag()
 			return cmd.Help()

@@ -7,7 +7,9 @@ import (
 	"io"
 	"slices"
 
+	"cbt/internal/fail"
 	"cbt/internal/imagelock"
+	"cbt/internal/text"
 	"cbt/qcow2"
 	"cbt/sparse"
 )
@@ -97,7 +99,7 @@ func (o *opener) refuseIncomplete(f *file) error {
 	r, how, err := wholeRecord(o.reads.audit, f.File, f.real, "")
 	if err == nil && how == fitsNot && r != nil && r.Pending != nil {
 		o.warn("%s: the record beside it says that the %s to a file of this name was interrupted, and this is another file: a copy of that one is half written (cbt restore --in-place makes it whole); else remove the record",
-			printable(f.path), printable(r.Pending.Command))
+			text.Printable(f.path), text.Printable(r.Pending.Command))
 	}
 	return err
 }
@@ -130,9 +132,9 @@ func (o *opener) loadQcow2(ctx context.Context, img *image, p policy, chain []fi
 	case inner != nil:
 		return inner
 	case errors.Is(err, qcow2.ErrCorrupt), errors.Is(err, qcow2.ErrCutL1):
-		return usageErrorf("%s: %w (--force reads it as it is)", img.file.path, err)
+		return fail.Usage("%s: %w (--force reads it as it is)", img.file.path, err)
 	case errors.Is(err, qcow2.ErrEncrypted):
-		return usageErrorf("%s: %w (--format raw takes the file as it is, encrypted and with all snapshots; who has the key can make a plain copy with qemu-img convert)", img.file.path, err)
+		return fail.Usage("%s: %w (--format raw takes the file as it is, encrypted and with all snapshots; who has the key can make a plain copy with qemu-img convert)", img.file.path, err)
 	case err != nil:
 		return fmt.Errorf("%s: %w", img.file.path, err)
 	}
@@ -145,7 +147,7 @@ func (o *opener) loadQcow2(ctx context.Context, img *image, p policy, chain []fi
 	}
 	img.warnCut(img.qcow.Active(), "its L1 table")
 	if img.leftOut && !o.metadataOnly {
-		o.warn("%s: its %s %s is left out: what lies there is unknown, and cannot be read", img.file.path, backingFile, printable(img.backingName))
+		o.warn("%s: its %s %s is left out: what lies there is unknown, and cannot be read", img.file.path, backingFile, text.Printable(img.backingName))
 	}
 	if img.qcow.Dirty() {
 		o.warn("%s: is marked dirty: a machine did not close it; what it flushed is read", img.file.path)
@@ -246,12 +248,12 @@ func (o *opener) hold(img *image, below bool) error {
 	}
 	switch {
 	case errors.Is(err, imagelock.ErrBusy) && below:
-		return busy("%s: another program writes to this backing or data file: %w", img.file.path, err)
+		return fail.Busy("%s: another program writes to this backing or data file: %w", img.file.path, err)
 	case errors.Is(err, imagelock.ErrBusy) && img.format == formatRaw:
-		return busy("%s: a running machine or another program writes to it: shut the machine down: %w", img.file.path, err)
+		return fail.Busy("%s: a running machine or another program writes to it: shut the machine down: %w", img.file.path, err)
 	case errors.Is(err, imagelock.ErrBusy):
-		return busy("%s: a running machine or another program writes to it: take a snapshot and name that (%s), or shut the machine down: %w",
-			img.file.path, shellQuote(img.file.path+"@NAME"), err)
+		return fail.Busy("%s: a running machine or another program writes to it: take a snapshot and name that (%s), or shut the machine down: %w",
+			img.file.path, text.Quote(img.file.path+"@NAME"), err)
 	case err != nil:
 		o.warn("%s: cannot be locked, so a machine that starts meanwhile is not noticed: %v", img.file.path, err)
 	}
@@ -267,12 +269,12 @@ func (img *image) snapshot(i int) (*qcow2.View, error) {
 	v, err := img.qcow.Snapshot(i)
 	switch {
 	case errors.Is(err, qcow2.ErrCutL1):
-		return nil, usageErrorf("%w (--force reads it as it is)", err)
+		return nil, fail.Usage("%w (--force reads it as it is)", err)
 	case err != nil:
 		return nil, err
 	}
 	img.states[i] = v
-	img.warnCut(v, "the L1 table of snapshot "+printable(v.Snapshot().Name))
+	img.warnCut(v, "the L1 table of snapshot "+text.Printable(v.Snapshot().Name))
 	return v, nil
 }
 

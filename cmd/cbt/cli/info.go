@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"cbt/internal/fail"
 	"cbt/qcow2"
 )
 
@@ -41,7 +42,7 @@ lvm:VG one of them (or of this host), with lvm:VG/LV one volume; with
   cbt info vm.save
   cbt info --pv disk.raw
   cbt info --pv guest.qcow2@monday lvm:vg0/root`,
-		Annotations: exits(exitDone, exitFailed, exitUsage),
+		Annotations: exits(fail.Done, fail.Failed, fail.UsageCode),
 		Args: func(c *cobra.Command, args []string) error {
 			if len(args) == 0 && (len(opt.source.PVs) > 0 || opt.source.ThinMetadata != "") {
 				return nil

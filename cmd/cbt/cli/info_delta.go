@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"cbt/cbt"
+	"cbt/internal/text"
 )
 
 // deltaInfo is what info says of a delta.
@@ -62,9 +63,9 @@ func (a *app) infoDelta(o *opener, path string) error {
 	row := func(key, format string, args ...any) {
 		fmt.Fprintf(w, "%s:\t%s\n", key, fmt.Sprintf(format, args...))
 	}
-	row("delta", "%s", printable(path))
+	row("delta", "%s", text.Printable(path))
 	row("format", "%s, version %d", formatDelta, info.Version)
-	row("size", "%s (%s before compression)", formatSize(info.ActualSize), formatSize(info.Payload))
+	row("size", "%s (%s before compression)", text.Size(info.ActualSize), text.Size(info.Payload))
 	row("id", "%s", info.ID)
 	row("consistency", "%s: %s", info.Consistency, levels[d.Header.Consistency].long)
 	if info.Instant != nil {
@@ -80,8 +81,8 @@ func (a *app) infoDelta(o *opener, path string) error {
 }
 
 func printStream(row func(key, format string, args ...any), s cbt.Stream, t cbt.Totals) {
-	row("stream", "%s", printable(s.Name))
-	row("  virtual size", "%s (%d bytes)", formatSize(s.Size), s.Size)
+	row("stream", "%s", text.Printable(s.Name))
+	row("  virtual size", "%s (%d bytes)", text.Size(s.Size), s.Size)
 	if s.Source != "" {
 		row("  source", "%s", s.Source)
 	}
@@ -98,5 +99,5 @@ func printStream(row func(key, format string, args ...any), s cbt.Stream, t cbt.
 	} else {
 		row("  to", "%s", s.To)
 	}
-	row("  holds", "%s of data (%s checked), %s of zeros", formatSize(t.Data), formatSize(t.Checked), formatSize(t.Zero))
+	row("  holds", "%s of data (%s checked), %s of zeros", text.Size(t.Data), text.Size(t.Checked), text.Size(t.Zero))
 }

@@ -10,6 +10,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"cbt/internal/text"
 	"cbt/lvm"
 	"cbt/lvm/thin"
 )
@@ -220,24 +221,24 @@ func (j *groupJSON) print(w io.Writer, all bool) error {
 	row := func(key, format string, args ...any) {
 		fmt.Fprintf(t, "%s:\t%s\n", key, fmt.Sprintf(format, args...))
 	}
-	row("volume group", "%s", printable(j.Name))
+	row("volume group", "%s", text.Printable(j.Name))
 	row("id", "%s", j.ID)
-	row("metadata", "number %d of %s, by %s", j.SeqNo, formatUnix(j.Written), printable(j.Host))
-	row("size", "%s in extents of %s", formatSize(j.Size), formatSize(j.ExtentSize))
-	row("status", "%s", printable(strings.Join(j.Status, ", ")))
+	row("metadata", "number %d of %s, by %s", j.SeqNo, formatUnix(j.Written), text.Printable(j.Host))
+	row("size", "%s in extents of %s", text.Size(j.Size), text.Size(j.ExtentSize))
+	row("status", "%s", text.Printable(strings.Join(j.Status, ", ")))
 	for _, p := range j.Problems {
-		row("problem", "%s", oneLine(p))
+		row("problem", "%s", text.OneLine(p))
 	}
 	if err := t.Flush(); err != nil {
 		return err
 	}
 	fmt.Fprint(t, "\nphysical volumes:\n  NAME\tSIZE\tON\n")
 	for _, p := range j.PVs {
-		on := printable(p.On)
+		on := text.Printable(p.On)
 		if p.Missing != "" {
-			on = oneLine(strings.TrimSpace(on + " (" + p.Missing + ")"))
+			on = text.OneLine(strings.TrimSpace(on + " (" + p.Missing + ")"))
 		}
-		fmt.Fprintf(t, "  %s\t%s\t%s\n", printable(p.Name), formatSize(p.Extents*j.ExtentSize), on)
+		fmt.Fprintf(t, "  %s\t%s\t%s\n", text.Printable(p.Name), text.Size(p.Extents*j.ExtentSize), on)
 	}
 	if err := t.Flush(); err != nil {
 		return err
@@ -252,7 +253,7 @@ func (j *groupJSON) print(w io.Writer, all bool) error {
 }
 
 func (v *volumeJSON) print(w io.Writer) {
-	name, id, mapped := printable(v.Name), "-", "-"
+	name, id, mapped := text.Printable(v.Name), "-", "-"
 	if !v.Visible {
 		name = "[" + name + "]"
 	}
@@ -260,17 +261,17 @@ func (v *volumeJSON) print(w io.Writer) {
 		id = fmt.Sprint(*v.DeviceID)
 	}
 	if v.Mapped != nil {
-		mapped = formatSize(*v.Mapped)
+		mapped = text.Size(*v.Mapped)
 	}
 	origin := orDash(v.Origin)
 	if v.ExternalOrigin != "" && v.ExternalOrigin != v.Origin {
-		origin = strings.TrimPrefix(origin+" over "+printable(v.ExternalOrigin), "- ")
+		origin = strings.TrimPrefix(origin+" over "+text.Printable(v.ExternalOrigin), "- ")
 	}
 	problem := ""
 	if v.Problem != "" {
-		problem = "\t" + oneLine(v.Problem)
+		problem = "\t" + text.OneLine(v.Problem)
 	}
-	fmt.Fprintf(w, "  %s\t%s\t%s\t%s\t%s\t%s\t%s\t%s%s\n", name, printable(v.Type), formatSize(v.Size), mapped,
+	fmt.Fprintf(w, "  %s\t%s\t%s\t%s\t%s\t%s\t%s\t%s%s\n", name, text.Printable(v.Type), text.Size(v.Size), mapped,
 		orDash(v.Pool), id, origin, formatUnix(v.Created), problem)
 }
 
@@ -278,7 +279,7 @@ func orDash(s string) string {
 	if s == "" {
 		return "-"
 	}
-	return printable(s)
+	return text.Printable(s)
 }
 
 // formatUnix prints seconds since 1970, 0 as unknown.

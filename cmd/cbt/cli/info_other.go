@@ -5,6 +5,7 @@ import (
 	"text/tabwriter"
 
 	"cbt/internal/overlay"
+	"cbt/internal/text"
 	"cbt/qcow2/vmstate"
 )
 
@@ -97,8 +98,8 @@ func (a *app) printCore(ref string, f *file, d *vmstate.Dump) error {
 		return writeJSON(a.Stdout, info)
 	}
 	t := tabwriter.NewWriter(a.Stdout, 0, 8, 2, ' ', 0)
-	fmt.Fprintf(t, "file:\t%s\nformat:\t%s\nsize:\t%s\n", printable(ref), formatELFCore, formatSize(info.ActualSize))
-	fmt.Fprintf(t, "architecture:\t%s\nprocessors:\t%d\nmemory:\t%s\n", printable(d.Machine), d.CPUs, formatSize(info.Memory))
+	fmt.Fprintf(t, "file:\t%s\nformat:\t%s\nsize:\t%s\n", text.Printable(ref), formatELFCore, text.Size(info.ActualSize))
+	fmt.Fprintf(t, "architecture:\t%s\nprocessors:\t%d\nmemory:\t%s\n", text.Printable(d.Machine), d.CPUs, text.Size(info.Memory))
 	if err := t.Flush(); err != nil {
 		return err
 	}
@@ -115,8 +116,8 @@ func (a *app) printOverlay(ref string, f *file, s *overlay.Summary) error {
 		return writeJSON(a.Stdout, info)
 	}
 	t := tabwriter.NewWriter(a.Stdout, 0, 8, 2, ' ', 0)
-	fmt.Fprintf(t, "file:\t%s\nformat:\t%s: what was written over an image\nimage:\t%s (%d bytes)\n", printable(ref), formatOverlay, formatSize(s.Size), s.Size)
-	fmt.Fprintf(t, "written:\t%s, and %s of zeros\n", formatSize(s.Written), formatSize(s.Zeroed))
+	fmt.Fprintf(t, "file:\t%s\nformat:\t%s: what was written over an image\nimage:\t%s (%d bytes)\n", text.Printable(ref), formatOverlay, text.Size(s.Size), s.Size)
+	fmt.Fprintf(t, "written:\t%s, and %s of zeros\n", text.Size(s.Written), text.Size(s.Zeroed))
 	fmt.Fprintf(t, "made over:\tan image with the identity %s\n", s.Base)
 	return t.Flush()
 }

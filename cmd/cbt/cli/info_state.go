@@ -6,6 +6,7 @@ import (
 	"io"
 	"text/tabwriter"
 
+	"cbt/internal/text"
 	"cbt/qcow2/vmstate"
 )
 
@@ -94,7 +95,7 @@ func (a *app) infoState(ctx context.Context, o *opener, ref string, opt refOptio
 		info.ActualSize = m.size
 	}
 	if err := m.Complete(); err != nil && !m.HeadOnly {
-		info.Problems = append(info.Problems, oneLine(err.Error()))
+		info.Problems = append(info.Problems, text.OneLine(err.Error()))
 	}
 	if a.json {
 		return writeJSON(a.Stdout, info)
@@ -103,10 +104,10 @@ func (a *app) infoState(ctx context.Context, o *opener, ref string, opt refOptio
 	row := func(key, format string, args ...any) {
 		fmt.Fprintf(t, "%s:\t%s\n", key, fmt.Sprintf(format, args...))
 	}
-	row("state", "%s", printable(ref))
+	row("state", "%s", text.Printable(ref))
 	row("format", "%s", formatName(formatState))
 	if info.ActualSize > 0 {
-		row("size", "%s", formatSize(info.ActualSize))
+		row("size", "%s", text.Size(info.ActualSize))
 	}
 	info.Machine.rows(row)
 	if info.Point != "" {
@@ -128,18 +129,18 @@ func (j *machineJSON) rows(row func(key, format string, args ...any)) {
 		if !d.Running {
 			running = "paused"
 		}
-		row("domain", "%s %s, %s when it was saved", printable(d.Name), printable(d.UUID), running)
+		row("domain", "%s %s, %s when it was saved", text.Printable(d.Name), text.Printable(d.UUID), running)
 	}
 	if j.Type != "" {
-		row("machine type", "%s", printable(j.Type))
+		row("machine type", "%s", text.Printable(j.Type))
 	}
 	if j.UUID != "" {
 		row("machine UUID", "%s", j.UUID)
 	}
 	if j.Stored == nil {
-		row("RAM", "%s, in pages of %s (what is not zero, and the devices: -v unpacks it all)", formatSize(j.RAM), formatSize(j.PageSize))
+		row("RAM", "%s, in pages of %s (what is not zero, and the devices: -v unpacks it all)", text.Size(j.RAM), text.Size(j.PageSize))
 	} else {
-		row("RAM", "%s, of which %s are not zero, in pages of %s", formatSize(j.RAM), formatSize(*j.Stored), formatSize(j.PageSize))
+		row("RAM", "%s, of which %s are not zero, in pages of %s", text.Size(j.RAM), text.Size(*j.Stored), text.Size(j.PageSize))
 	}
 }
 
@@ -154,14 +155,14 @@ func (j *machineJSON) tables(w io.Writer) error {
 		case b.Stored != nil:
 			stored = fmt.Sprint(*b.Stored)
 		}
-		fmt.Fprintf(t, "  %s\t%s\t%d\t%s\n", printable(b.Name), formatSize(b.Size), b.Pages, stored)
+		fmt.Fprintf(t, "  %s\t%s\t%d\t%s\n", text.Printable(b.Name), text.Size(b.Size), b.Pages, stored)
 	}
 	if err := t.Flush(); err != nil || len(j.Devices) == 0 {
 		return err
 	}
 	fmt.Fprint(t, "\ndevices:\n  NAME\tINSTANCE\tVERSION\tSIZE\n")
 	for _, d := range j.Devices {
-		fmt.Fprintf(t, "  %s\t%d\t%d\t%s\n", printable(d.Name), d.Instance, d.Version, formatSize(d.Size))
+		fmt.Fprintf(t, "  %s\t%d\t%d\t%s\n", text.Printable(d.Name), d.Instance, d.Version, text.Size(d.Size))
 	}
 	return t.Flush()
 }

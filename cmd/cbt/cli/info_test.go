@@ -8,8 +8,10 @@ import (
 	"strings"
 	"testing"
 
+	"cbt/internal/fail"
 	"cbt/internal/sample"
 	"cbt/internal/testtool"
+	"cbt/internal/text"
 )
 
 // beside are the images that others stand on, or keep their data in.
@@ -51,7 +53,7 @@ func TestInfoIsQemuImgInfo(t *testing.T) {
 			path := sample.Open(t, name, beside[name]...)
 			format := sampleFormat(name)
 			code, out, stderr := run(t, "info", "--json", "--force", "--format", format, path)
-			if code != exitDone {
+			if code != fail.Done {
 				t.Fatalf("exit %d, %s", code, stderr)
 			}
 			var ours, theirs map[string]any
@@ -119,7 +121,7 @@ func TestInfoIsPrintable(t *testing.T) {
 	} {
 		_, out, stderr := run(t, args...)
 		for _, r := range out + stderr {
-			if r != '\n' && unprintable(r) {
+			if r != '\n' && text.Unprintable(r) {
 				t.Errorf("cbt %q prints %q:\n%s%s", args, r, out, stderr)
 				break
 			}

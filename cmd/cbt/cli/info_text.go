@@ -7,6 +7,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"cbt/internal/text"
 	"cbt/qcow2"
 )
 
@@ -18,9 +19,9 @@ func (d *description) print(w io.Writer) error {
 	row := func(key, format string, args ...any) {
 		fmt.Fprintf(t, "%s:\t%s\n", key, fmt.Sprintf(format, args...))
 	}
-	row("image", "%s", printable(d.file.path))
+	row("image", "%s", text.Printable(d.file.path))
 	if s := d.snapshot; s != nil {
-		row("snapshot", "%s (id %s) of %s", printable(s.Name), printable(s.ID), s.Date.Format(timeLayout))
+		row("snapshot", "%s (id %s) of %s", text.Printable(s.Name), text.Printable(s.ID), s.Date.Format(timeLayout))
 	}
 	if d.qcow != nil {
 		row("format", "%s, compat %s", d.format, compat(d.qcow.Header()))
@@ -30,9 +31,9 @@ func (d *description) print(w io.Writer) error {
 	if d.luks {
 		row("encryption", "LUKS: what is read and kept are the encrypted bytes")
 	}
-	row("virtual size", "%s (%d bytes)", formatSize(d.size), d.size)
+	row("virtual size", "%s (%d bytes)", text.Size(d.size), d.size)
 	if !d.file.stat.block {
-		row("disk size", "%s", formatSize(d.file.stat.stored))
+		row("disk size", "%s", text.Size(d.file.stat.stored))
 	}
 	if d.qcow != nil {
 		d.printQcow2(row)
@@ -44,7 +45,7 @@ func (d *description) print(w io.Writer) error {
 		row("point", "%s", d.point)
 	}
 	for _, err := range d.problems {
-		row("problem", "%s", oneLine(err.Error()))
+		row("problem", "%s", text.OneLine(err.Error()))
 	}
 	if err := t.Flush(); err != nil || d.qcow == nil {
 		return err
@@ -60,7 +61,7 @@ func (d *description) print(w io.Writer) error {
 
 func (d *description) printQcow2(row func(key, format string, args ...any)) {
 	h := d.qcow.Header()
-	row("cluster size", "%s", formatSize(h.ClusterSize()))
+	row("cluster size", "%s", text.Size(h.ClusterSize()))
 	row("compression", "%s", compression(h))
 	row("refcounts", "%d bits", 1<<h.RefcountOrder)
 	if method := h.Encryption(); method != "" {
@@ -69,13 +70,13 @@ func (d *description) printQcow2(row func(key, format string, args ...any)) {
 	incompatible, compatible, autoclear := d.qcow.FeatureNames()
 	var features []string
 	for _, name := range append(append(incompatible, compatible...), autoclear...) {
-		features = append(features, printable(name))
+		features = append(features, text.Printable(name))
 	}
 	if len(features) > 0 {
 		row("features", "%s", strings.Join(features, ", "))
 	}
 	if h.HasDataFile() {
-		row("data file", "%s", printable(d.qcow.DataFile()))
+		row("data file", "%s", text.Printable(d.qcow.DataFile()))
 	}
 	if h.BackingFile != "" {
 		format := d.qcow.BackingFormat()
@@ -85,11 +86,11 @@ func (d *description) printQcow2(row func(key, format string, args ...any)) {
 		if d.img != nil && d.img.leftOut {
 			format += ", left out"
 		}
-		row("backing file", "%s (%s)", printable(h.BackingFile), printable(format))
+		row("backing file", "%s (%s)", text.Printable(h.BackingFile), text.Printable(format))
 	}
 	if d.img != nil {
 		for b := d.img.backing; b != nil; b = b.backing {
-			row("  stands on", "%s, %s, %s", printable(b.file.shown()), b.format, formatSize(b.view.Size()))
+			row("  stands on", "%s, %s, %s", text.Printable(b.file.shown()), b.format, text.Size(b.view.Size()))
 		}
 	}
 }
@@ -104,10 +105,10 @@ func (d *description) printSnapshots(w io.Writer) error {
 	for _, s := range table {
 		ram := "-"
 		if s.VMStateSize > 0 {
-			ram = formatSize(int64(min(s.VMStateSize, 1<<63-1)))
+			ram = text.Size(int64(min(s.VMStateSize, 1<<63-1)))
 		}
-		fmt.Fprintf(t, "  %s\t%s\t%s\t%s\t%s\t%s\n", printable(s.ID), printable(s.Name),
-			s.Date.Format(timeLayout), formatSize(s.DiskSize), ram, formatClock(s.VMClock))
+		fmt.Fprintf(t, "  %s\t%s\t%s\t%s\t%s\t%s\n", text.Printable(s.ID), text.Printable(s.Name),
+			s.Date.Format(timeLayout), text.Size(s.DiskSize), ram, formatClock(s.VMClock))
 	}
 	return t.Flush()
 }
@@ -119,7 +120,7 @@ func (d *description) printBitmaps(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	fmt.Fprint(t, "\nbitmaps:\n  NAME\tGRANULARITY\tSTATE\n")
 	for _, b := range d.bitmaps {
-		fmt.Fprintf(t, "  %s\t%s\t%s\n", printable(b.Name), formatSize(1<<b.Granularity), bitmapState(b))
+		fmt.Fprintf(t, "  %s\t%s\t%s\n", text.Printable(b.Name), text.Size(1<<b.Granularity), bitmapState(b))
 	}
 	return t.Flush()
 }

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"text/tabwriter"
 
+	"cbt/internal/fail"
+	"cbt/internal/text"
 	"cbt/lvm"
 	"cbt/lvm/thin"
 )
@@ -19,7 +21,7 @@ func (a *app) infoVolume(ctx context.Context, o *opener, ref string, opt refOpti
 	case ref == "" && o.ThinMetadata != "":
 		return true, a.infoPool(ctx, o)
 	case ref == "":
-		return true, usageErrorf("info: needs REF, or --pv, or --thin-metadata")
+		return true, fail.Usage("info: needs REF, or --pv, or --thin-metadata")
 	case !opt.Path && strings.HasPrefix(ref, lvmPrefix) && !strings.Contains(ref, "/"):
 		return true, a.infoGroups(ctx, o, strings.TrimPrefix(ref, lvmPrefix))
 	}
@@ -85,24 +87,24 @@ func (a *app) infoLV(ctx context.Context, o *opener, ref string, r volumeRef, op
 	row := func(key, format string, args ...any) {
 		fmt.Fprintf(t, "%s:\t%s\n", key, fmt.Sprintf(format, args...))
 	}
-	row("volume", "%s", printable(lv.FullName()))
+	row("volume", "%s", text.Printable(lv.FullName()))
 	row("id", "%s", lv.ID)
-	row("type", "%s", printable(lv.Type()))
-	row("virtual size", "%s (%d bytes)", formatSize(j.VirtualSize), j.VirtualSize)
+	row("type", "%s", text.Printable(lv.Type()))
+	row("virtual size", "%s (%d bytes)", text.Size(j.VirtualSize), j.VirtualSize)
 	if v := j.Volume; v.Pool != "" {
-		row("pool", "%s, device %d, transaction %d", printable(v.Pool), *v.DeviceID, *v.TransactionID)
+		row("pool", "%s, device %d, transaction %d", text.Printable(v.Pool), *v.DeviceID, *v.TransactionID)
 		if v.Mapped != nil {
-			row("mapped", "%s", formatSize(*v.Mapped))
+			row("mapped", "%s", text.Size(*v.Mapped))
 		}
 	}
 	if j.Volume.Origin != "" {
-		row("origin", "%s", printable(j.Volume.Origin))
+		row("origin", "%s", text.Printable(j.Volume.Origin))
 	}
 	if j.Volume.ExternalOrigin != "" {
-		row("external origin", "%s", printable(j.Volume.ExternalOrigin))
+		row("external origin", "%s", text.Printable(j.Volume.ExternalOrigin))
 	}
 	if j.Volume.ChunkSize != 0 {
-		row("chunk size", "%s", formatSize(j.Volume.ChunkSize))
+		row("chunk size", "%s", text.Size(j.Volume.ChunkSize))
 	}
 	if j.Content != "" {
 		row("content", "starts like a %s image (--format %s describes it)", j.Content, j.Content)
@@ -112,7 +114,7 @@ func (a *app) infoLV(ctx context.Context, o *opener, ref string, r volumeRef, op
 		row("point", "%s", j.Point)
 	}
 	for _, p := range j.Problems {
-		row("problem", "%s", oneLine(p))
+		row("problem", "%s", text.OneLine(p))
 	}
 	return t.Flush()
 }
@@ -197,8 +199,8 @@ func (a *app) infoPool(ctx context.Context, o *opener) error {
 	row := func(key, format string, args ...any) {
 		fmt.Fprintf(t, "%s:\t%s\n", key, fmt.Sprintf(format, args...))
 	}
-	row("thin pool", "%s", printable(o.ThinMetadata))
-	row("chunk size", "%s", formatSize(sb.DataBlockSize))
+	row("thin pool", "%s", text.Printable(o.ThinMetadata))
+	row("chunk size", "%s", text.Size(sb.DataBlockSize))
 	row("transaction", "%d", sb.TransactionID)
 	row("data", "%d of %d chunks used", sb.Data.Allocated, sb.Data.Blocks)
 	row("metadata", "%d of %d blocks used", sb.Metadata.Allocated, sb.Metadata.Blocks)
@@ -235,9 +237,9 @@ func (a *app) infoThin(ctx context.Context, o *opener, ref string, id uint32) er
 		})
 	}
 	t := tabwriter.NewWriter(a.Stdout, 0, 8, 2, ' ', 0)
-	fmt.Fprintf(t, "device:\t%d of %s\n", id, printable(o.ThinMetadata))
-	fmt.Fprintf(t, "virtual size:\tat least %s (%d bytes): the end of what is mapped\n", formatSize(src.View.Size()), src.View.Size())
-	fmt.Fprintf(t, "mapped:\t%d chunks of %s\n", d.Mapped, formatSize(src.bare.meta.Superblock().DataBlockSize))
+	fmt.Fprintf(t, "device:\t%d of %s\n", id, text.Printable(o.ThinMetadata))
+	fmt.Fprintf(t, "virtual size:\tat least %s (%d bytes): the end of what is mapped\n", text.Size(src.View.Size()), src.View.Size())
+	fmt.Fprintf(t, "mapped:\t%d chunks of %s\n", d.Mapped, text.Size(src.bare.meta.Superblock().DataBlockSize))
 	fmt.Fprintf(t, "transaction:\t%d\n", d.TransactionID)
 	return t.Flush()
 }

@@ -15,8 +15,10 @@ import (
 	"github.com/spf13/cobra"
 
 	"cbt/cbt"
+	"cbt/internal/fail"
 	"cbt/internal/ordered"
 	"cbt/internal/retention"
+	"cbt/internal/text"
 )
 
 type logOptions struct {
@@ -48,7 +50,7 @@ line is wrong.`,
 		Example: `  cbt log backups/
   cbt log --max-age 26h backups/
   cbt log --nagios --max-age 1d2h backups/`,
-		Annotations: exits(exitDone, exitFailed, exitUsage, exitFindings),
+		Annotations: exits(fail.Done, fail.Failed, fail.UsageCode, fail.FindingsCode),
 		Args:        wantArgs("DIR"),
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.log(c.Context(), args[0], opt)
@@ -95,11 +97,11 @@ type logStream struct {
 func (a *app) log(ctx context.Context, dir string, opt *logOptions) error {
 	switch {
 	case opt.maxAge.set && opt.maxAge.Span == retention.Span{}:
-		return usageErrorf("--max-age: must be a time like 26h, 1d or 2w")
+		return fail.Usage("--max-age: must be a time like 26h, 1d or 2w")
 	case opt.nagios && !opt.maxAge.set:
-		return usageErrorf("--nagios: --max-age says how old the newest points may be")
+		return fail.Usage("--nagios: --max-age says how old the newest points may be")
 	case opt.nagios && a.json:
-		return usageErrorf("--nagios and --json exclude each other")
+		return fail.Usage("--nagios and --json exclude each other")
 	}
 	names, err := deltaNames(dir)
 	if err != nil {
@@ -131,7 +133,7 @@ func (a *app) log(ctx context.Context, dir string, opt *logOptions) error {
 		now = judge(ages, opt.maxAge, time.Now())
 	}
 	for _, name := range none {
-		now.old = append(now.old, printable(name)+": there is no delta of it")
+		now.old = append(now.old, text.Printable(name)+": there is no delta of it")
 	}
 	if len(ages) == 0 && len(none) == 0 && opt.maxAge.set {
 		now.old = append(now.old, "there is no delta")
@@ -150,16 +152,16 @@ func (a *app) log(ctx context.Context, dir string, opt *logOptions) error {
 		return err
 	}
 	if len(list) == 0 && !opt.maxAge.set {
-		a.notef("%s: has no .cbt files", printable(dir))
+		a.notef("%s: has no .cbt files", text.Printable(dir))
 	}
 	if damaged > 0 {
-		now.old = append([]string{fmt.Sprintf("%d of %s cannot be read as deltas", damaged, countOf(len(list), "file"))}, now.old...)
+		now.old = append([]string{fmt.Sprintf("%d of %s cannot be read as deltas", damaged, text.Count(len(list), "file"))}, now.old...)
 	}
 	switch {
 	case denied > 0: // any of them may be the newest, or what others build on
 		return deniedError(dir, denied, len(list))
 	case len(now.old) > 0:
-		return findings("%s: %s", printable(dir), strings.Join(now.old, "; "))
+		return fail.Findings("%s: %s", text.Printable(dir), strings.Join(now.old, "; "))
 	}
 	return nil
 }
@@ -167,7 +169,7 @@ func (a *app) log(ctx context.Context, dir string, opt *logOptions) error {
 // deniedError is for files that this user may not read: of what is in them nothing
 // is known.
 func deniedError(dir string, denied, all int) error {
-	return fmt.Errorf("%s: %d of %s may not be read by this user: permission denied (root may, and who made them)", printable(dir), denied, countOf(all, "file"))
+	return fmt.Errorf("%s: %d of %s may not be read by this user: permission denied (root may, and who made them)", text.Printable(dir), denied, text.Count(all, "file"))
 }
 
 // readLogged reads the ends of all deltas. What cannot be read is noted; what was
@@ -206,7 +208,7 @@ func readOneLogged(u *audit, dir, path string) *logged {
 	}
 	d, err := o.openDeltaFile(path)
 	if err != nil {
-		l.Error, l.denied = oneLine(err.Error()), errors.Is(err, fs.ErrPermission)
+		l.Error, l.denied = text.OneLine(err.Error()), errors.Is(err, fs.ErrPermission)
 		return l
 	}
 	l.ends = d.Ends()

@@ -7,8 +7,10 @@ import (
 	"strings"
 	"time"
 
+	"cbt/internal/fail"
 	"cbt/internal/machines"
 	"cbt/internal/retention"
+	"cbt/internal/text"
 )
 
 // ageValue is the age that a newest point may have.
@@ -60,7 +62,7 @@ func (a *app) agesOf(list []*logged, in *machines.Directory) []*machineAge {
 			m.broken++
 			continue
 		case time.Until(at) > time.Hour:
-			a.warnf("%s: is of a time to come, %s: not counted", printable(l.File), at.Format(timeLayout))
+			a.warnf("%s: is of a time to come, %s: not counted", text.Printable(l.File), at.Format(timeLayout))
 		case at.After(m.newest):
 			m.newest = at
 		}
@@ -134,7 +136,7 @@ func judge(all []*machineAge, most ageValue, now time.Time) (s state) {
 	for _, m := range all {
 		s.broken += m.broken
 		name := cmp.Or(m.name, "deltas without a name")
-		of := printable(name) + ": "
+		of := text.Printable(name) + ": "
 		if m.name == "" && len(all) == 1 {
 			of = ""
 		}
@@ -149,10 +151,10 @@ func judge(all []*machineAge, most ageValue, now time.Time) (s state) {
 		case m.newest.Before(limit):
 			s.old = append(s.old, fmt.Sprintf("%sthe newest point that can be restored is of %s, %s ago", of, m.newest.UTC().Format(timeLayout), roundAge(age)))
 		default:
-			s.good = append(s.good, fmt.Sprintf("%s %s", printable(name), roundAge(age)))
+			s.good = append(s.good, fmt.Sprintf("%s %s", text.Printable(name), roundAge(age)))
 		}
 		label := strings.Map(func(r rune) rune {
-			if r == '\'' || r == '=' || r == '|' || unprintable(r) {
+			if r == '\'' || r == '=' || r == '|' || text.Unprintable(r) {
 				return '_'
 			}
 			return r
@@ -186,26 +188,26 @@ const (
 
 // printNagios prints the one line that Nagios takes, and returns its exit code.
 func (a *app) printNagios(dir string, s state, machines, unread int) error {
-	code, word, text := nagiosOK, "OK", fmt.Sprintf("%s: %s: %s", printable(dir), countOf(machines, "machine"), strings.Join(s.good, ", "))
+	code, word, str := nagiosOK, "OK", fmt.Sprintf("%s: %s: %s", text.Printable(dir), text.Count(machines, "machine"), strings.Join(s.good, ", "))
 	var wrong []string
 	if unread > 0 {
-		wrong = append(wrong, countOf(unread, "file")+" cannot be read as deltas")
+		wrong = append(wrong, text.Count(unread, "file")+" cannot be read as deltas")
 	}
 	if s.broken > 0 {
-		wrong = append(wrong, countOf(s.broken, "delta")+" cannot be restored, because deltas are missing")
+		wrong = append(wrong, text.Count(s.broken, "delta")+" cannot be restored, because deltas are missing")
 	}
 	switch {
 	case len(s.old) > 0:
-		code, word, text = nagiosCritical, "CRITICAL", fmt.Sprintf("%s: %s", printable(dir), strings.Join(append(s.old, wrong...), "; "))
+		code, word, str = nagiosCritical, "CRITICAL", fmt.Sprintf("%s: %s", text.Printable(dir), strings.Join(append(s.old, wrong...), "; "))
 	case len(wrong) > 0:
-		code, word, text = nagiosWarning, "WARNING", fmt.Sprintf("%s: %s; newest points: %s", printable(dir), strings.Join(wrong, "; "), strings.Join(s.good, ", "))
+		code, word, str = nagiosWarning, "WARNING", fmt.Sprintf("%s: %s; newest points: %s", text.Printable(dir), strings.Join(wrong, "; "), strings.Join(s.good, ", "))
 	}
-	line := "CBT " + word + " - " + strings.ReplaceAll(text, "|", "_")
+	line := "CBT " + word + " - " + strings.ReplaceAll(str, "|", "_")
 	if len(s.ages) > 0 {
 		line += " | " + strings.Join(s.ages, " ")
 	}
-	if _, err := fmt.Fprintln(a.Stdout, oneLine(line)); err != nil || code == nagiosOK {
+	if _, err := fmt.Fprintln(a.Stdout, text.OneLine(line)); err != nil || code == nagiosOK {
 		return err
 	}
-	return &exitError{code, errSaid}
+	return &fail.Error{Code: code, Err: errSaid}
 }

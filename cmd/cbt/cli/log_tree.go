@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"cbt/internal/machines"
+	"cbt/internal/text"
 )
 
 // printLogged draws the tree of a list that graphOf has put in order and link has linked. A delta stands
@@ -90,7 +91,7 @@ func (t *treePrinter) print(l *logged, front, rest string) {
 
 func (l *logged) line() string {
 	if l.Error != "" {
-		return fmt.Sprintf("%s  CANNOT BE READ: %s", printable(l.File), l.Error)
+		return fmt.Sprintf("%s  CANNOT BE READ: %s", text.Printable(l.File), l.Error)
 	}
 	when := strings.Repeat(" ", len(timeLayout))
 	if l.Instant != nil {
@@ -114,20 +115,20 @@ func (l *logged) line() string {
 	}
 	var parts []string
 	if count > 0 {
-		parts = append(parts, fmt.Sprintf("%s of %s", countOf(count, "disk"), formatSize(disks)))
+		parts = append(parts, fmt.Sprintf("%s of %s", text.Count(count, "disk"), text.Size(disks)))
 	}
 	if ram > 0 {
-		parts = append(parts, "RAM of "+formatSize(ram))
+		parts = append(parts, "RAM of "+text.Size(ram))
 	}
-	text := fmt.Sprintf("%s  %s  %s, %s in %s", when, printable(l.File), kind, strings.Join(parts, " and "), formatSize(l.Size))
+	str := fmt.Sprintf("%s  %s  %s, %s in %s", when, text.Printable(l.File), kind, strings.Join(parts, " and "), text.Size(l.Size))
 	if brief := briefLevel(l.Consistency); brief != "" && ram == 0 { // RAM says it already
-		text += ", " + brief
+		str += ", " + brief
 	}
 	if tip {
-		text += ", a tip"
+		str += ", a tip"
 	}
 	if l.Machine != "" {
-		text += ", of " + machines.Short(l.Machine)
+		str += ", of " + machines.Short(l.Machine)
 	}
 	var others []string
 	for _, p := range l.Parents {
@@ -136,13 +137,13 @@ func (l *logged) line() string {
 		}
 	}
 	if len(others) > 0 {
-		text += fmt.Sprintf(", also on %s", printable(strings.Join(others, ", ")))
+		str += fmt.Sprintf(", also on %s", text.Printable(strings.Join(others, ", ")))
 	}
 	switch {
 	case len(l.Missing) > 0 && len(l.Parents) == 0:
-		text += "  PARENT MISSING"
+		str += "  PARENT MISSING"
 	case len(l.Missing) > 0:
-		text += "  NO FULL DELTA"
+		str += "  NO FULL DELTA"
 	}
-	return text
+	return str
 }

@@ -8,7 +8,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"cbt/internal/fail"
 	"cbt/internal/hostlvm"
+	"cbt/internal/text"
 )
 
 func newLVMCommand(a *app) *cobra.Command {
@@ -18,7 +20,7 @@ func newLVMCommand(a *app) *cobra.Command {
 		Long: `lvm has what cbt does with the thin pools of this host besides reading volumes of
 theirs. diff, cat and the others take lvm:VG/LV.`,
 		Example:     `  cbt lvm release-metadata-snap vg0/pool`,
-		Annotations: exits(exitDone, exitUsage),
+		Annotations: exits(fail.Done, fail.UsageCode),
 		Args:        cobra.ArbitraryArgs,
 		RunE: func(c *cobra.Command, args []string) error {
 			return unknownCommand(c, args)
@@ -43,7 +45,7 @@ the pool frees stays in use, and no other run can take one.
 It does nothing while another run of cbt works on the pool. That no other
 program needs the snapshot (thin_delta, thin_dump and their like) only you know.`,
 		Example:     `  cbt lvm release-metadata-snap vg0/pool`,
-		Annotations: exits(exitDone, exitFailed, exitUsage, exitBusy),
+		Annotations: exits(fail.Done, fail.Failed, fail.UsageCode, fail.BusyCode),
 		Args:        wantArgs("VG/POOL"),
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.releaseMetadataSnap(c.Context(), args[0])
@@ -54,7 +56,7 @@ program needs the snapshot (thin_delta, thin_dump and their like) only you know.
 func (a *app) releaseMetadataSnap(ctx context.Context, pool string) error {
 	r, ok := splitVolume(strings.TrimPrefix(strings.TrimPrefix(pool, lvmPrefix), "/dev/"))
 	if !ok {
-		return usageErrorf("%s: must be VG/POOL", printable(pool))
+		return fail.Usage("%s: must be VG/POOL", text.Printable(pool))
 	}
 	o, err := a.newOpener(openerOptions{})
 	if err != nil {
@@ -67,10 +69,10 @@ func (a *app) releaseMetadataSnap(ctx context.Context, pool string) error {
 	}
 	_, lv, err := h.find(ctx, r, o.warn)
 	if err != nil {
-		return fmt.Errorf("%s: %w", printable(pool), err)
+		return fmt.Errorf("%s: %w", text.Printable(pool), err)
 	}
 	if lv.Type() != "thin-pool" {
-		return usageErrorf("%s: is no thin pool", lv.FullName())
+		return fail.Usage("%s: is no thin pool", lv.FullName())
 	}
 	ref, err := hostlvm.RefOf(lv)
 	if err != nil {

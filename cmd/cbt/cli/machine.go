@@ -9,7 +9,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"cbt/internal/fail"
 	"cbt/internal/ordered"
+	"cbt/internal/text"
 	"cbt/qcow2"
 	"cbt/qcow2/vmstate"
 	"cbt/sparse"
@@ -103,9 +105,9 @@ func (m *machine) fits() error {
 		case b.Shared && s == nil:
 			continue
 		case s == nil:
-			return fmt.Errorf("%s: has no stream %s, which its machine state names", m.ref, printable(ramStream(b)))
+			return fmt.Errorf("%s: has no stream %s, which its machine state names", m.ref, text.Printable(ramStream(b)))
 		case s.View.Size() != b.Size():
-			return fmt.Errorf("%s: stream %s has %d bytes, and %d in its machine state", m.ref, printable(ramStream(b)), s.View.Size(), b.Size())
+			return fmt.Errorf("%s: stream %s has %d bytes, and %d in its machine state", m.ref, text.Printable(ramStream(b)), s.View.Size(), b.Size())
 		}
 		blocks++
 	}
@@ -182,9 +184,9 @@ func (o *opener) openMachine(ctx context.Context, ref string, opt refOptions) (*
 		return o.machineIn(ctx, s)
 	}
 	if s.Format == formatState {
-		return nil, usageErrorf("%s: is one block of RAM: name the state alone", printable(ref))
+		return nil, fail.Usage("%s: is one block of RAM: name the state alone", text.Printable(ref))
 	}
-	return nil, usageErrorf("%s: has no machine state: no RAM was saved with it", printable(ref))
+	return nil, fail.Usage("%s: has no machine state: no RAM was saved with it", text.Printable(ref))
 }
 
 // openState opens a file that holds a state: a RAM block that is named behind
@@ -199,7 +201,7 @@ func (o *opener) openState(ctx context.Context, ref string, r reference, f *file
 	}
 	s := &source{View: sparse.Plain(f, f.stat.size), Ref: ref, Path: r.path, Format: formatState, Instant: f.stat.lastChange(), Point: rawPoint(f.stat), recheck: f.changed}
 	if r.byID || !r.byName && !opt.state {
-		return nil, usageErrorf("%s: is a saved machine state: %s is a block of its RAM (cbt info names them)", printable(ref), shellQuote(r.path+"@BLOCK"))
+		return nil, fail.Usage("%s: is a saved machine state: %s is a block of its RAM (cbt info names them)", text.Printable(ref), text.Quote(r.path+"@BLOCK"))
 	}
 	if r.byName {
 		o.together = false
@@ -211,7 +213,7 @@ func (o *opener) openState(ctx context.Context, ref string, r reference, f *file
 	}
 	b := m.Block(r.want)
 	if b == nil {
-		return nil, usageErrorf("%s: has no RAM block %s; there are: %s", printable(r.path), printable(r.want), m.blockNames())
+		return nil, fail.Usage("%s: has no RAM block %s; there are: %s", text.Printable(r.path), text.Printable(r.want), m.blockNames())
 	}
 	block := m.source(b)
 	block.Ref, block.recheck = ref, s.recheck
@@ -221,7 +223,7 @@ func (o *opener) openState(ctx context.Context, ref string, r reference, f *file
 func (m *machine) blockNames() string {
 	var names []string
 	for _, b := range m.Blocks {
-		names = append(names, printable(b.Name))
+		names = append(names, text.Printable(b.Name))
 	}
 	return strings.Join(names, ", ")
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra/doc"
 	"github.com/spf13/pflag"
 
+	"cbt/internal/fail"
 	"cbt/internal/outfile"
 )
 
@@ -27,7 +28,7 @@ func newManCommand(a *app) *cobra.Command {
 on, into a directory, which is made if it is missing. Pages that are there are replaced.`,
 		Example: `  cbt man ./man
   man ./man/cbt-info.1`,
-		Annotations: exits(exitDone, exitFailed, exitUsage),
+		Annotations: exits(fail.Done, fail.Failed, fail.UsageCode),
 		Args:        wantArgs("DIR"),
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := os.MkdirAll(args[0], 0o755); err != nil {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"cbt/internal/fail"
 	"cbt/qcow2"
 	"cbt/sparse"
 )
@@ -33,7 +34,7 @@ lies, and where in that file. With --json it is an array with the keys of
 qemu-img map --output=json. No guest data are read.`,
 		Example: `  cbt map disk.qcow2@monday
   cbt map --json disk.qcow2`,
-		Annotations: exits(exitDone, exitFailed, exitUsage, exitWrongBase, exitBusy),
+		Annotations: exits(fail.Done, fail.Failed, fail.UsageCode, fail.WrongBaseCode, fail.BusyCode),
 		Args:        wantArgs("REF"),
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.mapImage(c.Context(), args[0], opt)

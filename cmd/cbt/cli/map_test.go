@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"cbt/internal/fail"
 	"cbt/internal/sample"
 	"cbt/internal/testtool"
 )
@@ -54,7 +55,7 @@ func TestMapIsQemuImgMap(t *testing.T) {
 			t.Chdir(filepath.Dir(path)) // where QEMU looks for data files
 			format := sampleFormat(name)
 			code, out, stderr := run(t, "map", "--json", "--force", "--format", format, path)
-			if code != exitDone {
+			if code != fail.Done {
 				t.Fatalf("exit %d, %s", code, stderr)
 			}
 			var ours, theirs []mapRow
@@ -80,7 +81,7 @@ func TestMapIsQemuImgMap(t *testing.T) {
 func TestMapTable(t *testing.T) {
 	path := sample.Open(t, "chain-top.qcow2", beside["chain-top.qcow2"]...)
 	code, out, stderr := run(t, "map", path)
-	if code != exitDone {
+	if code != fail.Done {
 		t.Fatalf("exit %d, %s", code, stderr)
 	}
 	lines := strings.Split(strings.TrimSpace(out), "\n")
@@ -101,7 +102,7 @@ func TestMapTable(t *testing.T) {
 		t.Errorf("no third level or no hole:\n%s", out)
 	}
 	code, part, stderr := run(t, "map", "--offset", "64K", "--length", "64K", path)
-	if code != exitDone || strings.Count(part, "\n") < 2 || !strings.Contains(part, " 65536 ") {
+	if code != fail.Done || strings.Count(part, "\n") < 2 || !strings.Contains(part, " 65536 ") {
 		t.Errorf("a part: exit %d, %s\n%s", code, stderr, part)
 	}
 }

@@ -11,7 +11,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"cbt/cbt"
+	"cbt/internal/fail"
 	"cbt/internal/machines"
+	"cbt/internal/text"
 )
 
 type mergeOptions struct {
@@ -37,10 +39,10 @@ Every byte of the deltas is verified first. An existing file is never replaced;
 -o - writes to stdout. One of the deltas may be - for standard input.`,
 		Example: `  cbt merge monday.cbt tuesday.cbt wednesday.cbt -o week.cbt
   cbt merge backups/full.cbt backups/monday.cbt -o monday-full.cbt`,
-		Annotations: exits(exitDone, exitFailed, exitUsage, exitWrongBase),
+		Annotations: exits(fail.Done, fail.Failed, fail.UsageCode, fail.WrongBaseCode),
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) < 2 {
-				return usageErrorf("merge: takes two deltas or more: usage is `cbt merge A B... -o C`")
+				return fail.Usage("merge: takes two deltas or more: usage is `cbt merge A B... -o C`")
 			}
 			return nil
 		},
@@ -61,13 +63,13 @@ func (a *app) merge(ctx context.Context, args []string, opt *mergeOptions) error
 	case opt.out == "":
 		last := args[len(args)-1]
 		if len(args) > 2 && last != stdinName && !exists(last) {
-			return usageErrorf("merge: -o is missing: -o %s writes the delta there", shellQuote(last))
+			return fail.Usage("merge: -o is missing: -o %s writes the delta there", text.Quote(last))
 		}
-		return usageErrorf("merge: -o FILE is missing: where should the delta go?")
+		return fail.Usage("merge: -o FILE is missing: where should the delta go?")
 	case opt.name != "" && fileName(opt.name) != opt.name:
 		return badName(opt.name)
 	case opt.out == stdinName && a.StdoutTerminal:
-		return usageErrorf("-o -: stdout is a terminal: redirect it, or name a file")
+		return fail.Usage("-o -: stdout is a terminal: redirect it, or name a file")
 	case opt.out == stdinName:
 		if err := a.keepsStdout(); err != nil {
 			return err
@@ -142,7 +144,7 @@ func (o *opener) lineError(err error) error {
 	if !errors.As(err, &line) {
 		return err
 	}
-	return wrongBase("%s and %s: %w", o.deltaName(line.A), o.deltaName(line.B), err)
+	return fail.WrongBase("%s and %s: %w", o.deltaName(line.A), o.deltaName(line.B), err)
 }
 
 // oneMachine says whether deltas that follow one another are of two machines, as
@@ -155,8 +157,8 @@ func (o *opener) oneMachine(line []*cbt.Delta) error {
 	of := machines.Group(list).Of
 	for i, n := range of {
 		if n != of[0] {
-			return wrongBase("%s and %s: are of two machines, %s and %s (--name NAME says whose the result is)", o.deltaName(line[0]), o.deltaName(line[i]),
-				printable(machines.Short(cmp.Or(line[0].Header.Machine, "one without a name"))), printable(machines.Short(cmp.Or(line[i].Header.Machine, "one without a name"))))
+			return fail.WrongBase("%s and %s: are of two machines, %s and %s (--name NAME says whose the result is)", o.deltaName(line[0]), o.deltaName(line[i]),
+				text.Printable(machines.Short(cmp.Or(line[0].Header.Machine, "one without a name"))), text.Printable(machines.Short(cmp.Or(line[i].Header.Machine, "one without a name"))))
 		}
 	}
 	return nil
@@ -216,12 +218,12 @@ func (a *app) reportMerge(o *opener, opt *mergeOptions, h cbt.Header, deltas []*
 	if a.json && opt.out != stdinName {
 		return writeJSON(a.Stdout, result)
 	}
-	name := printable(opt.out)
+	name := text.Printable(opt.out)
 	if opt.out == stdinName {
 		name = "stdout"
 	}
 	a.notef("%s: %s of changes (and %s of zeros) in a delta of %s, from %s of %s, %s",
-		name, formatSize(data), formatSize(zero), formatSize(sum.Size), countOf(len(deltas), "delta"), formatSize(was), took.Round(time.Millisecond))
+		name, text.Size(data), text.Size(zero), text.Size(sum.Size), text.Count(len(deltas), "delta"), text.Size(was), took.Round(time.Millisecond))
 	a.debugf("%d bytes written, sha256 %s", sum.Size, result.ID)
 	return nil
 }

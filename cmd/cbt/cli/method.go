@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 
+	"cbt/internal/fail"
+	"cbt/internal/text"
 	"cbt/qcow2"
 	"cbt/sparse"
 )
@@ -39,7 +41,7 @@ const (
 func findMethod(old, img *source, want, bitmap string) (method, error) {
 	if bitmap != "" {
 		if want != methodAuto && want != methodBitmap {
-			return method{}, usageErrorf("--method %s and --bitmap exclude each other", printable(want))
+			return method{}, fail.Usage("--method %s and --bitmap exclude each other", text.Printable(want))
 		}
 		return bitmapMethod(old, img, bitmap)
 	}
@@ -53,15 +55,15 @@ func findMethod(old, img *source, want, bitmap string) (method, error) {
 	case methodTables, methodOverlay, methodThin, methodThick:
 		m, err := metadataMethod(old, img)
 		if errors.Is(err, qcow2.ErrUnrelated) || err == nil && m.name != want {
-			return method{}, usageErrorf("--method %s does not fit %s and %s", want, old.Ref, img.Ref)
+			return method{}, fail.Usage("--method %s does not fit %s and %s", want, old.Ref, img.Ref)
 		}
 		return m, err
 	case methodContent:
 		return contentMethod(old.View, img.View), nil
 	case methodBitmap:
-		return method{}, usageErrorf("--method bitmap needs --bitmap NAME")
+		return method{}, fail.Usage("--method bitmap needs --bitmap NAME")
 	}
-	return method{}, usageErrorf("--method %s: must be auto, tables, overlay, thin, thick, bitmap or content", printable(want))
+	return method{}, fail.Usage("--method %s: must be auto, tables, overlay, thin, thick, bitmap or content", text.Printable(want))
 }
 
 // metadataMethod finds changes in tables that the two images share, or returns
@@ -94,7 +96,7 @@ func metadataMethod(old, img *source) (method, error) {
 func bitmapMethod(old, img *source, name string) (method, error) {
 	view, ok := img.View.(*qcow2.View)
 	if !ok {
-		return method{}, usageErrorf("%s: is not a qcow2 image, so it has no bitmap %s", img.Ref, printable(name))
+		return method{}, fail.Usage("%s: is not a qcow2 image, so it has no bitmap %s", img.Ref, text.Printable(name))
 	}
 	bitmaps, err := img.Img.Bitmaps()
 	if err != nil {
@@ -102,12 +104,12 @@ func bitmapMethod(old, img *source, name string) (method, error) {
 	}
 	for _, b := range bitmaps {
 		if b.Name == name && b.Flags&qcow2.BitmapAuto == 0 {
-			return method{}, usageErrorf("%s: bitmap %s is disabled: it misses what was written since", img.Ref, printable(name))
+			return method{}, fail.Usage("%s: bitmap %s is disabled: it misses what was written since", img.Ref, text.Printable(name))
 		}
 	}
 	kept := min(old.View.Size(), img.View.Size())
 	m := method{
-		name: methodBitmap, text: "bitmap " + printable(name), trusted: true,
+		name: methodBitmap, text: "bitmap " + text.Printable(name), trusted: true,
 		changed: func(off, n int64) sparse.Seq {
 			all := sparse.Extent{Off: off, Len: n}.Clip(0, img.View.Size())
 			recorded, grown := all.Clip(0, kept), all.Clip(kept, img.View.Size())

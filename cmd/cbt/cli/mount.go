@@ -13,8 +13,10 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"cbt/internal/fail"
 	"cbt/internal/fuse"
 	"cbt/internal/outfile"
+	"cbt/internal/text"
 	"cbt/internal/tree"
 )
 
@@ -66,7 +68,7 @@ files may be inconsistent, or not be there.`,
   cbt mount backups/ /mnt
   mount -o ro,loop,noload /mnt/points/tuesday/partitions/1.raw /srv
   umount /srv && cbt umount /mnt`,
-		Annotations: exits(exitDone, exitFailed, exitUsage, exitWrongBase, exitBusy),
+		Annotations: exits(fail.Done, fail.Failed, fail.UsageCode, fail.WrongBaseCode, fail.BusyCode),
 		Args:        wantArgs("REF...", "DIR"),
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.mount(c.Context(), args[:len(args)-1], args[len(args)-1], opt)
@@ -93,7 +95,7 @@ files may be inconsistent, or not be there.`,
 // mount shows refs at dir until somebody unmounts that.
 func (a *app) mount(ctx context.Context, refs []string, dir string, opt *mountOptions) error {
 	if len(refs) > 1 && (opt.ref.Snapshot != "" || opt.ref.SnapshotID != "") {
-		return usageErrorf("%s and %s are for one REF: name the others as REF@NAME", opt.ref.flag("snapshot"), opt.ref.flag("snapshot-id"))
+		return fail.Usage("%s and %s are for one REF: name the others as REF@NAME", opt.ref.flag("snapshot"), opt.ref.flag("snapshot-id"))
 	}
 	if err := fuse.Missing(); err != nil {
 		return fuseError(err, refs)
@@ -175,7 +177,7 @@ func fuseError(err error, refs []string) error {
 	}
 	serve := "cbt serve"
 	for _, ref := range refs {
-		serve += " " + shellQuote(pathArgument(ref))
+		serve += " " + text.Quote(text.PathArgument(ref))
 	}
 	return fmt.Errorf("mount: %w%s; without FUSE, %s shows images by NBD", err, way, serve)
 }
@@ -189,11 +191,11 @@ func mountPoint(dir string, refs []string) (string, error) {
 	case errors.Is(err, syscall.ENOTDIR):
 		return "", dirError(dir, err)
 	case errors.Is(err, syscall.ENOTCONN):
-		return "", fmt.Errorf("%s: a mount whose server was killed is there: cbt umount %s takes it away", printable(dir), shellQuote(pathArgument(dir)))
+		return "", fmt.Errorf("%s: a mount whose server was killed is there: cbt umount %s takes it away", text.Printable(dir), text.Quote(text.PathArgument(dir)))
 	case err != nil:
 		return "", err
 	case len(entries) > 0:
-		return "", usageErrorf("%s: is not empty, and what it holds would be hidden", printable(dir))
+		return "", fail.Usage("%s: is not empty, and what it holds would be hidden", text.Printable(dir))
 	}
 	real, err := realPath(dir)
 	if err != nil {
@@ -205,7 +207,7 @@ func mountPoint(dir string, refs []string) (string, error) {
 			continue
 		}
 		if of, err := realPath(ref); err == nil && (of == real || within(of, real)) {
-			return "", usageErrorf("%s: is in %s, which is to be mounted there", printable(dir), printable(ref))
+			return "", fail.Usage("%s: is in %s, which is to be mounted there", text.Printable(dir), text.Printable(ref))
 		}
 	}
 	return real, nil
@@ -214,7 +216,7 @@ func mountPoint(dir string, refs []string) (string, error) {
 // mountSource is what mount and df show as the source.
 func mountSource(refs []string) string {
 	const most = 200
-	s := printable(strings.Join(refs, " "))
+	s := text.Printable(strings.Join(refs, " "))
 	if len(s) > most {
 		s = s[:most] + "..."
 	}
@@ -260,7 +262,7 @@ const (
 )
 
 func (l *mountLog) printf(format string, args ...any) {
-	line := oneLine(fmt.Sprintf(format, args...))
+	line := text.OneLine(fmt.Sprintf(format, args...))
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := time.Now()

@@ -8,6 +8,8 @@ import (
 	"os/signal"
 	"slices"
 	"syscall"
+
+	"cbt/internal/fail"
 )
 
 // A mount in the background is this program once more, in a session of its
@@ -76,7 +78,7 @@ func (a *app) mountInBackground(ctx context.Context, dir string) error {
 	if code <= 0 {
 		return fmt.Errorf("the mount in the background ended: %v", state)
 	}
-	return &exitError{code, errSaid}
+	return &fail.Error{Code: code, Err: errSaid}
 }
 
 // sayMounted prints where the files are.
@@ -105,7 +107,7 @@ func (a *app) mounted(dir string, opt *mountOptions, log *mountLog) error {
 	signal.Ignore(syscall.SIGPIPE)
 	f := os.NewFile(uintptr(opt.readyFD), "the process that waits")
 	if f == nil {
-		return usageErrorf("--ready-fd %d: is no descriptor", opt.readyFD)
+		return fail.Usage("--ready-fd %d: is no descriptor", opt.readyFD)
 	}
 	defer f.Close()
 	_, err := f.WriteString(readyWord)

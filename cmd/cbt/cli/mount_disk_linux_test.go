@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"cbt/internal/fail"
 	"cbt/internal/sample"
 	"cbt/internal/testtool"
 )
@@ -252,7 +253,7 @@ mkdir deltas`)
 	}
 	one := mountFor(t, filepath.Join(dir, "deltas", "3to4.cbt"))
 	check(one, "3to4", "4")
-	if code, _, stderr := run(t, "mount", "--foreground", lost, t.TempDir()); code != exitWrongBase {
+	if code, _, stderr := run(t, "mount", "--foreground", lost, t.TempDir()); code != fail.WrongBaseCode {
 		t.Errorf("a delta without its parents: exit %d: %s", code, stderr)
 	}
 	// What is written to a point shows in no other.

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"cbt/internal/fail"
 	"cbt/internal/fuse"
 	"cbt/internal/testtool"
 	"cbt/sparse"
@@ -287,10 +288,10 @@ func TestMountBusy(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if code, _, stderr := run(t, "umount", m.dir); code != exitBusy || !strings.Contains(stderr, "in use") {
+	if code, _, stderr := run(t, "umount", m.dir); code != fail.BusyCode || !strings.Contains(stderr, "in use") {
 		t.Errorf("umount: exit %d: %s", code, stderr)
 	}
-	if code, _, stderr := run(t, "umount", t.TempDir()); code != exitUsage || !strings.Contains(stderr, "nothing is mounted there") {
+	if code, _, stderr := run(t, "umount", t.TempDir()); code != fail.UsageCode || !strings.Contains(stderr, "nothing is mounted there") {
 		t.Errorf("umount of something else: exit %d: %s", code, stderr)
 	}
 	stop := make(chan struct{})

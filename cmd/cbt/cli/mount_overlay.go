@@ -5,8 +5,10 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"cbt/internal/fail"
 	"cbt/internal/overlay"
 	"cbt/internal/partition"
+	"cbt/internal/text"
 	"cbt/internal/tree"
 	"cbt/sparse"
 )
@@ -143,11 +145,11 @@ func (m *mounting) overlayFile() error {
 		return nil
 	}
 	if len(m.shown) != 1 || len(m.shown[0].disks) != 1 {
-		return usageErrorf("--overlay %s: is for one disk in one state, such as REF@SNAPSHOT (--overlay tmp is for all there are)", shellQuote(path))
+		return fail.Usage("--overlay %s: is for one disk in one state, such as REF@SNAPSHOT (--overlay tmp is for all there are)", text.Quote(path))
 	}
 	d := &m.shown[0].disks[0]
 	if d.source == nil {
-		return usageErrorf("--overlay %s: is not for a disk that %s is one of", shellQuote(path), m.shown[0].name)
+		return fail.Usage("--overlay %s: is not for a disk that %s is one of", text.Quote(path), m.shown[0].name)
 	}
 	s := &scratchDisk{m: m, below: d.below, put: func(view sparse.View) (*overlay.Image, error) {
 		o, src, err := d.source()
@@ -171,7 +173,7 @@ func (m *mounting) sync() error {
 	}
 	written, err := m.overlays.syncOverlays()
 	if err == nil {
-		m.a.notef("%s in %s", formatSize(written), printable(m.opt.overlay.path))
+		m.a.notef("%s in %s", text.Size(written), text.Printable(m.opt.overlay.path))
 	}
 	return err
 }

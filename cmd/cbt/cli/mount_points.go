@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"cbt/cbt"
+	"cbt/internal/fail"
+	"cbt/internal/text"
 	"cbt/internal/tree"
 	"cbt/sparse"
 )
@@ -57,17 +59,17 @@ func (m *mounting) directory(dir string) (*tree.Dir, error) {
 			if without[missing] == nil {
 				streams = append(streams, missing)
 			}
-			without[missing] = append(without[missing], printable(filepath.Join(dir, l.File)))
+			without[missing] = append(without[missing], text.Printable(filepath.Join(dir, l.File)))
 		default:
 			shown = append(shown, l)
 			named = append(named, tree.Named{Name: strings.TrimSuffix(l.File, deltaSuffix), ID: l.ID[:12]})
 		}
 	}
 	for _, s := range streams {
-		m.log.printf("left out: %s: no chain leads to %s from a full delta", strings.Join(without[s], ", "), printable(s))
+		m.log.printf("left out: %s: no chain leads to %s from a full delta", strings.Join(without[s], ", "), text.Printable(s))
 	}
 	if len(p.list) == 0 {
-		return nil, usageErrorf("%s: has no %s files", printable(dir), deltaSuffix)
+		return nil, fail.Usage("%s: has no %s files", text.Printable(dir), deltaSuffix)
 	}
 	m.a.sayLevels(dir, shown)
 	names := tree.Names(named, "")
@@ -85,7 +87,7 @@ func (m *mounting) directory(dir string) (*tree.Dir, error) {
 // delta is the tree of one delta, or of one of its streams.
 func (m *mounting) delta(ref string, r reference) (*tree.Dir, error) {
 	if r.byID {
-		return nil, usageErrorf("%s: is a delta and has no snapshots", printable(ref))
+		return nil, fail.Usage("%s: is a delta and has no snapshots", text.Printable(ref))
 	}
 	dir := filepath.Dir(r.path)
 	if m.opt.chain.dir != "" {
@@ -102,15 +104,15 @@ func (m *mounting) delta(ref string, r reference) (*tree.Dir, error) {
 	}
 	i := slices.IndexFunc(p.list, func(l *logged) bool { return l.ID == own.ID })
 	if i < 0 {
-		return nil, wrongBase("%s: is not in %s, where --chain looks", printable(r.path), printable(dir))
+		return nil, fail.WrongBase("%s: is not in %s, where --chain looks", text.Printable(r.path), text.Printable(dir))
 	}
 	l := p.list[i]
 	if missing := p.missing(l); missing != "" {
-		return nil, wrongBase("%s: no chain leads to its %s from a full delta in %s (--chain DIR looks elsewhere)", printable(r.path), printable(missing), printable(dir))
+		return nil, fail.WrongBase("%s: no chain leads to its %s from a full delta in %s (--chain DIR looks elsewhere)", text.Printable(r.path), text.Printable(missing), text.Printable(dir))
 	}
 	at := p.point(l)
 	if r.byName && at.find(r.want) < 0 {
-		return nil, usageErrorf("%s: has no disk %s", printable(r.path), printable(r.want))
+		return nil, fail.Usage("%s: has no disk %s", text.Printable(r.path), text.Printable(r.want))
 	}
 	m.a.sayLevel(r.path, cbt.Consistency(l.Consistency))
 	name := tree.Names([]tree.Named{{Name: strings.TrimSuffix(base, filepath.Ext(base)), ID: own.ID[:12]}}, "")[0]
@@ -249,7 +251,9 @@ func (p *points) routes() cbt.Routes {
 	}
 }
 
-func (p *points) name(e *cbt.Ends) string { return printable(filepath.Join(p.dir, p.graph.of[e].File)) }
+func (p *points) name(e *cbt.Ends) string {
+	return text.Printable(filepath.Join(p.dir, p.graph.of[e].File))
+}
 
 // passedOver says once of a delta that it is damaged, and does not matter.
 func (p *points) passedOver(e *cbt.Ends, err error) {

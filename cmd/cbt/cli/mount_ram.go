@@ -7,6 +7,7 @@ import (
 	"syscall"
 	"time"
 
+	"cbt/internal/text"
 	"cbt/internal/tree"
 	"cbt/qcow2/vmstate"
 	"cbt/sparse"
@@ -159,7 +160,7 @@ func (i *instant) memory() *tree.Dir {
 			add(name, b.Size(), pages, func(s *openState) (sparse.View, error) {
 				b := s.Block(b.Name)
 				if b == nil {
-					return nil, fmt.Errorf("has no block %s any more", printable(name))
+					return nil, fmt.Errorf("has no block %s any more", text.Printable(name))
 				}
 				return s.ram(b)
 			})

@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"cbt/internal/fail"
+	"cbt/internal/text"
 	"cbt/internal/tree"
 )
 
@@ -24,13 +26,13 @@ func (m *mounting) machine(refs []string) (*tree.Dir, error) {
 			states = states[:1] // an image without @ is its active state
 		}
 		if len(states) != 1 || len(states[0].disks) > 1 {
-			return nil, usageErrorf("%s: --together needs one state of one disk: name a snapshot or a delta", printable(ref))
+			return nil, fail.Usage("%s: --together needs one state of one disk: name a snapshot or a delta", text.Printable(ref))
 		}
 		i := states[0]
 		if all.ram == nil {
 			all.ram = i.ram
 		} else if i.ram != nil {
-			return nil, usageErrorf("%s: has RAM, and so has another of the REFs", printable(ref))
+			return nil, fail.Usage("%s: has RAM, and so has another of the REFs", text.Printable(ref))
 		}
 		if i.time.After(all.time) {
 			all.time = i.time

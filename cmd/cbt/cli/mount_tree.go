@@ -10,7 +10,9 @@ import (
 	"sync"
 	"time"
 
+	"cbt/internal/fail"
 	"cbt/internal/imagelock"
+	"cbt/internal/text"
 	"cbt/internal/tree"
 	"cbt/qcow2"
 	"cbt/sparse"
@@ -149,7 +151,7 @@ func (m *mounting) ref(ref string) (*tree.Dir, string, error) {
 	case formatState:
 		f.Close()
 		if r.byName || r.byID {
-			return nil, "", usageErrorf("%s: is one block of RAM: name the state alone, and it is ram/%s", printable(ref), printable(r.want))
+			return nil, "", fail.Usage("%s: is one block of RAM: name the state alone, and it is ram/%s", text.Printable(ref), text.Printable(r.want))
 		}
 		d = m.state(ref, opt, f.stat.mtime)
 	case formatQcow2:
@@ -302,7 +304,7 @@ func (q *qcow2Tree) source(n int) (*source, error) {
 // snapshot is a snapshot, which is opened when one of its files is.
 func (q *qcow2Tree) snapshot(n int) *instant {
 	s := &q.table[n]
-	i := &instant{m: q.m, name: q.img.file.path + "@" + printable(s.Name), time: s.Date}
+	i := &instant{m: q.m, name: q.img.file.path + "@" + text.Printable(s.Name), time: s.Date}
 	var mu sync.Mutex
 	var view sparse.View // one for all, so that they look after the source together
 	open := func(context.Context) (*tree.Handle, error) {

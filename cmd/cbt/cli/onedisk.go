@@ -1,11 +1,16 @@
 package cli
 
+import (
+	"cbt/internal/fail"
+	"cbt/internal/text"
+)
+
 // oneImage refuses a disk that is another state of the image of one before it: a delta has one state of each disk.
 func oneImage(disks []disk, img *source, again string) error {
 	for _, d := range disks {
 		same := d.img.img != nil && d.img.img == img.img
 		if same || d.img.Ref == img.Ref {
-			return usageErrorf("%s and %s are two states of one disk, and a delta has one state of each disk: %s", printable(d.img.Ref), printable(img.Ref), again)
+			return fail.Usage("%s and %s are two states of one disk, and a delta has one state of each disk: %s", text.Printable(d.img.Ref), text.Printable(img.Ref), again)
 		}
 	}
 	return nil
@@ -18,7 +23,7 @@ func (a *app) warnOneDisk(disks []disk) {
 		for k := range i {
 			x, y := disks[k].img, disks[i].img
 			if id := x.identity(); id != "" && id == y.identity() && x.vol != nil && y.vol != nil {
-				a.warnf("%s and %s are of one volume, and become two disks of one delta: two states of one disk are backed up one after the other, the older one first", printable(x.Ref), printable(y.Ref))
+				a.warnf("%s and %s are of one volume, and become two disks of one delta: two states of one disk are backed up one after the other, the older one first", text.Printable(x.Ref), text.Printable(y.Ref))
 			}
 		}
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"cbt/cbt"
+	"cbt/internal/fail"
 	"cbt/internal/hostlvm"
 	"cbt/lvm/thin"
 	"cbt/qcow2"
@@ -119,7 +120,7 @@ func (a *app) newOpener(opt openerOptions) (*opener, error) {
 		return nil, err
 	}
 	if opt.BackingFormat == formatState {
-		return nil, usageErrorf("--backing-format state: is qcow2 or raw")
+		return nil, fail.Usage("--backing-format state: is qcow2 or raw")
 	}
 	if err := checkFormat("--backing-format", opt.BackingFormat); err != nil {
 		return nil, err
@@ -279,7 +280,7 @@ func (o *opener) locate(ref string, opt refOptions) (r reference, f *file, forma
 		format, err = decideFormat(f, flag, forced)
 	}
 	if err == nil && format == formatRaw && (r.byName || r.byID) {
-		err = usageErrorf("%s: is raw and has no snapshots", r.path)
+		err = fail.Usage("%s: is raw and has no snapshots", r.path)
 	}
 	if err != nil {
 		f.Close()
@@ -290,7 +291,7 @@ func (o *opener) locate(ref string, opt refOptions) (r reference, f *file, forma
 
 func (o *opener) delta(ctx context.Context, ref string, r reference, opt refOptions) (*source, error) {
 	if o.openDelta == nil {
-		return nil, usageErrorf("%s: is a delta, which this command does not take", ref)
+		return nil, fail.Usage("%s: is a delta, which this command does not take", ref)
 	}
 	if r.byName {
 		opt.Snapshot = r.want

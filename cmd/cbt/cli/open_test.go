@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"cbt/internal/fail"
 	"cbt/internal/sample"
 	"cbt/internal/testtool"
 	"cbt/qcow2"
@@ -187,7 +188,7 @@ func TestRecheck(t *testing.T) {
 			if (err != nil) != c.fails {
 				t.Errorf("Recheck = %v", err)
 			}
-			if err != nil && (&app{started: true}).exitCode(t.Context(), err) != exitFailed {
+			if err != nil && (&app{started: true}).exitCode(t.Context(), err) != fail.Failed {
 				t.Errorf("exit code of %v is not 1", err)
 			}
 		})
@@ -219,7 +220,7 @@ func TestHooks(t *testing.T) {
 		if path != "disk.raw" || !strings.HasPrefix(own, "raw:") {
 			t.Errorf("rawPoint(%q, %q)", path, own)
 		}
-		return "", "", busy("incomplete")
+		return "", "", fail.Busy("incomplete")
 	}
 	if _, err := o.open(t.Context(), "disk.raw", refOptions{}); err == nil || err.Error() != "incomplete" {
 		t.Errorf("refused source: %v", err)

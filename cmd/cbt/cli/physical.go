@@ -9,6 +9,7 @@ import (
 	"cbt/internal/hostlvm"
 	"cbt/internal/imagelock"
 	"cbt/internal/partition"
+	"cbt/internal/text"
 	"cbt/lvm"
 	"cbt/sparse"
 )
@@ -83,7 +84,7 @@ func (o *opener) warnInUse(flag string, src *source) error {
 		return fmt.Errorf("%s: %s: %w", flag, src.Ref, err)
 	}
 	if by != "" {
-		o.warn("%s %s: is in use: %s: what is read may be old", flag, src.Ref, printable(by))
+		o.warn("%s %s: is in use: %s: what is read may be old", flag, src.Ref, text.Printable(by))
 		o.inUse = true
 	}
 	return nil
@@ -110,7 +111,7 @@ func (o *opener) disksOf(src *source, disk sparse.View) ([]lvm.Disk, error) {
 	case errors.Is(err, partition.ErrNoTable):
 		return nil, fmt.Errorf("%s: %w, and has no partitions", src.Ref, lvm.ErrNoLabel)
 	case err == nil && len(disks) == 0:
-		return nil, fmt.Errorf("%s: %w, and none of its %s is one", src.Ref, lvm.ErrNoLabel, countOf(parts, "partition"))
+		return nil, fmt.Errorf("%s: %w, and none of its %s is one", src.Ref, lvm.ErrNoLabel, text.Count(parts, "partition"))
 	}
 	return disks, err
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"cbt/cbt"
+	"cbt/internal/text"
 )
 
 // effect is what the merges would write: data and zeros, in bytes.
@@ -50,7 +51,7 @@ func (a *app) planApply(ctx context.Context, o *opener, tasks []*task, result wr
 		a.notef("%s: %s", t.target.path, what)
 	}
 	a.notef("would apply %s: %s to write, %s to zero; %s of the old content checked, %s unchecked; nothing was written",
-		countOf(len(tasks[0].layers), "delta"), formatSize(data), formatSize(zero), formatSize(*result.Checked), formatSize(unchecked))
+		text.Count(len(tasks[0].layers), "delta"), text.Size(data), text.Size(zero), text.Size(*result.Checked), text.Size(unchecked))
 	result.DryRun, result.Written, result.Zeroed, result.Unchecked, result.Read = true, data, zero, &unchecked, o.BytesRead()
 	return a.result(result)
 }
@@ -92,6 +93,6 @@ func (r *restoration) plan(ctx context.Context, targets []namedTarget) error {
 		r.notef("%s: the machine's state would be written", r.state.path)
 	}
 	r.notef("would restore %s from %s: at most %s to write, %s of zeros; nothing was written",
-		countOf(len(targets), "image"), countOf(len(r.layers[0]), "delta"), formatSize(data), formatSize(zero))
+		text.Count(len(targets), "image"), text.Count(len(r.layers[0]), "delta"), text.Size(data), text.Size(zero))
 	return r.result(result)
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"cbt/internal/text"
 	"cbt/sparse"
 )
 
@@ -57,7 +58,7 @@ func (a *app) keepChain(ctx context.Context, o *opener, d *disk, dir string) err
 		return nil
 	}
 	path := filepath.Join(dir, l.File)
-	a.notef("%s: its ctime is another one than when %s was made: comparing it with that", printable(d.old.Ref), printable(path))
+	a.notef("%s: its ctime is another one than when %s was made: comparing it with that", text.Printable(d.old.Ref), text.Printable(path))
 	err = o.openChainOf(st, l)
 	var then *source
 	if err == nil {
@@ -74,9 +75,9 @@ func (a *app) keepChain(ctx context.Context, o *opener, d *disk, dir string) err
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case err != nil:
-		a.warnf("%s: cannot be compared with what %s leads to, so the delta does not build on that: %v", printable(d.old.Ref), printable(path), err)
+		a.warnf("%s: cannot be compared with what %s leads to, so the delta does not build on that: %v", text.Printable(d.old.Ref), text.Printable(path), err)
 	default:
-		a.warnf("%s: is not what %s leads to, though its time of last change says so: the delta does not build on that", printable(d.old.Ref), printable(path))
+		a.warnf("%s: is not what %s leads to, though its time of last change says so: the delta does not build on that", text.Printable(d.old.Ref), text.Printable(path))
 	}
 	return nil
 }

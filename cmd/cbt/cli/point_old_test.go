@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"cbt/cbt"
+	"cbt/internal/fail"
 	"cbt/internal/testtool"
 )
 
@@ -14,7 +15,7 @@ import (
 // no second part, and it names no machine and no source.
 func oldDelta(t *testing.T, ref, path string) {
 	t.Helper()
-	if code, _, stderr := run(t, "diff", "-q", "--full", ref, "-o", path+".new"); code != exitDone {
+	if code, _, stderr := run(t, "diff", "-q", "--full", ref, "-o", path+".new"); code != fail.Done {
 		t.Fatal(stderr)
 	}
 	b, err := os.ReadFile(path + ".new")
@@ -63,11 +64,11 @@ func TestOldPointsGoOn(t *testing.T) {
 		oldDelta(t, ref, dir+"/whatever.cbt")
 		for i, want := range []string{"so its content is compared", "has " + ref + " already"} {
 			code, _, stderr := run(t, "backup", ref, dir)
-			if code != exitDone || !strings.Contains(stderr, want) || strings.Contains(stderr, "in full") {
+			if code != fail.Done || !strings.Contains(stderr, want) || strings.Contains(stderr, "in full") {
 				t.Errorf("backup %s, run %d: exit %d, %s", ref, i+1, code, stderr)
 			}
 		}
-		if code, out, _ := run(t, "verify", dir); code != exitDone || strings.Count(out, ": ok") != 2 {
+		if code, out, _ := run(t, "verify", dir); code != fail.Done || strings.Count(out, ": ok") != 2 {
 			t.Errorf("%s: verify: exit %d, %s", ref, code, out)
 		}
 	}
@@ -77,13 +78,13 @@ func TestOldPointsGoOn(t *testing.T) {
 	if err := os.WriteFile("next.raw", bytes.Repeat([]byte("DISK"), 1<<16), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if code, _, stderr := run(t, "diff", "disk.raw", "next.raw", "-o", "next.cbt"); code != exitDone || !strings.Contains(stderr, "comparing it with that") {
+	if code, _, stderr := run(t, "diff", "disk.raw", "next.raw", "-o", "next.cbt"); code != fail.Done || !strings.Contains(stderr, "comparing it with that") {
 		t.Errorf("diff: exit %d, %s", code, stderr)
 	}
-	if code, _, stderr := run(t, "restore", "next.cbt", "restored.raw"); code != exitDone {
+	if code, _, stderr := run(t, "restore", "next.cbt", "restored.raw"); code != fail.Done {
 		t.Errorf("restore: exit %d, %s", code, stderr)
 	}
-	if code, _, stderr := run(t, "-v", "apply", "next.cbt", "disk.raw"); code != exitDone || !strings.Contains(stderr, "comparing all of it") {
+	if code, _, stderr := run(t, "-v", "apply", "next.cbt", "disk.raw"); code != fail.Done || !strings.Contains(stderr, "comparing all of it") {
 		t.Errorf("apply: exit %d, %s", code, stderr)
 	}
 	a, _ := os.ReadFile("disk.raw")

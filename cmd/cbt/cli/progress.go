@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/schollz/progressbar/v3"
+
+	"cbt/internal/text"
 )
 
 // progress shows on stderr how far a command is: a bar, or with --json an object
@@ -78,7 +80,7 @@ func (p *progress) set(n int64) {
 	p.next = now.Add(100 * time.Millisecond)
 	// Its errors are those of a terminal that went away.
 	_ = p.bar.Set64(n)
-	p.bar.Describe(fmt.Sprintf("%s: %s of %s", p.what, formatSize(n), formatSize(p.total)))
+	p.bar.Describe(fmt.Sprintf("%s: %s of %s", p.what, text.Size(n), text.Size(p.total)))
 }
 
 // finish takes the line away.

@@ -10,7 +10,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"cbt/internal/fail"
 	"cbt/internal/retention"
+	"cbt/internal/text"
 )
 
 type pruneOptions struct {
@@ -46,7 +48,7 @@ goes on. A group with a damaged delta, or one without its parent, is left alone
 Times are UTC; a delta that does not know its own counts by that of its file.`,
 		Example: `  cbt prune backups/ --keep-daily 7 --keep-weekly 5 --keep-monthly 12 --dry-run
   cbt prune backups/ --keep-last 10 --keep-within 14d`,
-		Annotations: exits(exitDone, exitFailed, exitUsage, exitBusy),
+		Annotations: exits(fail.Done, fail.Failed, fail.UsageCode, fail.BusyCode),
 		Args:        wantArgs("DIR"),
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.prune(c.Context(), args[0], opt)
@@ -173,7 +175,7 @@ type prunedDelta struct {
 
 func (a *app) prune(ctx context.Context, dir string, opt *pruneOptions) error {
 	if opt.rules.None() {
-		return usageErrorf("prune: no rule says what to keep: --keep-last, --keep-daily, ...")
+		return fail.Usage("prune: no rule says what to keep: --keep-last, --keep-daily, ...")
 	}
 	o, err := a.newOpener(openerOptions{})
 	if err != nil {
@@ -200,7 +202,7 @@ func (a *app) prune(ctx context.Context, dir string, opt *pruneOptions) error {
 	unknown := unknownPlace(list)
 	for _, g := range result.Groups {
 		if g.err = p.plan(g, opt.rules); g.err == nil && unknown != nil && len(g.steps) > 0 {
-			g.err = fmt.Errorf("left alone: %s cannot be read, and may build on what would fall away: repair it, or move it elsewhere", printable(unknown.File))
+			g.err = fmt.Errorf("left alone: %s cannot be read, and may build on what would fall away: repair it, or move it elsewhere", text.Printable(unknown.File))
 		}
 		g.pending = g.err == nil && len(g.steps) > 0 || g.err != nil && g.resumed
 		if g.err == nil && opt.dryRun {
@@ -222,11 +224,11 @@ func (a *app) prune(ctx context.Context, dir string, opt *pruneOptions) error {
 		}
 		if g.err != nil {
 			failed++
-			g.Error = oneLine(g.err.Error())
+			g.Error = text.OneLine(g.err.Error())
 			for _, d := range g.Deltas {
 				d.Action = ""
 			}
-			a.warnf("%s: %s", printable(g.Name), g.Error)
+			a.warnf("%s: %s", text.Printable(g.Name), g.Error)
 		}
 		if !a.json && (opt.dryRun || !a.quiet) { // what was not pruned is on stderr
 			if err := g.print(a.Stdout, opt.dryRun); err != nil {
@@ -248,7 +250,7 @@ func (a *app) prune(ctx context.Context, dir string, opt *pruneOptions) error {
 	case failed == 1 && len(result.Groups) == 1:
 		return errors.New("the deltas were not pruned")
 	case failed > 0:
-		return fmt.Errorf("%d of %s not pruned", failed, countOf(len(result.Groups), "group"))
+		return fmt.Errorf("%d of %s not pruned", failed, text.Count(len(result.Groups), "group"))
 	}
 	return nil
 }
@@ -266,11 +268,11 @@ func (g *pruneGroup) print(w io.Writer, dryRun bool) error {
 		}
 	}
 	if g.err != nil {
-		fmt.Fprintf(&b, "%s: %s, NOT PRUNED: %s\n", printable(g.Name), countOf(len(g.Deltas), "delta"), g.Error)
+		fmt.Fprintf(&b, "%s: %s, NOT PRUNED: %s\n", text.Printable(g.Name), text.Count(len(g.Deltas), "delta"), g.Error)
 	} else {
-		fmt.Fprintf(&b, "%s: %s, %d kept", printable(g.Name), countOf(len(g.Deltas), "delta"), kept)
+		fmt.Fprintf(&b, "%s: %s, %d kept", text.Printable(g.Name), text.Count(len(g.Deltas), "delta"), kept)
 		if stay > 0 {
-			fmt.Fprintf(&b, ", the base below them not moved yet (%s; --rebase-every 0 moves it at once)", countOf(stay, "delta"))
+			fmt.Fprintf(&b, ", the base below them not moved yet (%s; --rebase-every 0 moves it at once)", text.Count(stay, "delta"))
 		}
 		b.WriteString("\n")
 	}
@@ -282,12 +284,12 @@ func (g *pruneGroup) print(w io.Writer, dryRun bool) error {
 		if d.ByFile {
 			when += " (of the file)"
 		}
-		line := fmt.Sprintf("  %-7s  %s  %s  %s", d.Action, when, printable(d.File), strings.Join(d.Reasons, ", "))
+		line := fmt.Sprintf("  %-7s  %s  %s  %s", d.Action, when, text.Printable(d.File), strings.Join(d.Reasons, ", "))
 		fmt.Fprintln(&b, strings.TrimRight(line, " "))
 	}
 	if g.err == nil && len(g.steps) > 0 && dryRun {
 		fmt.Fprintf(&b, "  to write: about %s; space needed for that: at most %s; in files that go: %s\n",
-			formatSize(g.Write), formatSize(g.Space), formatSize(g.Freed))
+			text.Size(g.Write), text.Size(g.Space), text.Size(g.Freed))
 	}
 	_, err := io.WriteString(w, b.String())
 	return err

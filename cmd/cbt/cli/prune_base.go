@@ -7,6 +7,7 @@ import (
 
 	"cbt/cbt"
 	"cbt/internal/retention"
+	"cbt/internal/text"
 )
 
 // bases has those full deltas stay, with what lies between them and what is
@@ -26,7 +27,7 @@ func (p *pruner) bases(g *pruneGroup, nodes []retention.Delta) (stays map[int]bo
 			stays[i] = true
 			g.Deltas[i].Reasons = []string{"what is kept builds on it"}
 		}
-		base.Reasons = []string{fmt.Sprintf("base of %s until what is kept on it is %s younger, or moving it pays", printable(g.Deltas[oldest].File), p.every)}
+		base.Reasons = []string{fmt.Sprintf("base of %s until what is kept on it is %s younger, or moving it pays", text.Printable(g.Deltas[oldest].File), p.every)}
 	}
 	return stays
 }

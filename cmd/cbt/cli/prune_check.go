@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"cbt/cbt"
+	"cbt/internal/text"
 	"cbt/sparse"
 )
 
@@ -67,7 +68,7 @@ func (p *pruner) checkRun(ctx context.Context, g *pruneGroup) error {
 		}
 		if e.Len > 0 {
 			return fmt.Errorf("%s and %s lead to the same point of %s, and not to the same bytes: first at offset %d (cbt verify tells more)",
-				o.deltaName(r.first[len(r.first)-1].Delta), o.deltaName(r.other[len(r.other)-1].Delta), printable(r.stream), e.Off)
+				o.deltaName(r.first[len(r.first)-1].Delta), o.deltaName(r.other[len(r.other)-1].Delta), text.Printable(r.stream), e.Off)
 		}
 	}
 	return nil

@@ -14,6 +14,7 @@ import (
 	"cbt/cbt"
 	"cbt/internal/outfile"
 	"cbt/internal/retention"
+	"cbt/internal/text"
 )
 
 // pruneSample is how many bytes of what a merge wrote are compared with what it
@@ -38,7 +39,7 @@ type machinePoint struct {
 func (p *pruner) plan(g *pruneGroup, rules retention.Rules) error {
 	switch err := g.link(); {
 	case errors.As(err, new(*cbt.MissingError)):
-		return fmt.Errorf("left alone: %w: while the machine has the snapshot, `cbt backup` prints the command that writes it again; else move elsewhere what `cbt verify %s` names: it cannot be restored", err, shellQuote(pathArgument(p.dir)))
+		return fmt.Errorf("left alone: %w: while the machine has the snapshot, `cbt backup` prints the command that writes it again; else move elsewhere what `cbt verify %s` names: it cannot be restored", err, text.Quote(text.PathArgument(p.dir)))
 	case err != nil:
 		return fmt.Errorf("left alone: %w", err)
 	}
@@ -118,7 +119,7 @@ func (g *pruneGroup) keepLinked(nodes []retention.Delta) map[int]bool {
 				nodes[at].Keep, stays[at] = true, true
 				g.Deltas[at].Reasons = []string{why}
 			}
-			why = printable(d.File) + ", a symbolic link, builds on it"
+			why = text.Printable(d.File) + ", a symbolic link, builds on it"
 		}
 	}
 	return stays
@@ -178,9 +179,9 @@ func (p *pruner) carryOut(ctx context.Context, g *pruneGroup) error {
 		}
 		if err != nil {
 			if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
-				err = fmt.Errorf("%w: no room for %s (at most) while it is written", err, formatSize(g.Space))
+				err = fmt.Errorf("%w: no room for %s (at most) while it is written", err, text.Size(g.Space))
 			}
-			return fmt.Errorf("after %d of %s: %w; nothing is lost, the same command goes on", n, countOf(len(g.steps), "step"), err)
+			return fmt.Errorf("after %d of %s: %w; nothing is lost, the same command goes on", n, text.Count(len(g.steps), "step"), err)
 		}
 		if s.Merge() {
 			rewritten++
@@ -193,11 +194,11 @@ func (p *pruner) carryOut(ctx context.Context, g *pruneGroup) error {
 	}
 	g.pending, g.Write = false, wrote
 	if len(g.steps) > 0 {
-		less := formatSize(smaller) + " less"
+		less := text.Size(smaller) + " less"
 		if smaller < 0 {
-			less = formatSize(-smaller) + " more"
+			less = text.Size(-smaller) + " more"
 		}
-		p.notef("%s: %s removed, %d rewritten, %s than before", printable(g.Name), countOf(removed, "delta"), rewritten, less)
+		p.notef("%s: %s removed, %d rewritten, %s than before", text.Printable(g.Name), text.Count(removed, "delta"), rewritten, less)
 	}
 	return nil
 }

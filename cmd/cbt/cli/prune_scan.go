@@ -12,6 +12,7 @@ import (
 
 	"cbt/cbt"
 	"cbt/internal/machines"
+	"cbt/internal/text"
 )
 
 // pruneNode is what prune knows of a delta.
@@ -48,7 +49,7 @@ func (p *pruner) scan(ctx context.Context) ([]*prunedDelta, error) {
 		}
 		d := &prunedDelta{File: filepath.Base(name)}
 		if d.err = d.read(p.reader(), name); d.err != nil {
-			d.Error = oneLine(d.err.Error())
+			d.Error = text.OneLine(d.err.Error())
 		}
 		list = append(list, d)
 	}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"cbt/cbt"
+	"cbt/internal/fail"
 	"cbt/internal/retention"
 	"cbt/sparse"
 )
@@ -172,7 +173,7 @@ func TestPruneBesideUnreadable(t *testing.T) {
 			t.Fatal(err)
 		}
 		code, out := cbtRun(t, "prune", dir, "--keep-last", "1")
-		if _, err := os.Stat(filepath.Join(dir, "0.cbt")); code != exitFailed || err != nil || !strings.Contains(out, "3.cbt cannot be read, and may build on what would fall away") {
+		if _, err := os.Stat(filepath.Join(dir, "0.cbt")); code != fail.Failed || err != nil || !strings.Contains(out, "3.cbt cannot be read, and may build on what would fall away") {
 			t.Errorf("%s: exit %d, %v\n%s", what, code, err, out)
 		}
 	}

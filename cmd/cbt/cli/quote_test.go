@@ -12,19 +12,9 @@ import (
 	"unicode/utf8"
 
 	"cbt/internal/testtool"
+	"cbt/internal/text"
 	"cbt/qcow2"
 )
-
-func TestShellQuote(t *testing.T) {
-	for s, want := range map[string]string{
-		"/srv/images": "/srv/images", "": "''", "a b": "'a b'", "it's": `'it'\''s'`, "$x": "'$x'", "~": "'~'", "=ls": "'=ls'",
-		"a\nb": `$'a\nb'`, `a\nb`: `'a\nb'`, "a\xff'": `$'a\377\047'`, "a\u202eb\\": `$'a\342\200\256b\\'`,
-	} {
-		if got := shellQuote(s); got != want {
-			t.Errorf("shellQuote(%q) = %s, want %s", s, got, want)
-		}
-	}
-}
 
 // oddWords are words that a shell, a terminal or JSON might make something
 // else of.
@@ -66,7 +56,7 @@ func TestShellsReadBack(t *testing.T) {
 		testtool.Need(t, "bash")
 		lines := make([]string, len(words))
 		for i, w := range words {
-			lines[i] = oneLine(fmt.Sprintf(`printf '%%s\0' %s`, shellQuote(w)))
+			lines[i] = text.OneLine(fmt.Sprintf(`printf '%%s\0' %s`, text.Quote(w)))
 		}
 		run(t, "bash", lines)
 	})
@@ -75,11 +65,11 @@ func TestShellsReadBack(t *testing.T) {
 			testtool.Need(t, shell)
 			lines := make([]string, len(words))
 			for i, w := range words {
-				var text strings.Builder
-				if err := writeJSON(&text, fmt.Sprintf(`printf '%%s\0' %s`, scriptQuote(w))); err != nil {
+				var str strings.Builder
+				if err := writeJSON(&str, fmt.Sprintf(`printf '%%s\0' %s`, text.ScriptQuote(w))); err != nil {
 					t.Fatal(err)
 				}
-				if err := json.Unmarshal([]byte(text.String()), &lines[i]); err != nil {
+				if err := json.Unmarshal([]byte(str.String()), &lines[i]); err != nil {
 					t.Fatal(err)
 				}
 				if !utf8.ValidString(lines[i]) {

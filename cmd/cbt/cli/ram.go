@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"cbt/internal/fail"
 	"cbt/qcow2/vmstate"
 )
 
@@ -19,7 +20,7 @@ image, by virsh save, by QEMU's migration to a file, or in a delta.`,
 		Example: `  cbt ram dump disk.qcow2@monday -o monday.core
   cbt ram diff disk.qcow2@monday disk.qcow2@tuesday
   cbt ram find --text passphrase vm.save`,
-		Annotations: exits(exitDone, exitUsage),
+		Annotations: exits(fail.Done, fail.UsageCode),
 		Args:        cobra.ArbitraryArgs,
 		RunE: func(c *cobra.Command, args []string) error {
 			return unknownCommand(c, args)

@@ -9,6 +9,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"cbt/internal/fail"
+	"cbt/internal/text"
 	"cbt/qcow2/vmstate"
 	"cbt/sparse"
 )
@@ -28,7 +30,7 @@ func newRAMDiffCommand(a *app) *cobra.Command {
 QEMU's RAM blocks, and how many there are in each.`,
 		Example: `  cbt ram diff disk.qcow2@monday disk.qcow2@tuesday
   cbt ram diff --json mon.save tuesday.cbt`,
-		Annotations: exits(exitDone, exitFailed, exitUsage, exitWrongBase, exitBusy),
+		Annotations: exits(fail.Done, fail.Failed, fail.UsageCode, fail.WrongBaseCode, fail.BusyCode),
 		Args:        wantArgs("A", "B"),
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.ramDiff(c.Context(), args[0], args[1], opt)
@@ -80,7 +82,7 @@ func (a *app) ramDiff(ctx context.Context, refA, refB string, opt *ramDiffOption
 		return err
 	}
 	if old.Machine != img.Machine {
-		a.warnf("the machine was a %s and is a %s", printable(old.Machine), printable(img.Machine))
+		a.warnf("the machine was a %s and is a %s", text.Printable(old.Machine), text.Printable(img.Machine))
 	}
 	out := &pagePrinter{w: bufio.NewWriter(a.Stdout), json: a.json}
 	totals, err := out.blocks(ctx, old, img)
@@ -110,7 +112,7 @@ func (p *pagePrinter) blocks(ctx context.Context, old, img *machine) (totals []b
 		case was == nil:
 			t.Only, t.Pages = "b", b.Pages()
 		case b.Shared || was.Shared:
-			return nil, usageErrorf("block %s is not in both states (x-ignore-shared)", printable(b.Name))
+			return nil, fail.Usage("block %s is not in both states (x-ignore-shared)", text.Printable(b.Name))
 		default:
 			if was.Size() != b.Size() {
 				n := was.Size()
@@ -182,7 +184,7 @@ func (p *pagePrinter) print(run pageRun) error {
 		if p.count == 1 {
 			fmt.Fprintf(p.w, "%16s %16s  %s\n", "start", "length", "block")
 		}
-		_, err := fmt.Fprintf(p.w, "%#16x %#16x  %s\n", run.Start, run.Length, printable(run.Block))
+		_, err := fmt.Fprintf(p.w, "%#16x %#16x  %s\n", run.Start, run.Length, text.Printable(run.Block))
 		return err
 	}
 	front := ",\n    "
@@ -221,9 +223,9 @@ func (p *pagePrinter) end(totals []blockTotal) error {
 		case b.Only != "":
 			note = " (only in " + map[string]string{"a": "A", "b": "B"}[b.Only] + ")"
 		case b.OldSize != nil:
-			note = " (had " + formatSize(*b.OldSize) + ")"
+			note = " (had " + text.Size(*b.OldSize) + ")"
 		}
-		fmt.Fprintf(t, "%s\t%s\t%d%s\n", printable(b.Block), formatSize(b.Size), b.Pages, note)
+		fmt.Fprintf(t, "%s\t%s\t%d%s\n", text.Printable(b.Block), text.Size(b.Size), b.Pages, note)
 	}
 	if err := t.Flush(); err != nil {
 		return err

@@ -11,6 +11,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"cbt/internal/fail"
+	"cbt/internal/text"
 	"cbt/qcow2/vmstate"
 	"cbt/sparse"
 )
@@ -43,7 +45,7 @@ directory FILE, which also works where nothing tells at which addresses they are
 		Example: `  cbt ram dump disk.qcow2@monday -o monday.core
   cbt ram dump --format raw vm.save -o physical.raw
   cbt ram dump --format blocks tuesday.cbt -o blocks/`,
-		Annotations: exits(exitDone, exitFailed, exitUsage, exitWrongBase, exitBusy),
+		Annotations: exits(fail.Done, fail.Failed, fail.UsageCode, fail.WrongBaseCode, fail.BusyCode),
 		Args:        wantArgs("REF"),
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.ramDump(c.Context(), args[0], opt)
@@ -59,11 +61,11 @@ directory FILE, which also works where nothing tells at which addresses they are
 func (a *app) ramDump(ctx context.Context, ref string, opt *ramDumpOptions) error {
 	switch {
 	case opt.kind != dumpELF && opt.kind != dumpRaw && opt.kind != dumpBlocks:
-		return usageErrorf("--format %s: must be elf, raw or blocks", printable(opt.kind))
+		return fail.Usage("--format %s: must be elf, raw or blocks", text.Printable(opt.kind))
 	case opt.out == "":
-		return usageErrorf("ram dump: -o FILE is missing")
+		return fail.Usage("ram dump: -o FILE is missing")
 	case opt.out == stdinName && (opt.kind == dumpBlocks || a.StdoutTerminal):
-		return usageErrorf("-o -: name a file or a directory")
+		return fail.Usage("-o -: name a file or a directory")
 	case opt.out == stdinName:
 		if err := a.keepsStdout(); err != nil {
 			return err
@@ -81,16 +83,16 @@ func (a *app) ramDump(ctx context.Context, ref string, opt *ramDumpOptions) erro
 	if err != nil {
 		return err
 	}
-	text := "physical memory"
+	str := "physical memory"
 	var v sparse.View
 	if opt.kind == dumpRaw {
 		v, err = m.Flat(ranges, m.ram)
 	} else {
 		var core *vmstate.Core
 		if core, err = m.Core(ranges, m.ram); err == nil {
-			v, text = core, fmt.Sprintf("ELF core, registers of %s", countOf(core.CPUs, "processor"))
+			v, str = core, fmt.Sprintf("ELF core, registers of %s", text.Count(core.CPUs, "processor"))
 			if core.NoCPUs != nil {
-				text = fmt.Sprintf("ELF core without registers (%v)", core.NoCPUs)
+				str = fmt.Sprintf("ELF core without registers (%v)", core.NoCPUs)
 			}
 		}
 	}
@@ -100,7 +102,7 @@ func (a *app) ramDump(ctx context.Context, ref string, opt *ramDumpOptions) erro
 	if err := a.writeView(ctx, opt.out, v, m.changed); err != nil {
 		return err
 	}
-	a.notef("%s: %s, %s", printable(opt.out), formatSize(v.Size()), text)
+	a.notef("%s: %s, %s", text.Printable(opt.out), text.Size(v.Size()), str)
 	if opt.out == stdinName {
 		return nil
 	}
@@ -123,7 +125,7 @@ func (a *app) writeView(ctx context.Context, path string, v sparse.View, last fu
 	}
 	f, err := a.audit.create(path, false)
 	if errors.Is(err, fs.ErrExist) {
-		return usageErrorf("%s: exists already, and -o never replaces a file", path)
+		return fail.Usage("%s: exists already, and -o never replaces a file", path)
 	}
 	if err != nil {
 		return err
@@ -153,12 +155,12 @@ func (a *app) dumpBlocks(ctx context.Context, m *machine, dir string) error {
 	if there, err := os.ReadDir(dir); err != nil {
 		return err
 	} else if len(there) > 0 {
-		return usageErrorf("%s: is not empty", printable(dir))
+		return fail.Usage("%s: is not empty", text.Printable(dir))
 	}
 	written, size := 0, int64(0)
 	for _, b := range m.Blocks {
 		if b.Shared {
-			a.warnf("%s: %s is not in the state (x-ignore-shared)", m.ref, printable(b.Name))
+			a.warnf("%s: %s is not in the state (x-ignore-shared)", m.ref, text.Printable(b.Name))
 			continue
 		}
 		v, err := m.ram(b)
@@ -171,7 +173,7 @@ func (a *app) dumpBlocks(ctx context.Context, m *machine, dir string) error {
 		written++
 		size += v.Size()
 	}
-	a.notef("%s: %s", printable(dir), countOf(written, "block"))
+	a.notef("%s: %s", text.Printable(dir), text.Count(written, "block"))
 	return a.result(writtenFiles{dir, written, size})
 }
 

@@ -12,6 +12,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"cbt/internal/fail"
+	"cbt/internal/text"
 	"cbt/sparse"
 )
 
@@ -41,7 +43,7 @@ of QEMU, and any other file: that is taken for physical memory from address 0 on
   cbt ram find --text passphrase --utf16 vm.save
   cbt ram find --hex 4d5a9000 tuesday.cbt
   cbt ram find --text passphrase monday.core`,
-		Annotations: exits(exitDone, exitFailed, exitUsage, exitWrongBase, exitBusy),
+		Annotations: exits(fail.Done, fail.Failed, fail.UsageCode, fail.WrongBaseCode, fail.BusyCode),
 		Args:        wantArgs("REF"),
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.ramFind(c.Context(), args[0], opt)
@@ -60,11 +62,11 @@ of QEMU, and any other file: that is taken for physical memory from address 0 on
 func (opt *ramFindOptions) pattern() ([]byte, error) {
 	switch {
 	case (opt.text == "") == (opt.hex == ""):
-		return nil, usageErrorf("ram find: either --text or --hex says what to look for")
+		return nil, fail.Usage("ram find: either --text or --hex says what to look for")
 	case opt.utf16 && opt.hex != "":
-		return nil, usageErrorf("--utf16 is about --text")
+		return nil, fail.Usage("--utf16 is about --text")
 	case opt.most < 0:
-		return nil, usageErrorf("--max-count %d: must not be negative", opt.most)
+		return nil, fail.Usage("--max-count %d: must not be negative", opt.most)
 	}
 	p := []byte(opt.text)
 	if opt.utf16 {
@@ -76,14 +78,14 @@ func (opt *ramFindOptions) pattern() ([]byte, error) {
 	if opt.hex != "" {
 		var err error
 		if p, err = hex.DecodeString(strings.Join(strings.Fields(opt.hex), "")); err != nil || len(p) == 0 {
-			return nil, usageErrorf("--hex %s: is not pairs of hexadecimal digits", printable(opt.hex))
+			return nil, fail.Usage("--hex %s: is not pairs of hexadecimal digits", text.Printable(opt.hex))
 		}
 	}
 	if len(p) > maxPattern {
-		return nil, usageErrorf("a pattern of %d bytes: %d are the limit", len(p), maxPattern)
+		return nil, fail.Usage("a pattern of %d bytes: %d are the limit", len(p), maxPattern)
 	}
 	if sparse.IsZero(p) {
-		return nil, usageErrorf("nothing but zeros is everywhere")
+		return nil, fail.Usage("nothing but zeros is everywhere")
 	}
 	return p, nil
 }
@@ -137,7 +139,7 @@ func (a *app) ramFind(ctx context.Context, ref string, opt *ramFindOptions) erro
 		return err
 	}
 	if out.count == 0 {
-		a.notef("%s: the pattern is not in its RAM", printable(ref))
+		a.notef("%s: the pattern is not in its RAM", text.Printable(ref))
 	}
 	return nil
 }
@@ -249,7 +251,7 @@ func (p *placePrinter) print(place foundPlace) error {
 	if place.Address != nil {
 		address = fmt.Sprintf("0x%x", *place.Address)
 	}
-	_, err := fmt.Fprintf(p.w, "%18s %18s  %s\n", address, fmt.Sprintf("0x%x", place.Offset), printable(place.Block))
+	_, err := fmt.Fprintf(p.w, "%18s %18s  %s\n", address, fmt.Sprintf("0x%x", place.Offset), text.Printable(place.Block))
 	return err
 }
 

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"cbt/internal/text"
 	"cbt/qcow2/vmstate"
 	"cbt/sparse"
 )
@@ -74,7 +75,7 @@ func (a *app) memoryIn(o *opener, ref string, opt refOptions) ([]ramPiece, func(
 	}
 	v := &countedView{raw, f.reads}
 	if format == formatRaw {
-		a.notef("%s: is no saved machine: taken for physical memory from address 0 on", printable(ref))
+		a.notef("%s: is no saved machine: taken for physical memory from address 0 on", text.Printable(ref))
 		return []ramPiece{{block: "file", v: v, n: v.Size(), known: true}}, f.changed, nil
 	}
 	d, err := vmstate.OpenDump(f, f.stat.size)

@@ -11,6 +11,8 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"cbt/internal/fail"
+	"cbt/internal/text"
 	"cbt/qcow2"
 )
 
@@ -76,14 +78,14 @@ var refPrefixes = map[string]string{
 func parseRef(ref string, opt refOptions, has func(path, name string) bool) (reference, error) {
 	for prefix, what := range refPrefixes {
 		if strings.HasPrefix(ref, prefix) {
-			return reference{}, usageErrorf("%s: is %s, which cannot be named here (a file of that name is %s)", ref, what, shellQuote("./"+ref))
+			return reference{}, fail.Usage("%s: is %s, which cannot be named here (a file of that name is %s)", ref, what, text.Quote("./"+ref))
 		}
 	}
 	switch {
 	case ref == "":
-		return reference{}, usageErrorf("a reference is empty: is a variable unset?")
+		return reference{}, fail.Usage("a reference is empty: is a variable unset?")
 	case opt.Snapshot != "" && opt.SnapshotID != "":
-		return reference{}, usageErrorf("%s and %s exclude each other", opt.flag("snapshot"), opt.flag("snapshot-id"))
+		return reference{}, fail.Usage("%s and %s exclude each other", opt.flag("snapshot"), opt.flag("snapshot-id"))
 	case opt.Snapshot != "":
 		return reference{path: ref, byName: true, want: opt.Snapshot}, nil
 	case opt.SnapshotID != "":
@@ -102,15 +104,15 @@ func parseRef(ref string, opt refOptions, has func(path, name string) bool) (ref
 	split := exists(path)
 	switch {
 	case exists(ref) && split && has(path, name):
-		return reference{}, usageErrorf("%s: may be the file of that name (%s), or snapshot %s of %s (%s %s)",
-			ref, opt.flag("path"), printable(name), path, opt.flag("snapshot"), shellQuote(name))
+		return reference{}, fail.Usage("%s: may be the file of that name (%s), or snapshot %s of %s (%s %s)",
+			ref, opt.flag("path"), text.Printable(name), path, opt.flag("snapshot"), text.Quote(name))
 	case exists(ref):
 		return reference{path: ref}, nil
 	case !split:
 		return reference{}, fmt.Errorf("%s: no such file, and no file %s that could have a snapshot %s (a name that holds @ goes with %s)",
-			ref, path, printable(name), opt.flag("snapshot"))
+			ref, path, text.Printable(name), opt.flag("snapshot"))
 	case name == "":
-		return reference{}, usageErrorf("%s: no snapshot name after the @", ref)
+		return reference{}, fail.Usage("%s: no snapshot name after the @", ref)
 	}
 	return reference{path: path, byName: true, want: name}, nil
 }
@@ -137,20 +139,20 @@ func (r reference) find(table []qcow2.Snapshot, opt refOptions) (int, error) {
 	case len(fits) == 1:
 		return fits[0], nil
 	case len(fits) > 1 && r.byName:
-		return 0, usageErrorf("%s: %d snapshots have the name %s: choose with %s: %s",
-			r.path, len(fits), printable(r.want), opt.flag("snapshot-id"), listSnapshots(table, fits))
+		return 0, fail.Usage("%s: %d snapshots have the name %s: choose with %s: %s",
+			r.path, len(fits), text.Printable(r.want), opt.flag("snapshot-id"), listSnapshots(table, fits))
 	case len(fits) > 1:
-		return 0, fmt.Errorf("%s: %d snapshots have the id %s: the image is damaged", r.path, len(fits), printable(r.want))
+		return 0, fmt.Errorf("%s: %d snapshots have the id %s: the image is damaged", r.path, len(fits), text.Printable(r.want))
 	case len(other) > 0:
-		return 0, usageErrorf("%s: no snapshot has the name %s, but one has that id: %s %s", r.path, printable(r.want), opt.flag("snapshot-id"), shellQuote(r.want))
+		return 0, fail.Usage("%s: no snapshot has the name %s, but one has that id: %s %s", r.path, text.Printable(r.want), opt.flag("snapshot-id"), text.Quote(r.want))
 	case len(table) == 0:
-		return 0, fmt.Errorf("%s: has no snapshots, so none called %s", r.path, printable(r.want))
+		return 0, fmt.Errorf("%s: has no snapshots, so none called %s", r.path, text.Printable(r.want))
 	}
 	all := make([]int, len(table))
 	for i := range all {
 		all[i] = i
 	}
-	return 0, fmt.Errorf("%s: no snapshot %s%s; there are: %s", r.path, printable(r.want), meant(r.want, table), listSnapshots(table, all))
+	return 0, fmt.Errorf("%s: no snapshot %s%s; there are: %s", r.path, text.Printable(r.want), meant(r.want, table), listSnapshots(table, all))
 }
 
 // meant asks for the snapshots whose names are near one that is not there.
@@ -183,7 +185,7 @@ func listSnapshots(table []qcow2.Snapshot, places []int) string {
 			break
 		}
 		s := table[i]
-		list = append(list, fmt.Sprintf("id %s %s of %s", shellQuote(s.ID), shellQuote(s.Name), s.Date.Format(timeLayout)))
+		list = append(list, fmt.Sprintf("id %s %s of %s", text.Quote(s.ID), text.Quote(s.Name), s.Date.Format(timeLayout)))
 	}
 	return strings.Join(list, ", ")
 }

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"cbt/internal/fail"
 	"cbt/qcow2"
 )
 
@@ -60,16 +61,16 @@ func TestParseRef(t *testing.T) {
 		code int
 		want string
 	}{
-		{"", refOptions{}, exitUsage, "empty"},
-		{"both@monday", refOptions{}, exitUsage, "(--path), or snapshot monday of both (--snapshot monday)"},
-		{"both@monday", refOptions{prefix: "old-"}, exitUsage, "(--old-path), or snapshot monday of both (--old-snapshot monday)"},
-		{"disk@", refOptions{}, exitUsage, "no snapshot name"},
-		{"nothing@x", refOptions{}, exitFailed, "no file nothing that"},
-		{"disk@a@b", refOptions{}, exitFailed, "no file disk@a that"},
-		{"lvm:vg0", refOptions{}, exitUsage, "logical volume"},
-		{"lvm:vg0/vm1", refOptions{}, exitUsage, "logical volume"},
-		{"thin:3", refOptions{}, exitUsage, "thin pool"},
-		{"disk", refOptions{Snapshot: "a", SnapshotID: "1"}, exitUsage, "--snapshot and --snapshot-id exclude each other"},
+		{"", refOptions{}, fail.UsageCode, "empty"},
+		{"both@monday", refOptions{}, fail.UsageCode, "(--path), or snapshot monday of both (--snapshot monday)"},
+		{"both@monday", refOptions{prefix: "old-"}, fail.UsageCode, "(--old-path), or snapshot monday of both (--old-snapshot monday)"},
+		{"disk@", refOptions{}, fail.UsageCode, "no snapshot name"},
+		{"nothing@x", refOptions{}, fail.Failed, "no file nothing that"},
+		{"disk@a@b", refOptions{}, fail.Failed, "no file disk@a that"},
+		{"lvm:vg0", refOptions{}, fail.UsageCode, "logical volume"},
+		{"lvm:vg0/vm1", refOptions{}, fail.UsageCode, "logical volume"},
+		{"thin:3", refOptions{}, fail.UsageCode, "thin pool"},
+		{"disk", refOptions{Snapshot: "a", SnapshotID: "1"}, fail.UsageCode, "--snapshot and --snapshot-id exclude each other"},
 	} {
 		r, err := parseRef(c.ref, c.opt, has)
 		if err == nil {
@@ -103,11 +104,11 @@ func TestFindSnapshot(t *testing.T) {
 		code int
 		want string
 	}{
-		{reference{byName: true, want: "daily"}, exitUsage, "--snapshot-id: id 1 daily of 1970-01-01 00:00:00Z, id 2 daily of 1970-01-02"},
-		{reference{byName: true, want: "3"}, exitUsage, "one has that id: --snapshot-id 3"},
-		{reference{byName: true, want: "weekly"}, exitFailed, `id 7 $'\033[2J'`},
-		{reference{byID: true, want: "7"}, exitFailed, "damaged"},
-		{reference{byID: true, want: "daily"}, exitFailed, "no snapshot daily"},
+		{reference{byName: true, want: "daily"}, fail.UsageCode, "--snapshot-id: id 1 daily of 1970-01-01 00:00:00Z, id 2 daily of 1970-01-02"},
+		{reference{byName: true, want: "3"}, fail.UsageCode, "one has that id: --snapshot-id 3"},
+		{reference{byName: true, want: "weekly"}, fail.Failed, `id 7 $'\033[2J'`},
+		{reference{byID: true, want: "7"}, fail.Failed, "damaged"},
+		{reference{byID: true, want: "daily"}, fail.Failed, "no snapshot daily"},
 	} {
 		i, err := c.r.find(table, refOptions{})
 		if err == nil {

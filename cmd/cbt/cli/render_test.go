@@ -4,43 +4,9 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
+
+	"cbt/internal/text"
 )
-
-func TestPrintable(t *testing.T) {
-	for s, want := range map[string]string{
-		"daily":                "daily",
-		"Grüße aus Köln":       "Grüße aus Köln",
-		"a@b,c=d":              "a@b,c=d",
-		"":                     `""`,
-		"\x1b]0;title\a":       `"\x1b]0;title\a"`,
-		"a\nb":                 `"a\nb"`,
-		" spaces ":             `" spaces "`,
-		"\u009b2J":             `"\u009b2J"`,
-		"\u202egnp.exe":        `"\u202egnp.exe"`,
-		"\xff\xfe":             `"\xff\xfe"`,
-		`"quoted"`:             `"\"quoted\""`,
-		"no-break\u00a0space":  `"no-break\u00a0space"`,
-		"soft\u00adhyphen\x7f": `"soft\u00adhyphen\x7f"`,
-	} {
-		if got := printable(s); got != want {
-			t.Errorf("printable(%q) = %s, want %s", s, got, want)
-		}
-	}
-}
-
-func TestOneLine(t *testing.T) {
-	for s, want := range map[string]string{
-		"a: b\n":           "a: b",
-		"a\r\nb":           `a\r\nb`,
-		"\x1b[31mred\xff":  `\x1b[31mred\xff`,
-		"real \ufffd here": "real \ufffd here",
-		"\u202eab":         `\u202eab`,
-	} {
-		if got := oneLine(s); got != want {
-			t.Errorf("oneLine(%q) = %s, want %s", s, got, want)
-		}
-	}
-}
 
 func TestWriteJSON(t *testing.T) {
 	in := "tab\t esc\x1b del\x7f csi\u009b rtl\u202e tag\U000e0041 ok ü <&>"
@@ -49,7 +15,7 @@ func TestWriteJSON(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, r := range strings.TrimSpace(b.String()) {
-		if r != '\n' && unprintable(r) {
+		if r != '\n' && text.Unprintable(r) {
 			t.Errorf("%q is in %q", r, b.String())
 		}
 	}

@@ -5,6 +5,9 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"cbt/internal/fail"
+	"cbt/internal/text"
 )
 
 type restoreOptions struct {
@@ -53,7 +56,7 @@ each disk that is wanted.`,
   cbt restore backups/@vm1/2026-11-24 disk.raw
   cbt restore --target-format qcow2 tuesday.cbt disk.qcow2
   cbt restore tuesday.cbt disk.raw --state tuesday.state`,
-		Annotations: exits(exitDone, exitFailed, exitUsage, exitWrongBase, exitBusy),
+		Annotations: exits(fail.Done, fail.Failed, fail.UsageCode, fail.WrongBaseCode, fail.BusyCode),
 		Args: func(c *cobra.Command, args []string) error {
 			if len(args) == 1 && opt.state != "" {
 				return nil
@@ -81,11 +84,11 @@ each disk that is wanted.`,
 func (a *app) restore(ctx context.Context, args []string, opt *restoreOptions) error {
 	switch {
 	case opt.overwrite && opt.inPlace:
-		return usageErrorf("--overwrite and --in-place exclude each other")
+		return fail.Usage("--overwrite and --in-place exclude each other")
 	case opt.format != "" && opt.format != formatRaw && opt.format != formatQcow2:
-		return usageErrorf("--target-format %s: must be raw or qcow2", printable(opt.format))
+		return fail.Usage("--target-format %s: must be raw or qcow2", text.Printable(opt.format))
 	case opt.format == formatQcow2 && opt.inPlace:
-		return usageErrorf("--in-place is for raw targets: a qcow2 image is written anew (--overwrite)")
+		return fail.Usage("--in-place is for raw targets: a qcow2 image is written anew (--overwrite)")
 	}
 	if err := opt.checkState(); err != nil {
 		return err
@@ -98,7 +101,7 @@ func (a *app) restore(ctx context.Context, args []string, opt *restoreOptions) e
 		}
 	}
 	if len(names) != 1 {
-		return usageErrorf("restore: takes one delta, got %d: usage is `cbt restore DELTA TARGET`, or NAME=TARGET for each of several disks", len(names))
+		return fail.Usage("restore: takes one delta, got %d: usage is `cbt restore DELTA TARGET`, or NAME=TARGET for each of several disks", len(names))
 	}
 	start := time.Now()
 	o, err := a.newOpener(openerOptions{})
@@ -124,7 +127,7 @@ func (a *app) restore(ctx context.Context, args []string, opt *restoreOptions) e
 		a.withoutMemory(r.delta)
 	}
 	if left := len(r.delta.disks()) - len(targets); left > 0 && opt.state != "" {
-		a.notef("%s: the machine's state works only beside its disks of the same point: %s of it, which no TARGET is named for", r.delta.name, countOf(left, "disk"))
+		a.notef("%s: the machine's state works only beside its disks of the same point: %s of it, which no TARGET is named for", r.delta.name, text.Count(left, "disk"))
 	}
 	for {
 		err := a.verifyAll(ctx, o, r.layers)
@@ -143,11 +146,11 @@ func (a *app) restore(ctx context.Context, args []string, opt *restoreOptions) e
 		return err
 	}
 	if len(targets) == 0 {
-		a.notef("restored from %s in %s%s; %s read", countOf(len(r.layers[0]), "delta"), elapsed(start), r.state.describe(state), formatSize(o.BytesRead()))
+		a.notef("restored from %s in %s%s; %s read", text.Count(len(r.layers[0]), "delta"), elapsed(start), r.state.describe(state), text.Size(o.BytesRead()))
 	} else {
 		a.notef("restored %s from %s in %s: %s written, %s zeroed, %s left as they were%s; %s read",
-			countOf(len(targets), "image"), countOf(len(r.layers[0]), "delta"), elapsed(start),
-			formatSize(total.Written), formatSize(total.Zeroed), formatSize(total.Same), r.state.describe(state), formatSize(o.BytesRead()))
+			text.Count(len(targets), "image"), text.Count(len(r.layers[0]), "delta"), elapsed(start),
+			text.Size(total.Written), text.Size(total.Zeroed), text.Size(total.Same), r.state.describe(state), text.Size(o.BytesRead()))
 	}
 	a.sayLevel(r.delta.name, r.delta.Header.Consistency)
 	result := writtenImages{Targets: []writtenTarget{}, Written: total.Written, Zeroed: total.Zeroed, Same: &total.Same, Read: o.BytesRead()}

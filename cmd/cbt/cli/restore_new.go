@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"cbt/cbt"
+	"cbt/internal/fail"
 	"cbt/internal/outfile"
 	"cbt/qcow2"
 	"cbt/sparse"
@@ -40,7 +41,7 @@ func createTarget(u *audit, path string, opt *restoreOptions, layers []cbt.Layer
 		n.file, err = u.create(path, opt.overwrite)
 	}
 	if errors.Is(err, fs.ErrExist) { // came just now, or a dangling link
-		err = usageErrorf("%s: exists already: --overwrite replaces it", path)
+		err = fail.Usage("%s: exists already: --overwrite replaces it", path)
 	}
 	if err != nil {
 		n.abort()
@@ -93,7 +94,7 @@ func (n *newTarget) commit(ctx context.Context) (err error) {
 		return err
 	}
 	if _, err := os.Lstat(n.path); err == nil && !n.overwrite {
-		return usageErrorf("exists already: somebody else made it meanwhile")
+		return fail.Usage("exists already: somebody else made it meanwhile")
 	}
 	if !n.qcow2 {
 		f := &file{File: n.file.File.File, path: n.path}

@@ -12,7 +12,9 @@ import (
 	"strings"
 
 	"cbt/cbt"
+	"cbt/internal/fail"
 	"cbt/internal/outfile"
+	"cbt/internal/text"
 	"cbt/qcow2/vmstate"
 )
 
@@ -40,15 +42,15 @@ func (opt *restoreOptions) checkState() error {
 	switch opt.stateFormat {
 	case stateAsStream, stateAsLibvirt, stateAsMapped:
 	default:
-		return usageErrorf("--state-format %s: must be stream, libvirt or mapped-ram", printable(opt.stateFormat))
+		return fail.Usage("--state-format %s: must be stream, libvirt or mapped-ram", text.Printable(opt.stateFormat))
 	}
 	switch {
 	case opt.state == "" && (opt.stateFormat != stateAsStream || opt.domain != ""):
-		return usageErrorf("--state FILE says where the machine's state goes")
+		return fail.Usage("--state FILE says where the machine's state goes")
 	case opt.domain != "" && opt.stateFormat != stateAsLibvirt:
-		return usageErrorf("--domain: only save images have one: --state-format libvirt")
+		return fail.Usage("--domain: only save images have one: --state-format libvirt")
 	case opt.state == stdinName:
-		return usageErrorf("--state - is no file (./- is)")
+		return fail.Usage("--state - is no file (./- is)")
 	}
 	return nil
 }
@@ -61,7 +63,7 @@ func (o *opener) openStateTarget(d *deltaFile, targets []namedTarget, opt *resto
 		return nil, err
 	}
 	if t.machine == nil {
-		return nil, usageErrorf("%s: has no machine state: it was made without RAM", d.name)
+		return nil, fail.Usage("%s: has no machine state: it was made without RAM", d.name)
 	}
 	if t.domain, err = t.machine.domain(o.reads.audit, opt); err != nil {
 		return nil, err
@@ -78,9 +80,9 @@ func (o *opener) openStateTarget(d *deltaFile, targets []namedTarget, opt *resto
 	}
 	switch st, err := os.Stat(t.path); {
 	case err == nil && !st.Mode().IsRegular():
-		return nil, usageErrorf("%s: is no regular file: a state is written to a file", t.path)
+		return nil, fail.Usage("%s: is no regular file: a state is written to a file", t.path)
 	case err == nil && !replace:
-		return nil, usageErrorf("%s: exists already: --overwrite replaces it", t.path)
+		return nil, fail.Usage("%s: exists already: --overwrite replaces it", t.path)
 	case err != nil && !isNotExist(err):
 		return nil, err
 	}
@@ -93,7 +95,7 @@ func (o *opener) openStateTarget(d *deltaFile, targets []namedTarget, opt *resto
 		t.file, err = o.reads.audit.create(t.path, replace)
 	}
 	if errors.Is(err, fs.ErrExist) {
-		err = usageErrorf("%s: exists already: --overwrite replaces it", t.path)
+		err = fail.Usage("%s: exists already: --overwrite replaces it", t.path)
 	}
 	return t, err
 }
@@ -101,10 +103,10 @@ func (o *opener) openStateTarget(d *deltaFile, targets []namedTarget, opt *resto
 // refuseStateName refuses names of what a state is not.
 func refuseStateName(path string) error {
 	if strings.HasSuffix(path, recordSuffix) {
-		return usageErrorf("--state %s: is named like the record of a target", path)
+		return fail.Usage("--state %s: is named like the record of a target", path)
 	}
 	if format := containers[strings.ToLower(filepath.Ext(path))]; format != "" && format != formatState {
-		return usageErrorf("--state %s: is named like a %s", path, format)
+		return fail.Usage("--state %s: is named like a %s", path, format)
 	}
 	return nil
 }
@@ -122,7 +124,7 @@ func (o *opener) refuseOtherContent(path string) error {
 	defer f.Close()
 	found, err := sniff(f)
 	if err == nil && found != formatState && f.stat.size > 0 {
-		err = usageErrorf("--state %s: holds no machine state: a state replaces nothing else", path)
+		err = fail.Usage("--state %s: holds no machine state: a state replaces nothing else", path)
 	}
 	return err
 }
@@ -134,7 +136,7 @@ func (m *machine) domain(u *audit, opt *restoreOptions) (*vmstate.Libvirt, error
 	case opt.stateFormat != stateAsLibvirt:
 		return nil, nil
 	case opt.domain == "" && m.Libvirt == nil:
-		return nil, usageErrorf("--state-format libvirt: the state is of no save image: --domain FILE names the domain's XML (virsh dumpxml)")
+		return nil, fail.Usage("--state-format libvirt: the state is of no save image: --domain FILE names the domain's XML (virsh dumpxml)")
 	case opt.domain == "":
 		return m.Libvirt, nil
 	}
@@ -216,18 +218,18 @@ func (t *stateTarget) describe(written int64) string {
 	if t == nil {
 		return ""
 	}
-	how := "-incoming " + shellQuote("exec:cat "+t.path)
+	how := "-incoming " + text.Quote("exec:cat "+t.path)
 	switch t.format {
 	case stateAsLibvirt:
 		how = "virsh restore"
 	case stateAsMapped:
-		how = "-incoming " + shellQuote("file:"+t.path) + " and mapped-ram"
+		how = "-incoming " + text.Quote("file:"+t.path) + " and mapped-ram"
 	}
 	machine := ""
 	if t.machine.Machine != "" {
-		machine = ", a " + printable(t.machine.Machine)
+		machine = ", a " + text.Printable(t.machine.Machine)
 	}
-	return fmt.Sprintf("; the machine's state%s, in %s (%s), for %s", machine, printable(t.path), formatSize(written), how)
+	return fmt.Sprintf("; the machine's state%s, in %s (%s), for %s", machine, text.Printable(t.path), text.Size(written), how)
 }
 
 // removeOld removes the state that is to be replaced. Beside another disk, which

@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"cbt/cbt"
+	"cbt/internal/fail"
+	"cbt/internal/text"
 )
 
 // restoration is all that one run restores.
@@ -158,7 +160,7 @@ func (r *restoration) close() {
 // is a device.
 func checkRestoreTarget(path string, opt *restoreOptions) (block bool, err error) {
 	if ext := strings.ToLower(filepath.Ext(path)); opt.format == formatQcow2 && (ext == ".raw" || ext == ".dd") {
-		return false, usageErrorf("%s: is named like a raw image, but a qcow2 image would go there: every reader would have to be told", printable(path))
+		return false, fail.Usage("%s: is named like a raw image, but a qcow2 image would go there: every reader would have to be told", text.Printable(path))
 	}
 	st, err := os.Stat(path)
 	switch {
@@ -173,7 +175,7 @@ func checkRestoreTarget(path string, opt *restoreOptions) (block bool, err error
 		return false, err
 	}
 	if st.IsDir() {
-		return false, usageErrorf("%s: is a directory: a target is a file, in it perhaps, or a device", printable(path))
+		return false, fail.Usage("%s: is a directory: a target is a file, in it perhaps, or a device", text.Printable(path))
 	}
 	if err := kindError(path, st.Mode()); err != nil {
 		return false, err
@@ -181,11 +183,11 @@ func checkRestoreTarget(path string, opt *restoreOptions) (block bool, err error
 	block = st.Mode()&os.ModeDevice != 0
 	switch {
 	case !opt.inPlace && block:
-		return block, usageErrorf("%s: is a device: --in-place writes over what is there", path)
+		return block, fail.Usage("%s: is a device: --in-place writes over what is there", path)
 	case !opt.overwrite && !opt.inPlace:
-		return block, usageErrorf("%s: exists already: --overwrite replaces it, --in-place writes where it differs", path)
+		return block, fail.Usage("%s: exists already: --overwrite replaces it, --in-place writes where it differs", path)
 	case block && opt.format == formatQcow2:
-		return block, usageErrorf("%s: is a device: a qcow2 image is written to a file", path)
+		return block, fail.Usage("%s: is a device: a qcow2 image is written to a file", path)
 	}
 	return block, nil
 }

@@ -8,8 +8,10 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"cbt/internal/fail"
 	"cbt/internal/outfile"
 	"cbt/internal/overlay"
+	"cbt/internal/text"
 	"cbt/sparse"
 )
 
@@ -37,7 +39,7 @@ func (o *opener) overlay(s *source, view sparse.View, path string) (*overlay.Ima
 	}
 	identity := identityOf(s)
 	if identity == "" {
-		return nil, usageErrorf("%s: nothing tells whether it stays what it is, so what --overlay %s holds would mean nothing later: --overlay tmp forgets it", s.Ref, shellQuote(path))
+		return nil, fail.Usage("%s: nothing tells whether it stays what it is, so what --overlay %s holds would mean nothing later: --overlay tmp forgets it", s.Ref, text.Quote(path))
 	}
 	f, err := o.openOverlayFile(path)
 	if isNotExist(err) {
@@ -52,9 +54,9 @@ func (o *opener) overlay(s *source, view sparse.View, path string) (*overlay.Ima
 	img, err := o.overlayIn(view, identity, path, f)
 	switch {
 	case errors.Is(err, overlay.ErrOtherTimes):
-		return nil, wrongBase("%s: %w: a ctime of %s is another one, as after a write whose time was put back, or a chmod, chown, link or rename: --frozen says that nobody wrote to it", path, err, s.Ref)
+		return nil, fail.WrongBase("%s: %w: a ctime of %s is another one, as after a write whose time was put back, or a chmod, chown, link or rename: --frozen says that nobody wrote to it", path, err, s.Ref)
 	case errors.Is(err, overlay.ErrOtherBase):
-		return nil, wrongBase("%s: %w: it needs %s as it was then", path, err, s.Ref)
+		return nil, fail.WrongBase("%s: %w: it needs %s as it was then", path, err, s.Ref)
 	case err != nil:
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
@@ -109,7 +111,7 @@ func (o *opener) openOverlayFile(path string) (*os.File, error) {
 		return nil, err
 	}
 	if look.stat.block || look.stat.size > 0 && !overlay.IsOverlay(head) {
-		err := usageErrorf("%s: is there already, and no overlay", path)
+		err := fail.Usage("%s: is there already, and no overlay", path)
 		return nil, errors.Join(o.reads.audit.input(look), err)
 	}
 	real, err := filepath.EvalSymlinks(path)
@@ -126,12 +128,12 @@ func (o *opener) openOverlayFile(path string) (*os.File, error) {
 	}
 	if err == nil {
 		if err = outfile.Lock(f); errors.Is(err, outfile.ErrLocked) {
-			err = busy("%s: another run of cbt has this overlay", path)
+			err = fail.Busy("%s: another run of cbt has this overlay", path)
 		}
 	}
 	for _, src := range o.files {
 		if src.stat.id() == now.id() && err == nil {
-			err = usageErrorf("%s: is also what is read", path)
+			err = fail.Usage("%s: is also what is read", path)
 		}
 	}
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"cbt/internal/fail"
 	"cbt/internal/overlay"
 	"cbt/internal/testtool"
 )
@@ -41,7 +42,7 @@ func TestOverlay(t *testing.T) {
 	if _, err := img.WriteAt(p, 5<<20+100); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := open(path+"@one", over); exitOf(err) != exitBusy {
+	if _, _, err := open(path+"@one", over); exitOf(err) != fail.BusyCode {
 		t.Errorf("two at once: %v", err)
 	}
 	if n, err := o.syncOverlays(); n != 3*overlay.BlockSize || err != nil {
@@ -60,10 +61,10 @@ func TestOverlay(t *testing.T) {
 	if st, err := os.Stat(over); err != nil || st.Mode() != 0o600 {
 		t.Error(st.Mode(), err)
 	}
-	if _, _, err := open(path, over); exitOf(err) != exitWrongBase {
+	if _, _, err := open(path, over); exitOf(err) != fail.WrongBaseCode {
 		t.Errorf("over another state: %v", err)
 	}
-	if _, _, err := open(path, path); exitOf(err) != exitUsage {
+	if _, _, err := open(path, path); exitOf(err) != fail.UsageCode {
 		t.Errorf("the source itself: %v", err)
 	}
 	if o, img, err := open(path, overlayTmp); err != nil {
@@ -83,9 +84,9 @@ func TestOverlay(t *testing.T) {
 }
 
 func exitOf(err error) int {
-	var coded *exitError
+	var coded *fail.Error
 	if errors.As(err, &coded) {
-		return coded.code
+		return coded.Code
 	}
 	return -1
 }

@@ -19,7 +19,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"cbt/internal/fail"
 	"cbt/internal/nbd"
+	"cbt/internal/text"
 )
 
 type serveOptions struct {
@@ -58,7 +60,7 @@ A socket is for its owner alone. NBD has no encryption and no passwords here:
 
   cbt serve tuesday.cbt --overlay tmp --socket /run/tuesday.sock &
   nbd-client -unix /run/tuesday.sock /dev/nbd0 && mount /dev/nbd0p1 /srv`,
-		Annotations: exits(exitDone, exitFailed, exitUsage, exitWrongBase, exitBusy),
+		Annotations: exits(fail.Done, fail.Failed, fail.UsageCode, fail.WrongBaseCode, fail.BusyCode),
 		Args:        wantArgs("REF..."),
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.serve(c.Context(), args, opt)
@@ -79,13 +81,13 @@ A socket is for its owner alone. NBD has no encryption and no passwords here:
 func (opt *serveOptions) check(args []string) error {
 	switch path := opt.overlay.path; {
 	case path != "" && path != overlayTmp && len(args) > 1:
-		return usageErrorf("serve: --overlay %s is for one image: each of several needs its own, or --overlay tmp", shellQuote(path))
+		return fail.Usage("serve: --overlay %s is for one image: each of several needs its own, or --overlay tmp", text.Quote(path))
 	case opt.socket != "" && opt.tcp != "":
-		return usageErrorf("serve: --socket and --tcp exclude each other")
+		return fail.Usage("serve: --socket and --tcp exclude each other")
 	case opt.socket == "" && opt.tcp == "" && opt.run == "":
-		return usageErrorf("serve: --socket PATH or --tcp ADDR says where to listen, or --run what to do")
+		return fail.Usage("serve: --socket PATH or --tcp ADDR says where to listen, or --run what to do")
 	case opt.allowRemote && opt.tcp == "":
-		return usageErrorf("serve: --allow-remote is about --tcp")
+		return fail.Usage("serve: --allow-remote is about --tcp")
 	}
 	return nil
 }
@@ -136,7 +138,7 @@ func (a *app) serve(ctx context.Context, args []string, opt *serveOptions) (err 
 	err = a.serveUntil(ctx, server, at, list, opt)
 	written, also := o.syncOverlays()
 	if opt.overlay.path != "" {
-		a.notef("%s written to the overlay", formatSize(written))
+		a.notef("%s written to the overlay", text.Size(written))
 	}
 	if also != nil {
 		err = errors.Join(err, also)
@@ -210,7 +212,7 @@ func (o *opener) openServed(ctx context.Context, args []string, opt *serveOption
 		}
 		for _, s := range list {
 			if s.name == name {
-				return nil, usageErrorf("%s and %s would both have the name %s: NAME=REF gives another", s.Ref, ref, printable(name))
+				return nil, fail.Usage("%s and %s would both have the name %s: NAME=REF gives another", s.Ref, ref, text.Printable(name))
 			}
 		}
 		list = append(list, served{name: name, source: src})
@@ -239,9 +241,9 @@ func splitExport(arg string) (name, ref string, err error) {
 	}
 	switch {
 	case ref == "":
-		return "", "", usageErrorf("%s: no reference after the =: is a variable unset?", printable(arg))
-	case len(name) > 255 || !utf8.ValidString(name) || strings.ContainsFunc(name, unprintable):
-		return "", "", usageErrorf("%s: the name of an export is at most 255 bytes of printable text", printable(arg))
+		return "", "", fail.Usage("%s: no reference after the =: is a variable unset?", text.Printable(arg))
+	case len(name) > 255 || !utf8.ValidString(name) || strings.ContainsFunc(name, text.Unprintable):
+		return "", "", fail.Usage("%s: the name of an export is at most 255 bytes of printable text", text.Printable(arg))
 	}
 	return name, ref, nil
 }
@@ -293,7 +295,7 @@ func (a *app) printServed(at *endpoint, list []served) error {
 			var line []byte // one, so that a script knows when it has read all of it
 			line, err = json.Marshal(servedJSON{s.name, at.uri(s.name), s.Ref, s.View.Size(), !writable, at.socket, at.address, string(s.consistency())})
 			if err == nil {
-				_, err = fmt.Fprintln(a.Stdout, escapeJSON(string(line)))
+				_, err = fmt.Fprintln(a.Stdout, text.EscapeJSON(string(line)))
 			}
 		} else {
 			_, err = fmt.Fprintln(a.Stdout, at.uri(s.name))

@@ -11,6 +11,9 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"cbt/internal/fail"
+	"cbt/internal/text"
 )
 
 // endpoint is where a server listens.
@@ -55,27 +58,27 @@ func (a *app) listenTCP(tcp string, remote bool) (*endpoint, error) {
 		host, port, err = "", tcp, nil
 	}
 	if err != nil {
-		return nil, usageErrorf("--tcp %s: must be HOST:PORT or PORT", printable(tcp))
+		return nil, fail.Usage("--tcp %s: must be HOST:PORT or PORT", text.Printable(tcp))
 	}
 	if host == "" {
 		host = "127.0.0.1"
 	}
 	addr, err := net.ResolveTCPAddr("tcp", net.JoinHostPort(host, port))
 	if err != nil {
-		return nil, usageErrorf("--tcp %s: %v", printable(tcp), err)
+		return nil, fail.Usage("--tcp %s: %v", text.Printable(tcp), err)
 	}
 	if !addr.IP.IsLoopback() {
 		if !remote {
-			return nil, usageErrorf("--tcp %s: other machines could reach it, and nothing is encrypted: --allow-remote says that this is meant", printable(tcp))
+			return nil, fail.Usage("--tcp %s: other machines could reach it, and nothing is encrypted: --allow-remote says that this is meant", text.Printable(tcp))
 		}
 		a.warnf("%s: NBD has no encryption and no passwords here: whoever reaches this address reads all that is served", addr)
 	}
 	l, err := net.ListenTCP("tcp", addr)
 	if errors.Is(err, syscall.EADDRINUSE) {
-		return nil, busy("--tcp %s: %w", printable(tcp), err)
+		return nil, fail.Busy("--tcp %s: %w", text.Printable(tcp), err)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("--tcp %s: %w", printable(tcp), err)
+		return nil, fmt.Errorf("--tcp %s: %w", text.Printable(tcp), err)
 	}
 	return &endpoint{Listener: l, address: l.Addr().String(), remove: func() {}}, nil
 }
@@ -88,14 +91,14 @@ const maxSocketPath = 107
 // dead server left behind is replaced.
 func listenSocket(path string) (*endpoint, error) {
 	if len(path) > maxSocketPath {
-		return nil, usageErrorf("%s: the path of a socket has at most %d bytes", path, maxSocketPath)
+		return nil, fail.Usage("%s: the path of a socket has at most %d bytes", path, maxSocketPath)
 	}
 	if err := clearSocket(path); err != nil {
 		return nil, err
 	}
 	l, err := listenPrivately(path)
 	if errors.Is(err, syscall.EADDRINUSE) {
-		return nil, busy("%s: another server has just made it", path)
+		return nil, fail.Busy("%s: another server has just made it", path)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
@@ -124,10 +127,10 @@ func clearSocket(path string) error {
 		return err
 	}
 	if st.Mode().Type() != fs.ModeSocket {
-		return usageErrorf("%s: exists and is no socket", path)
+		return fail.Usage("%s: exists and is no socket", path)
 	}
 	if listens(path) {
-		return busy("%s: another server listens on it", path)
+		return fail.Busy("%s: another server listens on it", path)
 	}
 	aside := fmt.Sprintf("%s.%d", path, os.Getpid())
 	if len(aside) > maxSocketPath {
@@ -137,7 +140,7 @@ func clearSocket(path string) error {
 		return err
 	}
 	if listens(aside) {
-		return errors.Join(busy("%s: another server listens on it", path), os.Rename(aside, path))
+		return errors.Join(fail.Busy("%s: another server listens on it", path), os.Rename(aside, path))
 	}
 	return os.Remove(aside)
 }

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/term"
+
+	"cbt/internal/fail"
 )
 
 // listenPrivately makes a socket of mode 0600. Nothing else runs yet that makes
@@ -55,7 +57,7 @@ func awaitGroup(cmd *exec.Cmd, until time.Time) {
 // commandCode is the exit code of what has ended: 128+N if signal N ended it.
 func commandCode(p *os.ProcessState) int {
 	if ws, ok := p.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
-		return exitSignal + int(ws.Signal())
+		return fail.Signal + int(ws.Signal())
 	}
 	return p.ExitCode()
 }

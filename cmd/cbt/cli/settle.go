@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"cbt/internal/fail"
 	"cbt/internal/imagelock"
 )
 
@@ -32,7 +33,7 @@ func (o *opener) settle(ctx context.Context, f *file) error {
 		f.stat.untold = true
 		o.warn("%s: has no point: its file system is in memory, where times do not tell of writes through a mapping, and who has it open cannot be found out (%v): --frozen says that nobody writes to it", f.path, err)
 	case writer:
-		return busy("%s: another program has it open for writing, and its file system is in memory, where times do not tell of writes through a mapping: --frozen says that nobody writes to it", f.path)
+		return fail.Busy("%s: another program has it open for writing, and its file system is in memory, where times do not tell of writes through a mapping: --frozen says that nobody writes to it", f.path)
 	}
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"cbt/internal/fail"
 	"cbt/internal/testtool"
 )
 
@@ -57,7 +58,7 @@ func TestWriteThroughMappingOfTmpfs(t *testing.T) {
 	write(1)
 	time.Sleep(3 * fineTick)
 	_, err := newTestOpener(t, openerOptions{}).open(t.Context(), path, refOptions{})
-	if code := (*exitError)(nil); !errors.As(err, &code) || code.code != exitBusy || !strings.Contains(err.Error(), "--frozen says") {
+	if code := (*fail.Error)(nil); !errors.As(err, &code) || code.Code != fail.BusyCode || !strings.Contains(err.Error(), "--frozen says") {
 		t.Errorf("open for writing elsewhere: %v", err)
 	}
 	if s := mustOpen(t, newTestOpener(t, openerOptions{Frozen: true}), path, refOptions{}); s.Point == "" {

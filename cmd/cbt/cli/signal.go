@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"time"
 
+	"cbt/internal/fail"
 	"cbt/internal/hostlvm"
 )
 
@@ -35,8 +36,8 @@ func WithSignals(parent context.Context) (ctx context.Context, stop func()) {
 			awaitEnd(caught, done)
 			// A held snapshot keeps all that its pool frees until that is full.
 			hostlvm.ReleaseAll(releaseGrace)
-			endAudits(exitSignal+int(s.(syscall.Signal)), errCutShort)
-			os.Exit(exitSignal + int(s.(syscall.Signal)))
+			endAudits(fail.Signal+int(s.(syscall.Signal)), errCutShort)
+			os.Exit(fail.Signal + int(s.(syscall.Signal)))
 		case <-done:
 		}
 	}()

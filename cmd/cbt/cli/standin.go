@@ -8,6 +8,9 @@ import (
 	"sync"
 
 	"github.com/spf13/pflag"
+
+	"cbt/internal/fail"
+	"cbt/internal/text"
 )
 
 // An image that was carried away names files that are not where it is now, or
@@ -49,12 +52,12 @@ func (a *app) standIns(opt openerOptions) (*standIns, error) {
 		case strings.Contains(v, "="):
 			s.backing = append(s.backing, v)
 		default:
-			return nil, usageErrorf("--backing %s: is NAME=FILE, or none", shellQuote(v))
+			return nil, fail.Usage("--backing %s: is NAME=FILE, or none", text.Quote(v))
 		}
 	}
 	for _, v := range opt.DataFile {
 		if v == "" {
-			return nil, usageErrorf("--data-file: is empty: is a variable unset?")
+			return nil, fail.Usage("--data-file: is empty: is a variable unset?")
 		}
 	}
 	a.stand = s
@@ -91,9 +94,9 @@ func (s *standIns) find(owner *file, role, name string) (path string, ok bool, e
 	case found == 0:
 		return "", false, nil
 	case found > 1:
-		return "", false, usageErrorf("%s: several %s say what stands for its %s %q", owner.path, flag, role, name)
+		return "", false, fail.Usage("%s: several %s say what stands for its %s %q", owner.path, flag, role, name)
 	case path == "":
-		return "", false, usageErrorf("%s %s: no file after the =", flag, shellQuote(value))
+		return "", false, fail.Usage("%s %s: no file after the =", flag, text.Quote(value))
 	}
 	// One name may mean two files in images of different directories, and then
 	// one file cannot stand for both.
@@ -105,7 +108,7 @@ func (s *standIns) find(owner *file, role, name string) (path string, ok bool, e
 	}
 	key := flag + " " + value
 	if before, is := s.used[key]; is && before != leads {
-		return "", false, usageErrorf("%s: %s %q: %s stands already for %s, which is another one", owner.path, role, name, key, before)
+		return "", false, fail.Usage("%s: %s %q: %s stands already for %s, which is another one", owner.path, role, name, key, before)
 	}
 	s.used[key] = leads
 	return path, true, nil
@@ -118,7 +121,7 @@ func (s *standIns) unused() (list []string) {
 	for flag, values := range map[string][]string{"--backing": s.backing, "--data-file": s.data} {
 		for _, v := range values {
 			if _, is := s.used[flag+" "+v]; !is && s.looked && !s.failed {
-				list = append(list, flag+" "+shellQuote(v))
+				list = append(list, flag+" "+text.Quote(v))
 			}
 		}
 	}
@@ -134,7 +137,7 @@ func standInFlag(role, name string) string {
 	if name == "" {
 		return flag + "FILE"
 	}
-	return flag + shellQuote(name+"=") + "FILE"
+	return flag + text.Quote(name+"=") + "FILE"
 }
 
 // refuseUnknown refuses to read a range of which some bytes are not known, as
@@ -151,7 +154,7 @@ func refuseUnknown(ctx context.Context, src *source, off, n int64) error {
 			return fmt.Errorf("%s: %w", src.Ref, err)
 		}
 		if m.Unknown {
-			return wrongBase("%s: %d bytes at offset %d are unknown: they are in %s %q, which --backing none leaves out (cbt map shows what is known)",
+			return fail.WrongBase("%s: %d bytes at offset %d are unknown: they are in %s %q, which --backing none leaves out (cbt map shows what is known)",
 				src.Ref, m.Length, m.Start, backingFile, top.backingName)
 		}
 	}

@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"cbt/internal/fail"
 )
 
 // record is what apply and restore keep beside a target, as TARGET.cbt-state:
@@ -50,7 +52,7 @@ const (
 // a reboot.
 func recordPath(target string, block bool, stateDir string) (string, error) {
 	if block && stateDir == "" {
-		return "", usageErrorf("%s: is a device: --state-dir DIR says where the record of its state is kept", target)
+		return "", fail.Usage("%s: is a device: --state-dir DIR says where the record of its state is kept", target)
 	}
 	real, err := filepath.EvalSymlinks(target)
 	if err != nil {
@@ -166,7 +168,7 @@ func sectors(writes string) string {
 var errIncomplete = errors.New("incomplete")
 
 func (r *record) incomplete(target string) error {
-	return wrongBase("%s: is %w: its %s was interrupted; run the same command again to complete it", target, errIncomplete, r.Pending.Command)
+	return fail.WrongBase("%s: is %w: its %s was interrupted; run the same command again to complete it", target, errIncomplete, r.Pending.Command)
 }
 
 // continues says that p is the work that was begun.
@@ -176,7 +178,7 @@ func (p *pending) continues(q *pending) bool {
 
 // errIncompleteElsewhere is for a target whose record is not beside it.
 func errIncompleteElsewhere(target string) error {
-	return wrongBase("%s: is %w: writing it was interrupted, and no record tells by which command; cbt restore --in-place makes it whole", target, errIncomplete)
+	return fail.WrongBase("%s: is %w: writing it was interrupted, and no record tells by which command; cbt restore --in-place makes it whole", target, errIncomplete)
 }
 
 // pointOfRaw is the opener's rawPoint: a file that cbt wrote and nobody

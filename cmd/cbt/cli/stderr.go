@@ -3,6 +3,9 @@ package cli
 import (
 	"encoding/json"
 	"fmt"
+
+	"cbt/internal/fail"
+	"cbt/internal/text"
 )
 
 // With --json every line on stderr is an object: a failure, which is the last one,
@@ -24,7 +27,7 @@ type progressLine struct {
 
 // line prints one line on stderr: with --json an object whose key is kind.
 func (a *app) line(kind, before, format string, args []any) {
-	text := oneLine(fmt.Sprintf(format, args...))
+	text := text.OneLine(fmt.Sprintf(format, args...))
 	if a.json {
 		a.object(map[string]string{kind: text})
 		return
@@ -36,7 +39,7 @@ func (a *app) line(kind, before, format string, args []any) {
 func (a *app) object(v any) {
 	line, err := json.Marshal(v)
 	if err != nil {
-		line = fmt.Appendf(nil, `{"error": %q, "exit": %d}`, "internal error: "+err.Error(), exitFailed)
+		line = fmt.Appendf(nil, `{"error": %q, "exit": %d}`, "internal error: "+err.Error(), fail.Failed)
 	}
-	fmt.Fprintf(a.Stderr, "%s\n", escapeJSON(string(line)))
+	fmt.Fprintf(a.Stderr, "%s\n", text.EscapeJSON(string(line)))
 }

@@ -7,6 +7,9 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"cbt/internal/fail"
+	"cbt/internal/text"
 )
 
 // near are those of the words that somebody may have meant who wrote word: with the
@@ -64,7 +67,7 @@ func edits(a, b string) int {
 func unknownCommand(c *cobra.Command, args []string) error {
 	help := "`" + c.CommandPath() + " --help` lists them"
 	if len(args) == 0 {
-		return usageErrorf("no command given: %s", help)
+		return fail.Usage("no command given: %s", help)
 	}
 	var names []string
 	for _, sub := range c.Commands() {
@@ -75,14 +78,14 @@ func unknownCommand(c *cobra.Command, args []string) error {
 	if list := near(args[0], names); len(list) > 0 {
 		help = "did you mean " + c.CommandPath() + " " + strings.Join(list, " or ") + "?"
 	}
-	return usageErrorf("unknown command %q: %s", args[0], help)
+	return fail.Usage("unknown command %q: %s", args[0], help)
 }
 
 // flagError is what is wrong with the flags of c.
 func flagError(c *cobra.Command, err error) error {
 	var unknown *pflag.NotExistError
 	if !errors.As(err, &unknown) {
-		return usageErrorf("%w", err)
+		return fail.Usage("%w", err)
 	}
 	var names []string
 	c.Flags().VisitAll(func(f *pflag.Flag) {
@@ -96,9 +99,9 @@ func flagError(c *cobra.Command, err error) error {
 	}
 	list := near(word, names)
 	if len(list) == 0 {
-		return usageErrorf("%w: `%s --help` lists them", err, c.CommandPath())
+		return fail.Usage("%w: `%s --help` lists them", err, c.CommandPath())
 	}
-	return usageErrorf("%w: did you mean --%s?", err, strings.Join(list, " or --"))
+	return fail.Usage("%w: did you mean --%s?", err, strings.Join(list, " or --"))
 }
 
 // outputHint is for an argument too many of a command that writes with -o: if there
@@ -108,5 +111,5 @@ func outputHint(c *cobra.Command, arg string) string {
 	if f == nil || f.Changed || exists(arg) {
 		return ""
 	}
-	return fmt.Sprintf(" (to write that file: -o %s)", shellQuote(arg))
+	return fmt.Sprintf(" (to write that file: -o %s)", text.Quote(arg))
 }

@@ -11,7 +11,9 @@ import (
 	"time"
 
 	"cbt/cbt"
+	"cbt/internal/fail"
 	"cbt/internal/imagelock"
+	"cbt/internal/text"
 	"cbt/sparse"
 )
 
@@ -42,7 +44,7 @@ func splitTargets(args []string) (deltas []string, targets []namedTarget, err er
 			break
 		}
 		if path == "" {
-			return nil, nil, usageErrorf("%s: no target after the =: is a variable unset?", printable(args[i-1]))
+			return nil, nil, fail.Usage("%s: no target after the =: is a variable unset?", text.Printable(args[i-1]))
 		}
 		i--
 	}
@@ -61,10 +63,10 @@ func splitTargets(args []string) (deltas []string, targets []namedTarget, err er
 func (o *opener) refuseSources(targets []namedTarget) error {
 	for i, t := range targets {
 		if slices.ContainsFunc(targets[:i], t.same) {
-			return usageErrorf("%s: is named as a target twice", t.path)
+			return fail.Usage("%s: is named as a target twice", t.path)
 		}
 		if t.path == stdinName {
-			return usageErrorf("the target - is no file (./- is): cbt cat DELTA writes an image to stdout")
+			return fail.Usage("the target - is no file (./- is): cbt cat DELTA writes an image to stdout")
 		}
 		st, err := os.Stat(t.path)
 		if err != nil {
@@ -72,7 +74,7 @@ func (o *opener) refuseSources(targets []namedTarget) error {
 		}
 		for _, f := range o.files {
 			if delta, err := f.Stat(); err == nil && os.SameFile(delta, st) {
-				return usageErrorf("%s: is one of the deltas that are read", t.path)
+				return fail.Usage("%s: is one of the deltas that are read", t.path)
 			}
 		}
 	}
@@ -86,13 +88,13 @@ func (d *deltaFile) match(targets []namedTarget) ([]int, error) {
 	for _, t := range targets {
 		i, err := d.find(t.name)
 		if t.name == "" && err != nil && len(d.disks()) > 0 {
-			err = usageErrorf("%s: has %d streams: say NAME=TARGET for those to write: %s", d.name, len(d.Header.Streams), d.streamNames())
+			err = fail.Usage("%s: has %d streams: say NAME=TARGET for those to write: %s", d.name, len(d.Header.Streams), d.streamNames())
 		}
 		if err != nil {
 			return nil, err
 		}
 		if used[i] {
-			return nil, usageErrorf("two targets for %s", printable(d.Header.Streams[i].Name))
+			return nil, fail.Usage("two targets for %s", text.Printable(d.Header.Streams[i].Name))
 		}
 		used[i] = true
 		streams = append(streams, i)
@@ -138,13 +140,13 @@ func openTarget(u *audit, path, stateDir string, raw bool) (_ *imageTarget, err 
 	if by, err := imagelock.InUse(f); err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	} else if by != "" {
-		return nil, busy("%s: is in use: %s", path, by)
+		return nil, fail.Busy("%s: is in use: %s", path, by)
 	}
 	if mode.Mode()&os.ModeDevice != 0 {
 		// From here on it cannot be mounted either.
 		device, err := imagelock.Exclusive(f)
 		if errors.Is(err, imagelock.ErrBusy) {
-			return nil, busy("%s: is in use by the kernel or another program", path)
+			return nil, fail.Busy("%s: is in use by the kernel or another program", path)
 		} else if err != nil {
 			return nil, fmt.Errorf("%s: %w", path, err)
 		}
@@ -152,7 +154,7 @@ func openTarget(u *audit, path, stateDir string, raw bool) (_ *imageTarget, err 
 		f = device
 	}
 	if err := imagelock.HoldWrite(f); errors.Is(err, imagelock.ErrBusy) {
-		return nil, busy("%s: is in use: a machine or another cbt holds it", path)
+		return nil, fail.Busy("%s: is in use: a machine or another cbt holds it", path)
 	} else if err != nil && !errors.Is(err, errors.ErrUnsupported) { // no locks there, so QEMU has none either
 		return nil, fmt.Errorf("%s: cannot be locked: %w", path, err)
 	}
@@ -182,7 +184,7 @@ func refuseContainer(path string, f *os.File) error {
 		if format == formatQcow2 {
 			way = "cbt restore --target-format qcow2 writes a qcow2 image, "
 		}
-		return usageErrorf("%s: is named like a %s, but raw bytes would go there: %s--target-format raw writes them all the same", path, formatName(format), way)
+		return fail.Usage("%s: is named like a %s, but raw bytes would go there: %s--target-format raw writes them all the same", path, formatName(format), way)
 	}
 	if f == nil {
 		return nil
@@ -197,7 +199,7 @@ func refuseContainer(path string, f *os.File) error {
 		return err
 	}
 	if found != formatRaw {
-		return usageErrorf("%s: holds a %s, but raw bytes would go there: --target-format raw writes over it", path, found)
+		return fail.Usage("%s: holds a %s, but raw bytes would go there: --target-format raw writes over it", path, found)
 	}
 	return nil
 }

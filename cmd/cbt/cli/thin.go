@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"cbt/internal/fail"
 	"cbt/lvm/thin"
 	"cbt/sparse"
 )
@@ -61,7 +62,7 @@ func (o *opener) openBarePool(ctx context.Context) (*barePool, error) {
 	sb := p.meta.Superblock()
 	switch {
 	case sb.NeedsCheck() && !o.Force:
-		return nil, usageErrorf("%s: needs checking: an operation of the pool failed (--force reads it as it is, cbt check lists the faults)", o.ThinMetadata)
+		return nil, fail.Usage("%s: needs checking: an operation of the pool failed (--force reads it as it is, cbt check lists the faults)", o.ThinMetadata)
 	case sb.HeldRoot != 0:
 		o.warn("%s: the pool holds a metadata snapshot; its current state is read", o.ThinMetadata)
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"cbt/internal/fail"
 	"cbt/internal/fuse"
 )
 
@@ -22,7 +23,7 @@ has ended. What cbt did not mount is left alone. While a file or directory there
 use it fails; with --lazy it takes DIR away at once, and the mount ends when nobody uses
 it any more.`,
 		Example:     `  cbt umount /mnt`,
-		Annotations: exits(exitDone, exitFailed, exitUsage, exitBusy),
+		Annotations: exits(fail.Done, fail.Failed, fail.UsageCode, fail.BusyCode),
 		Args:        wantArgs("DIR"),
 		RunE: func(c *cobra.Command, args []string) error {
 			at, err := filepath.Abs(args[0]) // as mount prints it
@@ -43,13 +44,13 @@ func umount(ctx context.Context, dir string, lazy bool) error {
 	err := fuse.Unmount(ctx, dir, lazy)
 	switch {
 	case errors.Is(err, fuse.ErrBusy):
-		return busy("%w: a file there is open, or a program runs there (--lazy takes it away all the same)", err)
+		return fail.Busy("%w: a file there is open, or a program runs there (--lazy takes it away all the same)", err)
 	case errors.Is(err, fuse.ErrNoProgram):
 		return fmt.Errorf("%w: it is in the package fuse3", err)
 	case errors.Is(err, fuse.ErrNotMounted) && !exists(dir):
 		return dirError(dir, fs.ErrNotExist)
 	case errors.Is(err, fuse.ErrNotMounted):
-		return usageErrorf("%w", err)
+		return fail.Usage("%w", err)
 	}
 	return err
 }

@@ -11,6 +11,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"cbt/cbt"
+	"cbt/internal/fail"
+	"cbt/internal/text"
 	"cbt/sparse"
 )
 
@@ -55,7 +57,7 @@ image, byte for byte.`,
   cbt verify --subset 1/7 backups/
   cbt verify --salvage-to rescued/ backups/damaged.cbt
   cbt verify --against disk.qcow2@tuesday backups/tuesday.cbt`,
-		Annotations: exits(exitDone, exitFailed, exitUsage, exitFindings, exitWrongBase, exitBusy),
+		Annotations: exits(fail.Done, fail.Failed, fail.UsageCode, fail.FindingsCode, fail.WrongBaseCode, fail.BusyCode),
 		Args:        wantArgs("DELTA|DIR..."),
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.verify(c.Context(), args, opt)
@@ -88,12 +90,12 @@ type verified struct {
 func (a *app) verify(ctx context.Context, args []string, opt *verifyOptions) error {
 	switch {
 	case opt.against != "" && len(args) != 1:
-		return usageErrorf("--against compares one delta, got %d", len(args))
+		return fail.Usage("--against compares one delta, got %d", len(args))
 	case opt.against != "" && opt.subset.of > 0:
-		return usageErrorf("--against and --subset exclude each other")
+		return fail.Usage("--against and --subset exclude each other")
 	case opt.salvage || opt.salvageTo != "" || opt.out != "":
 		if len(args) != 1 || opt.against != "" || opt.subset.of > 0 || opt.out != "" && opt.salvageTo != "" {
-			return usageErrorf("--salvage takes one delta, and either -o or --salvage-to")
+			return fail.Usage("--salvage takes one delta, and either -o or --salvage-to")
 		}
 		args, err := a.resolveAll(args)
 		if err != nil {
@@ -117,7 +119,7 @@ func (a *app) verify(ctx context.Context, args []string, opt *verifyOptions) err
 		case st.IsDir():
 			err = a.verifyDir(ctx, arg, &list, opt.subset)
 		case opt.subset.of > 0:
-			return usageErrorf("--subset takes part of a directory, and %s is none", printable(arg))
+			return fail.Usage("--subset takes part of a directory, and %s is none", text.Printable(arg))
 		default:
 			if err = a.refuseImage(arg); err == nil {
 				err = a.verifyFile(ctx, arg, &list, opt.against != "")
@@ -145,11 +147,11 @@ func (a *app) verify(ctx context.Context, args []string, opt *verifyOptions) err
 	}
 	switch {
 	case bad > 0:
-		return findings("%d of %s damaged", bad, countOf(len(list), "delta"))
+		return fail.Findings("%d of %s damaged", bad, text.Count(len(list), "delta"))
 	case unread > 0:
-		return fmt.Errorf("%d of %s could not be read", unread, countOf(len(list), "delta"))
+		return fmt.Errorf("%d of %s could not be read", unread, text.Count(len(list), "delta"))
 	case orphans > 0:
-		return wrongBase("%d of %s without the deltas they build on", orphans, countOf(len(list), "delta"))
+		return fail.WrongBase("%d of %s without the deltas they build on", orphans, text.Count(len(list), "delta"))
 	case opt.against != "":
 		return a.verifyAgainst(ctx, args[0], opt)
 	}
@@ -173,11 +175,11 @@ func (a *app) say(list *[]verified, name string, sum cbt.Summary, err error) err
 	case a.json, v.OK && a.quiet: // what is wrong is said all the same
 		return nil
 	case v.OK:
-		_, err = fmt.Fprintf(a.Stdout, "%s: ok, %s, sha256 %s\n", printable(name), formatSize(v.Size), v.ID)
+		_, err = fmt.Fprintf(a.Stdout, "%s: ok, %s, sha256 %s\n", text.Printable(name), text.Size(v.Size), v.ID)
 	case v.Unread:
-		_, err = fmt.Fprintf(a.Stdout, "%s: NOT READ: %s\n", printable(name), oneLine(v.Error))
+		_, err = fmt.Fprintf(a.Stdout, "%s: NOT READ: %s\n", text.Printable(name), text.OneLine(v.Error))
 	default:
-		_, err = fmt.Fprintf(a.Stdout, "%s: DAMAGED: %s\n", printable(name), oneLine(v.Error))
+		_, err = fmt.Fprintf(a.Stdout, "%s: DAMAGED: %s\n", text.Printable(name), text.OneLine(v.Error))
 	}
 	return err
 }
@@ -214,11 +216,11 @@ func (a *app) sayAlone(name, dir string, h *cbt.Header) {
 	if allFull(h) {
 		return
 	}
-	text := printable(name) + ": looked at alone, without the deltas that it builds on"
+	str := text.Printable(name) + ": looked at alone, without the deltas that it builds on"
 	if dir != "" {
-		text += ": " + commandLine(shellQuote, "cbt", "verify", pathArgument(dir)) + " reads these too"
+		str += ": " + text.CommandLine(text.Quote, "cbt", "verify", text.PathArgument(dir)) + " reads these too"
 	}
-	a.notef("%s", text)
+	a.notef("%s", str)
 }
 
 // verifyFile verifies one delta. chained says that what it builds on is read too.
@@ -248,7 +250,7 @@ func (a *app) verifyFile(ctx context.Context, path string, list *[]verified, cha
 // verifyAgainst compares the state after a delta with an image.
 func (a *app) verifyAgainst(ctx context.Context, path string, opt *verifyOptions) error {
 	if path == stdinName {
-		return usageErrorf("--against needs a delta in a file")
+		return fail.Usage("--against needs a delta in a file")
 	}
 	o, err := a.newOpener(opt.source)
 	if err != nil {
@@ -284,9 +286,9 @@ func (a *app) verifyAgainst(ctx context.Context, path string, opt *verifyOptions
 	}
 	switch {
 	case differ > 0:
-		return findings("%s differs from the state after %s in %s, first at offset %d", opt.against, path, formatSize(differ), first)
+		return fail.Findings("%s differs from the state after %s in %s, first at offset %d", opt.against, path, text.Size(differ), first)
 	case state.View.Size() != src.View.Size():
-		return findings("%s has %d bytes, the state after %s %d", opt.against, src.View.Size(), path, state.View.Size())
+		return fail.Findings("%s has %d bytes, the state after %s %d", opt.against, src.View.Size(), path, state.View.Size())
 	}
 	a.notef("%s is the state after %s, byte for byte", opt.against, path)
 	return ctx.Err()

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"cbt/cbt"
+	"cbt/internal/text"
 	"cbt/sparse"
 )
 
@@ -119,7 +120,7 @@ func (c *dirCheck) read(ctx context.Context, names []string) error {
 	}
 	c.catalogue = catalogue(files)
 	if c.subset.of > 0 {
-		c.app.notef("part %s: %d of %s read", c.subset.String(), len(names)-others, countOf(len(names), "delta"))
+		c.app.notef("part %s: %d of %s read", c.subset.String(), len(names)-others, text.Count(len(names), "delta"))
 	}
 	return nil
 }
@@ -170,7 +171,7 @@ func (c *dirCheck) links(ctx context.Context) error {
 		}
 	}
 	if n := len(above); n > 0 && roots > 0 {
-		return c.print(countOf(n, "delta") + " that build on these cannot be restored either")
+		return c.print(text.Count(n, "delta") + " that build on these cannot be restored either")
 	}
 	for _, i := range above { // in a circle
 		if err := c.say(i, c.list[i].Parent); err != nil {
@@ -202,7 +203,7 @@ func (c *dirCheck) missing(d *deltaFile, stream int, err error) string {
 	for _, s := range r.Steps() {
 		for _, bad := range c.damaged {
 			if s.Ends == bad.Ends() {
-				return "parent damaged: " + printable(bad.name)
+				return "parent damaged: " + text.Printable(bad.name)
 			}
 		}
 	}
@@ -229,13 +230,13 @@ func (c *dirCheck) routes(ctx context.Context) error {
 		var format *sparse.FormatError
 		switch {
 		case errors.As(err, &format): // in another part
-			if err := c.find(c.place[other], "its chain or that of "+printable(c.opener.deltaName(one))+" is damaged: "+err.Error()); err != nil {
+			if err := c.find(c.place[other], "its chain or that of "+text.Printable(c.opener.deltaName(one))+" is damaged: "+err.Error()); err != nil {
 				return err
 			}
 		case err != nil:
 			return fmt.Errorf("%s and %s: %w", c.opener.deltaName(one), c.opener.deltaName(other), err)
 		case e.Len > 0:
-			text := fmt.Sprintf("leads to the same point of %s as %s, and not to the same bytes: first at offset %d", printable(r.stream), printable(c.opener.deltaName(one)), e.Off)
+			text := fmt.Sprintf("leads to the same point of %s as %s, and not to the same bytes: first at offset %d", text.Printable(r.stream), text.Printable(c.opener.deltaName(one)), e.Off)
 			if err := c.find(c.place[other], text); err != nil {
 				return err
 			}
@@ -297,7 +298,7 @@ func (c *dirCheck) find(i int, what string) error {
 }
 
 func (c *dirCheck) say(i int, what string) error {
-	return c.print(printable(c.list[i].Delta) + ": " + oneLine(what))
+	return c.print(text.Printable(c.list[i].Delta) + ": " + text.OneLine(what))
 }
 
 func (c *dirCheck) print(line string) error {

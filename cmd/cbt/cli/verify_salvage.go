@@ -13,6 +13,8 @@ import (
 	"strings"
 
 	"cbt/cbt"
+	"cbt/internal/fail"
+	"cbt/internal/text"
 	"cbt/sparse"
 )
 
@@ -44,7 +46,7 @@ type salvaging struct {
 // salvage reads a delta as far as that is possible.
 func (a *app) salvage(ctx context.Context, path string, opt *verifyOptions) error {
 	if path == stdinName {
-		return usageErrorf("--salvage needs a delta in a file")
+		return fail.Usage("--salvage needs a delta in a file")
 	}
 	reads := reading{audit: a.audit}
 	f, err := openFile(path, &reads, nil)
@@ -70,21 +72,21 @@ func (a *app) salvage(ctx context.Context, path string, opt *verifyOptions) erro
 		s.header = &h
 	}
 	if s.out != "" && (s.header == nil || len(s.header.Streams) != 1) {
-		return usageErrorf("-o takes the only stream of a delta, and this one has several or its header is lost: --salvage-to DIR")
+		return fail.Usage("-o takes the only stream of a delta, and this one has several or its header is lost: --salvage-to DIR")
 	}
 	err = s.run(ctx, f, sum, damage)
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	if s.unsure > 0 {
-		a.warnf("%s: %s were found behind a gap, and may be of a delta that the disk itself held (unsure)", printable(path), formatSize(s.unsure))
+		a.warnf("%s: %s were found behind a gap, and may be of a delta that the disk itself held (unsure)", text.Printable(path), text.Size(s.unsure))
 	}
 	if s.header != nil && !allFull(s.header) {
 		a.notef("what is unchanged is in the deltas that this one builds on; it is not filled in")
 	}
-	a.notef("%s: %s of data and %s of zeros are whole, %s are lost", printable(path), formatSize(s.total[cbt.PieceData]), formatSize(s.total[cbt.PieceZero]), formatSize(s.total[cbt.PieceLost]))
+	a.notef("%s: %s of data and %s of zeros are whole, %s are lost", text.Printable(path), text.Size(s.total[cbt.PieceData]), text.Size(s.total[cbt.PieceZero]), text.Size(s.total[cbt.PieceLost]))
 	if damage != nil {
-		return findings("%s: %w", path, damage)
+		return fail.Findings("%s: %w", path, damage)
 	}
 	return nil
 }
@@ -106,11 +108,11 @@ func (s *salvaging) run(ctx context.Context, f *file, sum cbt.Summary, damage er
 		} else {
 			head["id"] = fmt.Sprintf("%x", sum.ID[:])
 		}
-		text, err := json.Marshal(head)
+		str, err := json.Marshal(head)
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(s.w, "%s, \"streams\": [", escapeJSON(strings.TrimSuffix(string(text), "}")))
+		fmt.Fprintf(s.w, "%s, \"streams\": [", text.EscapeJSON(strings.TrimSuffix(string(str), "}")))
 	} else {
 		fmt.Fprintf(s.w, "%16s %16s  %s\n", "start", "length", "state")
 	}
@@ -173,17 +175,17 @@ func (s *salvaging) beginStream(n int) error {
 		if s.listed > 0 {
 			sep = ","
 		}
-		text, err := json.Marshal(name)
+		str, err := json.Marshal(name)
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(s.w, "%s\n{ \"name\": %s, ", sep, escapeJSON(string(text)))
+		fmt.Fprintf(s.w, "%s\n{ \"name\": %s, ", sep, text.EscapeJSON(string(str)))
 		if s.header != nil {
 			fmt.Fprintf(s.w, "\"size\": %d, \"full\": %t, ", s.header.Streams[n].Size, s.header.Streams[n].Full)
 		}
 		s.w.WriteString("\"map\": [")
 	} else {
-		fmt.Fprintf(s.w, "%s:\n", printable(name))
+		fmt.Fprintf(s.w, "%s:\n", text.Printable(name))
 	}
 	s.listed++
 	path := s.out
@@ -208,7 +210,7 @@ func (s *salvaging) beginStream(n int) error {
 func (a *app) createNew(path string) (*outFile, error) {
 	f, err := a.audit.create(path, false)
 	if errors.Is(err, fs.ErrExist) {
-		return nil, usageErrorf("%s: exists already, and is not replaced", printable(path))
+		return nil, fail.Usage("%s: exists already, and is not replaced", text.Printable(path))
 	}
 	return f, err
 }

@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"cbt/internal/fail"
 )
 
 // Version is the version of the program; what a delta says of its format is
@@ -69,7 +71,7 @@ func newVersionCommand(a *app) *cobra.Command {
 		Long: `version prints the version of cbt, the commit it was built from and the day of that,
 and the Go release and platform it was built with; --version prints the same.`,
 		Example:     "  cbt version",
-		Annotations: exits(exitDone, exitFailed, exitUsage),
+		Annotations: exits(fail.Done, fail.Failed, fail.UsageCode),
 		Args:        wantArgs(),
 		RunE: func(*cobra.Command, []string) error {
 			return a.printVersion()

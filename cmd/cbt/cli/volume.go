@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"cbt/internal/fail"
+	"cbt/internal/text"
 	"cbt/lvm"
 	"cbt/lvm/thin"
 )
@@ -83,7 +85,7 @@ func (o *opener) refuseContent(ref string, v *lvm.Volume, opt refOptions) error 
 		return fmt.Errorf("%s: %w", ref, err)
 	}
 	if string(head) == signatures[0].magic {
-		return usageErrorf("%s: starts like a qcow2 image, which may be a guest's doing: say what it is with %s qcow2 or raw", ref, flag)
+		return fail.Usage("%s: starts like a qcow2 image, which may be a guest's doing: say what it is with %s qcow2 or raw", ref, flag)
 	}
 	return nil
 }
@@ -122,7 +124,7 @@ func noVolume(g *lvm.Group, name string) error {
 		case len(list) == most:
 			more++
 		default:
-			list = append(list, printable(lv.Name))
+			list = append(list, text.Printable(lv.Name))
 		}
 	}
 	if more > 0 {
@@ -131,19 +133,19 @@ func noVolume(g *lvm.Group, name string) error {
 	if list == nil {
 		list = []string{"none"}
 	}
-	return fmt.Errorf("volume group %s has no logical volume %s; there are: %s", printable(g.Name), printable(name), strings.Join(list, ", "))
+	return fmt.Errorf("volume group %s has no logical volume %s; there are: %s", text.Printable(g.Name), text.Printable(name), strings.Join(list, ", "))
 }
 
 // noGroup adds what there is to the error of a group that is not.
 func noGroup(err error, groups []*lvm.Group) error {
 	if !errors.Is(err, lvm.ErrNoGroup) {
-		return usageErrorf("%w", err)
+		return fail.Usage("%w", err)
 	}
 	names := "none"
 	if len(groups) > 0 {
 		var list []string
 		for _, g := range groups {
-			list = append(list, printable(g.Name))
+			list = append(list, text.Printable(g.Name))
 		}
 		names = strings.Join(list, ", ")
 	}

@@ -8,7 +8,9 @@ import (
 	"strings"
 
 	"cbt/internal/dm"
+	"cbt/internal/fail"
 	"cbt/internal/hostlvm"
+	"cbt/internal/text"
 	"cbt/lvm"
 	"cbt/lvm/thin"
 	"cbt/sparse"
@@ -79,7 +81,7 @@ func (h *host) group(ctx context.Context, name string, warn func(string, ...any)
 	}
 	if g.LockType != "" && !h.shared[g] {
 		h.shared[g] = true
-		warn("volume group %s is shared (%s): other hosts may write to it", g.Name, printable(g.LockType))
+		warn("volume group %s is shared (%s): other hosts may write to it", g.Name, text.Printable(g.LockType))
 	}
 	return g, nil
 }
@@ -183,7 +185,7 @@ func (o *opener) judge(h *host, ref string, lv *lvm.LV, live *liveVolume) error 
 	if o.Frozen || o.metadataOnly || lv.Snapshot != nil && openCount(lv) == 0 {
 		return nil
 	}
-	return busy("%s: %w (--frozen: nobody writes to it)", ref, err)
+	return fail.Busy("%s: %w (--frozen: nobody writes to it)", ref, err)
 }
 
 // openCount is how often a volume's device is open.
@@ -217,7 +219,7 @@ func (o *opener) counted(device func(*lvm.LV, lvm.Layer) (io.ReaderAt, int64, er
 // hostError gives the errors of hostlvm their exit codes.
 func hostError(ref string, err error) error {
 	if errors.Is(err, hostlvm.ErrBusy) {
-		return busy("%s: %w", ref, err)
+		return fail.Busy("%s: %w", ref, err)
 	}
 	return fmt.Errorf("%s: %w", ref, err)
 }

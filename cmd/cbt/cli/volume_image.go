@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"cbt/internal/dm"
+	"cbt/internal/fail"
+	"cbt/internal/text"
 	"cbt/lvm"
 )
 
@@ -214,10 +216,10 @@ func (o *opener) openNamedVolume(ctx context.Context, owner *file, role, name, p
 		return nil, false, nil
 	}
 	if group := "/dev/" + v.group; !p.permits(group + "/" + v.name) {
-		return nil, true, usageErrorf("%s: %s %q is another volume: --allow %s would allow it", owner.path, role, name, shellQuote(group))
+		return nil, true, fail.Usage("%s: %s %q is another volume: --allow %s would allow it", owner.path, role, name, text.Quote(group))
 	}
 	f, err = o.openCarrier(ctx, path, v)
-	var coded *exitError
+	var coded *fail.Error
 	if err != nil && !errors.As(err, &coded) {
 		err = fmt.Errorf("%w (%s)", err, otherWays(role, name))
 	}

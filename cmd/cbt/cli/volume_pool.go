@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"cbt/internal/hostlvm"
+	"cbt/internal/text"
 	"cbt/lvm"
 	"cbt/lvm/thin"
 )
@@ -62,7 +63,7 @@ func (o *opener) openHostPool(ctx context.Context, ref string, h *host, g *lvm.G
 func (o *opener) tryHostPool(ctx context.Context, h *host, g *lvm.Group, name string) (*livePool, *lvm.Group, error) {
 	lv := g.LV(name)
 	if lv == nil {
-		return nil, nil, fmt.Errorf("volume group %s has no logical volume %s", printable(g.Name), printable(name))
+		return nil, nil, fmt.Errorf("volume group %s has no logical volume %s", text.Printable(g.Name), text.Printable(name))
 	}
 	ref, err := hostlvm.RefOf(lv)
 	if err != nil {
@@ -80,7 +81,7 @@ func (o *opener) tryHostPool(ctx context.Context, h *host, g *lvm.Group, name st
 		return nil, nil, err
 	}
 	if lv = through.LV(name); lv == nil {
-		return nil, nil, fmt.Errorf("volume group %s has no logical volume %s any more", printable(g.Name), printable(name))
+		return nil, nil, fmt.Errorf("volume group %s has no logical volume %s any more", text.Printable(g.Name), text.Printable(name))
 	}
 	if ref, err = hostlvm.RefOf(lv); err != nil {
 		return nil, nil, err

@@ -6,6 +6,9 @@ import (
 	"strings"
 
 	"github.com/spf13/pflag"
+
+	"cbt/internal/fail"
+	"cbt/internal/text"
 )
 
 // volumeOptions say where logical volumes and devices of thin pools are.
@@ -52,16 +55,16 @@ func (o *opener) parseVolumeRef(ref string, opt refOptions) (v volumeRef, ok boo
 		id, err := strconv.ParseUint(strings.TrimPrefix(ref, thinPrefix), 10, 32)
 		switch {
 		case err != nil || id > maxThinID:
-			return v, true, usageErrorf("%s: a device of a thin pool has a number up to %d", printable(ref), maxThinID)
+			return v, true, fail.Usage("%s: a device of a thin pool has a number up to %d", text.Printable(ref), maxThinID)
 		case o.ThinMetadata == "":
-			return v, true, usageErrorf("%s: --thin-metadata says which pool's device is meant", printable(ref))
+			return v, true, fail.Usage("%s: --thin-metadata says which pool's device is meant", text.Printable(ref))
 		}
 		return volumeRef{thin: true, id: uint32(id)}, true, refuseSnapshotOf(ref, opt)
 	case strings.HasPrefix(ref, lvmPrefix):
 		path, snapshot, at := strings.Cut(strings.TrimPrefix(ref, lvmPrefix), "@")
 		v, ok = splitVolume(path)
 		if v.at, v.snapshot = at, snapshot; !ok {
-			return v, true, usageErrorf("%s: must be lvm:VG/LV (cbt info lvm:VG lists the volumes of a group)", printable(ref))
+			return v, true, fail.Usage("%s: must be lvm:VG/LV (cbt info lvm:VG lists the volumes of a group)", text.Printable(ref))
 		}
 		return v, true, o.refuseImageIn(ref, v, opt)
 	case strings.HasPrefix(ref, "/dev/"):
@@ -69,7 +72,7 @@ func (o *opener) parseVolumeRef(ref string, opt refOptions) (v volumeRef, ok boo
 		// A volume that is not active has no device.
 		if v, ok = volumeOfPath(path); !ok || len(o.PVs) == 0 && exists(path) {
 			if v, ok = hostVolumeAt(path); ok && len(o.PVs) > 0 {
-				return v, true, usageErrorf("%s: is a volume of this host, which --pv leaves out", ref)
+				return v, true, fail.Usage("%s: is a volume of this host, which --pv leaves out", ref)
 			}
 		}
 		if v.at, v.snapshot = at, snapshot; ok {
@@ -86,11 +89,11 @@ func (o *opener) refuseImageIn(ref string, v volumeRef, opt refOptions) error {
 	flag, forced := o.formatOf(opt)
 	switch {
 	case forced != formatQcow2 && (v.at || opt.Snapshot != "" || opt.SnapshotID != ""):
-		return usageErrorf("%s: is a volume: its snapshots are volumes with names of their own (those of a qcow2 image in it go with %s qcow2)", printable(ref), flag)
+		return fail.Usage("%s: is a volume: its snapshots are volumes with names of their own (those of a qcow2 image in it go with %s qcow2)", text.Printable(ref), flag)
 	case v.at && (opt.Snapshot != "" || opt.SnapshotID != ""):
-		return usageErrorf("%s: names a snapshot already", printable(ref))
+		return fail.Usage("%s: names a snapshot already", text.Printable(ref))
 	case v.at && v.snapshot == "":
-		return usageErrorf("%s: no snapshot name after the @", printable(ref))
+		return fail.Usage("%s: no snapshot name after the @", text.Printable(ref))
 	}
 	return nil
 }
@@ -99,7 +102,7 @@ func (o *opener) refuseImageIn(ref string, v volumeRef, opt refOptions) error {
 // device.
 func refuseSnapshotOf(ref string, opt refOptions) error {
 	if opt.Snapshot != "" || opt.SnapshotID != "" {
-		return usageErrorf("%s: is a volume: its snapshots are volumes with names of their own", printable(ref))
+		return fail.Usage("%s: is a volume: its snapshots are volumes with names of their own", text.Printable(ref))
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package cli
 import (
 	"time"
 
+	"cbt/internal/fail"
 	"cbt/internal/retention"
 )
 
@@ -15,7 +16,7 @@ type waitValue struct{ d time.Duration }
 func (w *waitValue) Set(s string) error {
 	span, err := retention.ParseTime(s)
 	if err != nil {
-		return usageErrorf("must be a time like 30s or 10m")
+		return fail.Usage("must be a time like 30s or 10m")
 	}
 	now := time.Now()
 	w.d = span.After(now).Sub(now)

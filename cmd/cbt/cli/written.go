@@ -5,7 +5,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"cbt/internal/fail"
 	"cbt/internal/imagelock"
+	"cbt/internal/text"
 )
 
 // deviceWatch notices that a device is written to, or begins to be used, while
@@ -62,7 +64,7 @@ func (f *file) refuseWritten(canFreeze bool) error {
 	if advice != "" {
 		advice = " (" + advice + ")"
 	}
-	return busy("%s: is in use: %s%s", f.path, printable(by), advice)
+	return fail.Busy("%s: is in use: %s%s", f.path, text.Printable(by), advice)
 }
 
 // check says whether a device was written to since it was opened.

@@ -1,4 +1,4 @@
-package cli
+package text
 
 import (
 	"fmt"
@@ -10,13 +10,13 @@ import (
 // command byte for byte: a name that is shown escaped could be another one's
 // name as it stands.
 
-// shellQuote quotes s for a line that somebody may paste into bash, zsh or ksh.
-// The result is one line of printable text, so oneLine leaves it as it is.
-func shellQuote(s string) string {
+// Quote quotes s for a line that somebody may paste into bash, zsh or ksh.
+// The result is one line of printable text, so OneLine leaves it as it is.
+func Quote(s string) string {
 	if isPlainWord(s) {
 		return s
 	}
-	if utf8.ValidString(s) && !strings.ContainsFunc(s, unprintable) {
+	if utf8.ValidString(s) && !strings.ContainsFunc(s, Unprintable) {
 		return singleQuoted(s)
 	}
 	var b strings.Builder
@@ -30,7 +30,7 @@ func shellQuote(s string) string {
 			b.WriteString(`\t`)
 		case r == '\\':
 			b.WriteString(`\\`)
-		case r == utf8.RuneError && n == 1, unprintable(r), r == '\'', r == '!': // a ! is history's at a prompt
+		case r == utf8.RuneError && n == 1, Unprintable(r), r == '\'', r == '!': // a ! is history's at a prompt
 			for _, c := range []byte(s[i : i+n]) {
 				fmt.Fprintf(&b, `\%03o`, c)
 			}
@@ -43,10 +43,10 @@ func shellQuote(s string) string {
 	return b.String()
 }
 
-// scriptQuote quotes s for commands that go on in JSON and from there to any
-// POSIX shell: dash does not know what shellQuote writes for control
+// ScriptQuote quotes s for commands that go on in JSON and from there to any
+// POSIX shell: dash does not know what Quote writes for control
 // characters. JSON keeps line breaks, but not what is no UTF-8.
-func scriptQuote(s string) string {
+func ScriptQuote(s string) string {
 	switch {
 	case isPlainWord(s):
 		return s
@@ -67,8 +67,8 @@ func scriptQuote(s string) string {
 	return b.String()
 }
 
-// commandLine joins words, each quoted, to a command.
-func commandLine(quote func(string) string, words ...string) string {
+// CommandLine joins words, each quoted, to a command.
+func CommandLine(quote func(string) string, words ...string) string {
 	quoted := make([]string, len(words))
 	for i, w := range words {
 		quoted[i] = quote(w)
@@ -76,8 +76,8 @@ func commandLine(quote func(string) string, words ...string) string {
 	return strings.Join(quoted, " ")
 }
 
-// pathArgument keeps a path from being taken for a flag, where it stands alone.
-func pathArgument(path string) string {
+// PathArgument keeps a path from being taken for a flag, where it stands alone.
+func PathArgument(path string) string {
 	if strings.HasPrefix(path, "-") {
 		return "./" + path
 	}
