@@ -82,3 +82,14 @@ func TestFrozenRecord(t *testing.T) {
 		t.Errorf("written again: %v\n%s", err, text)
 	}
 }
+
+// What an overlay over a delta without a point belongs to: the 32 bytes of the
+// ID as they are. Another string orphans all overlays that there are.
+func TestFrozenOverlayOfDelta(t *testing.T) {
+	s := mustOpen(t, newTestOpener(t, openerOptions{}), "../../../cbt/testdata/v1-full.cbt", refOptions{})
+	s.Point = ""
+	const want = "delta:E\xa6\x00,\x90\x9c\xd8\x86\x96\x9a\x15r\x9e\x15\x99P\xae\xa4!\xa7\x8b\x87\xe6N\x93\xb3\xc4\x89\xf9x\xc7G:disk/0"
+	if got := identityOf(s); got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}

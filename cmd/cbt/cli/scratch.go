@@ -70,7 +70,8 @@ func identityOf(s *source) string {
 	case s.Point != "":
 		return s.Point
 	case s.chain != nil:
-		return fmt.Sprintf("delta:%s:%s", s.chain.delta.ID(), s.stream)
+		id := s.chain.delta.ID()
+		return "delta:" + string(id[:]) + ":" + s.stream // the 32 bytes, not their digits: a format
 	case s.img != nil && s.img.qcow != nil:
 		return activePoint(s.img)
 	}
