@@ -105,7 +105,7 @@ func TestRoutedPassesOneDamagedDelta(t *testing.T) {
 				said := 0
 				v, err := w.routes(deltas, func(e *Ends, err error) {
 					if said++; e != bad.ends || err == nil {
-						t.Errorf("passed over %x: %v", e.ID, err)
+						t.Errorf("passed over %v: %v", e.ID, err)
 					}
 				}).View(d.ends, 0)
 				if err != nil {

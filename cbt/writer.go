@@ -2,6 +2,7 @@ package cbt
 
 import (
 	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"hash"
 	"hash/crc32"
@@ -13,6 +14,10 @@ import (
 
 // ID is the SHA-256 of a delta up to its trailer.
 type ID [sha256.Size]byte
+
+// String returns the 64 lower-case hexadecimal digits of id, as all commands,
+// names of files and records write it.
+func (id ID) String() string { return hex.EncodeToString(id[:]) }
 
 // Summary says what a delta holds.
 type Summary struct {

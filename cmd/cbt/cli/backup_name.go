@@ -18,7 +18,7 @@ const (
 // deltaFileName is what backup calls a delta: IMAGE-TIME-ID.cbt. try above 1
 // is for names that are taken.
 func deltaFileName(image string, at time.Time, id cbt.ID, try int) string {
-	name := fmt.Sprintf("%s-%s-%x", image, at.UTC().Format(nameTime), id[:6])
+	name := fmt.Sprintf("%s-%s-%s", image, at.UTC().Format(nameTime), id.String()[:12])
 	if try > 1 {
 		name += fmt.Sprintf("-%d", try)
 	}

@@ -69,7 +69,7 @@ func (b *backupRun) report(took time.Duration) error {
 	b.app.notef("%s: %s", text.Printable(b.file), b.job.summary(b.opener, took))
 	d := &b.disks[0]
 	r := backedUp{
-		File: b.file, ID: fmt.Sprintf("%x", b.job.sum.ID[:]), New: true, Machine: b.job.header.Machine, To: d.img.Point, Method: d.method.name, Why: b.bases[0].why, Bytes: b.job.sum.Size,
+		File: b.file, ID: b.job.sum.ID.String(), New: true, Machine: b.job.header.Machine, To: d.img.Point, Method: d.method.name, Why: b.bases[0].why, Bytes: b.job.sum.Size,
 	}
 	if d.old == nil {
 		r.Method = "full"

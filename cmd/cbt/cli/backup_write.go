@@ -104,7 +104,7 @@ func (b *backupRun) commit(f *outFile) (string, error) {
 	id := b.job.sum.ID
 	same := func(path string) bool {
 		l := readOneLogged(b.app.audit, b.store.dir, path)
-		return l.Error == "" && l.ID == fmt.Sprintf("%x", id[:])
+		return l.Error == "" && l.ID == id.String()
 	}
 	for try := 1; ; try++ {
 		path := filepath.Join(b.store.dir, deltaFileName(b.image, at, id, try))

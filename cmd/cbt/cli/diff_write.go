@@ -219,7 +219,7 @@ type writtenStream struct {
 
 func (a *app) reportDelta(o *opener, j *deltaJob, took time.Duration) error {
 	sum := j.sum
-	result := writtenDelta{Delta: j.opt.out, ID: fmt.Sprintf("%x", sum.ID[:]), Size: sum.Size, Payload: sum.Payload, Read: o.BytesRead(), Streams: j.written()}
+	result := writtenDelta{Delta: j.opt.out, ID: sum.ID.String(), Size: sum.Size, Payload: sum.Payload, Read: o.BytesRead(), Streams: j.written()}
 	if a.json && j.opt.out != stdinName {
 		return writeJSON(a.Stdout, result)
 	}

@@ -45,7 +45,7 @@ func (a *app) infoDelta(o *opener, path string) error {
 	}
 	id := d.ID()
 	info := deltaInfo{
-		Filename: path, Format: formatDelta, ActualSize: d.Size(), Version: d.Header.Version, ID: fmt.Sprintf("%x", id[:]),
+		Filename: path, Format: formatDelta, ActualSize: d.Size(), Version: d.Header.Version, ID: id.String(),
 		Consistency: string(d.Header.Consistency), Instant: d.Header.Instant, Machine: d.Header.Machine, Payload: d.Payload(),
 	}
 	for i, s := range d.Header.Streams {

@@ -212,7 +212,7 @@ func readOneLogged(u *audit, dir, path string) *logged {
 		return l
 	}
 	l.ends = d.Ends()
-	l.ID, l.Size, l.Payload = fmt.Sprintf("%x", l.ends.ID[:]), d.Size(), d.Payload()
+	l.ID, l.Size, l.Payload = l.ends.ID.String(), d.Size(), d.Payload()
 	l.Instant, l.Consistency, l.Full = d.Header.Instant, string(d.Header.Consistency), true
 	l.Machine = d.Header.Machine
 	for _, s := range d.Header.Streams {

@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -202,7 +201,7 @@ func unchanged(deltas []*deltaFile) error {
 }
 
 func (a *app) reportMerge(o *opener, opt *mergeOptions, h cbt.Header, deltas []*deltaFile, sum cbt.Summary, took time.Duration) error {
-	result := writtenDelta{Delta: opt.out, ID: fmt.Sprintf("%x", sum.ID[:]), Size: sum.Size, Payload: sum.Payload, Read: o.BytesRead()}
+	result := writtenDelta{Delta: opt.out, ID: sum.ID.String(), Size: sum.Size, Payload: sum.Payload, Read: o.BytesRead()}
 	var data, zero, was int64
 	for _, d := range deltas {
 		was += d.Size()

@@ -298,7 +298,7 @@ func (p *pruner) mergeInto(ctx context.Context, g *pruneGroup, s retention.Step)
 		return err
 	}
 	into.id, into.Size = sum.ID, sum.Size
-	into.ID = fmt.Sprintf("%x", sum.ID[:])
+	into.ID = sum.ID.String()
 	return nil
 }
 

@@ -77,7 +77,7 @@ func (d *prunedDelta) read(o *opener, path string) error {
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	d.id, d.Size, d.ends = f.ID(), f.Size(), f.Ends()
-	d.ID = fmt.Sprintf("%x", d.id[:])
+	d.ID = d.id.String()
 	when := st.ModTime().UTC()
 	if f.Header.Instant != nil {
 		when = f.Header.Instant.UTC()

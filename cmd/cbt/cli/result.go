@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"fmt"
 
 	"cbt/cbt"
 )
@@ -68,5 +67,5 @@ func (a *app) result(v any) error {
 func wroteTarget(path string, layers []cbt.Layer) writtenTarget {
 	l := layers[len(layers)-1]
 	s, id := l.Delta.Header.Streams[l.Stream], l.Delta.ID()
-	return writtenTarget{Target: path, Stream: s.Name, Point: s.To, Size: s.Size, Delta: fmt.Sprintf("%x", id[:]), Deltas: len(layers)}
+	return writtenTarget{Target: path, Stream: s.Name, Point: s.To, Size: s.Size, Delta: id.String(), Deltas: len(layers)}
 }

@@ -247,7 +247,7 @@ func (t *imageTarget) finish(ctx context.Context, layers []cbt.Layer) error {
 func recordOf(l cbt.Layer, f *os.File, st fileStat) *record {
 	s := l.Delta.Header.Streams[l.Stream]
 	id := l.Delta.ID()
-	r := &record{Stream: s.Name, Point: s.To, Delta: fmt.Sprintf("%x", id[:]), Size: s.Size}
+	r := &record{Stream: s.Name, Point: s.To, Delta: id.String(), Size: s.Size}
 	r.describe(f, st)
 	return r
 }
@@ -260,7 +260,7 @@ func idsOf(layers []cbt.Layer) []string {
 	var ids []string
 	for _, l := range layers {
 		id := l.Delta.ID()
-		ids = append(ids, fmt.Sprintf("%x", id[:]))
+		ids = append(ids, id.String())
 	}
 	return ids
 }

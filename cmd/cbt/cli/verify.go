@@ -163,7 +163,7 @@ func (a *app) verify(ctx context.Context, args []string, opt *verifyOptions) err
 func (a *app) say(list *[]verified, name string, sum cbt.Summary, err error) error {
 	v := verified{Delta: name, OK: err == nil}
 	if err == nil {
-		v.ID, v.Size = fmt.Sprintf("%x", sum.ID[:]), sum.Size
+		v.ID, v.Size = sum.ID.String(), sum.Size
 	} else {
 		var format *sparse.FormatError
 		var unknown *cbt.UnknownFeatureError

@@ -95,7 +95,7 @@ func (c *dirCheck) read(ctx context.Context, names []string) error {
 		switch {
 		case err == nil && !c.subset.has(d.ID()):
 			id := d.ID()
-			c.list = append(c.list, verified{Delta: name, OK: true, Part: true, ID: fmt.Sprintf("%x", id[:]), Size: d.Size()})
+			c.list = append(c.list, verified{Delta: name, OK: true, Part: true, ID: id.String(), Size: d.Size()})
 			others++
 		default: // what cannot be opened belongs to every part
 			if err := c.app.verifyFile(ctx, name, &c.list, true); err != nil {

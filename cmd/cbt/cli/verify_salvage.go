@@ -106,7 +106,7 @@ func (s *salvaging) run(ctx context.Context, f *file, sum cbt.Summary, damage er
 		if damage != nil {
 			head["error"] = damage.Error()
 		} else {
-			head["id"] = fmt.Sprintf("%x", sum.ID[:])
+			head["id"] = sum.ID.String()
 		}
 		str, err := json.Marshal(head)
 		if err != nil {
