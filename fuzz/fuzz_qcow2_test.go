@@ -202,7 +202,7 @@ func checkQcow2Changed(t *testing.T, old, new *qcow2.View) {
 	size := min(max(old.Size(), new.Size()), 256<<10)
 	var named []sparse.Extent
 	for e, err := range qcow2.Changed(old, new, 0, size) {
-		if errors.Is(err, qcow2.ErrUnrelated) {
+		if errors.Is(err, sparse.ErrUnrelated) {
 			return
 		}
 		if err != nil {

@@ -198,7 +198,7 @@ func TestRecheck(t *testing.T) {
 		}
 		copy(b, c.change(bytes.Clone(b)))
 		err := v.Recheck(ctx)
-		if c.want == "" && err != nil || c.want != "" && (!errors.Is(err, ErrChanged) || !strings.Contains(fmt.Sprint(err), c.want)) {
+		if c.want == "" && err != nil || c.want != "" && (!errors.Is(err, sparse.ErrChanged) || !strings.Contains(fmt.Sprint(err), c.want)) {
 			t.Errorf("%s: %v, want %q", c.name, err, c.want)
 		}
 	}

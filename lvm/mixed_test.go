@@ -107,13 +107,13 @@ func TestChanged(t *testing.T) {
 		}
 	}
 	for _, c := range [][2]string{{"lin", "between"}, {"lin", "thin1"}, {"org", "odd"}, {"thick1", "odd"}, {"thick1", "thinthick"}, {"lin", "lin"}} {
-		if seq, _, err := Changed(mustOpen(t, g, c[0]), mustOpen(t, g, c[1]), 0, 1<<20); seq != nil || !errors.Is(err, ErrUnrelated) {
+		if seq, _, err := Changed(mustOpen(t, g, c[0]), mustOpen(t, g, c[1]), 0, 1<<20); seq != nil || !errors.Is(err, sparse.ErrUnrelated) {
 			t.Errorf("%s, %s: %v", c[0], c[1], err)
 		}
 	}
 	// Two readings of a group have nothing in common.
 	other := assemble(t, disks(t, "mixed")...)
-	if _, _, err := Changed(mustOpen(t, g, "snap1"), mustOpen(t, other, "snap2"), 0, 1<<20); !errors.Is(err, ErrUnrelated) {
+	if _, _, err := Changed(mustOpen(t, g, "snap1"), mustOpen(t, other, "snap2"), 0, 1<<20); !errors.Is(err, sparse.ErrUnrelated) {
 		t.Error(err)
 	}
 }

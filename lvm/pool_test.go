@@ -10,8 +10,8 @@ import (
 	"strings"
 	"testing"
 
-	"cbt/lvm/cow"
 	"cbt/lvm/thin"
+	"cbt/sparse"
 )
 
 // retext is disks on which the text of the group was replaced.
@@ -119,8 +119,8 @@ func TestRecheckBelow(t *testing.T) {
 		finds  []string
 		not    []string
 	}{
-		{"pool_tmeta_rimage_0", 0x30, thin.ErrChanged, []string{"thin1", "snap1", "thinthick"}, []string{"lin", "thick1"}},
-		{"thick1", 4, cow.ErrChanged, []string{"thick1", "snapshot0"}, []string{"org", "thick2", "thin1"}},
+		{"pool_tmeta_rimage_0", 0x30, sparse.ErrChanged, []string{"thin1", "snap1", "thinthick"}, []string{"lin", "thick1"}},
+		{"thick1", 4, sparse.ErrChanged, []string{"thick1", "snapshot0"}, []string{"org", "thick2", "thin1"}},
 	} {
 		disk, off := placeOf(t, g, c.holder)
 		set := slices.Clone(all)

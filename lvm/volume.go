@@ -2,7 +2,6 @@ package lvm
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"reflect"
 
@@ -55,16 +54,14 @@ const (
 	MethodCOW  = "exception table"
 )
 
-// ErrUnrelated says that the metadata of two volumes tell nothing about what
-// is different in them.
-var ErrUnrelated = errors.New("neither two volumes of one thin pool, nor a thick snapshot and its origin, nor two snapshots of one origin")
+var errUnrelated = fmt.Errorf("%w: neither two volumes of one thin pool, nor a thick snapshot and its origin, nor two snapshots of one origin", sparse.ErrUnrelated)
 
 // Changed returns the extents of new in [off, off+n) that may differ from
 // old, from metadata alone, with the kinds of new, and by which method they are
 // found. It may name too much, never too little, as long as nobody writes to
 // what has to be frozen. Outside of it, old and new read the same, an image
 // reading as zeros behind its end. The range may reach as far as the larger of
-// the two. The error is ErrUnrelated for volumes that have nothing in common.
+// the two. The error is sparse.ErrUnrelated for volumes that have nothing in common.
 func Changed(old, new *Volume, off, n int64) (sparse.Seq, string, error) {
 	switch {
 	case cowRelated(old, new):
@@ -72,7 +69,7 @@ func Changed(old, new *Volume, off, n int64) (sparse.Seq, string, error) {
 	case old.thin != nil && new.thin != nil && old.pool == new.pool:
 		return thin.Changed(old.thin, new.thin, off, n), MethodThin, nil
 	}
-	return nil, "", fmt.Errorf("%s and %s: %w", old.lv.FullName(), new.lv.FullName(), ErrUnrelated)
+	return nil, "", fmt.Errorf("%s and %s: %w", old.lv.FullName(), new.lv.FullName(), errUnrelated)
 }
 
 // cowRelated reports whether one is a thick snapshot of the other or both are
@@ -95,13 +92,12 @@ func (v *Volume) cowSide() sparse.View {
 	return v
 }
 
-// ErrChanged says that the text of a group is no longer what it was.
-var ErrChanged = errors.New("the volume group changed while it was read")
+var errChanged = fmt.Errorf("the volume group %w", sparse.ErrChanged)
 
 // Recheck reads again what says where the volume's content lies: the texts of
 // the group on all disks, the superblocks of the thin pools and the exception
-// tables that it depends on. The error is ErrChanged, thin.ErrChanged or
-// cow.ErrChanged if that is no longer what it was when it was opened. Changes
+// tables that it depends on. The error is sparse.ErrChanged
+// if that is no longer what it was when it was opened. Changes
 // to the group that do not concern the volume are none. That nobody wrote to
 // the content itself it cannot tell.
 func (v *Volume) Recheck(ctx context.Context) error {
@@ -144,7 +140,7 @@ func (g *Group) recheck(ctx context.Context, parts []*LV) error {
 		}
 		pv, err := ReadPV(d.R, d.Size)
 		if err != nil {
-			return fmt.Errorf("%w: %s: %w", ErrChanged, d.Name, err)
+			return fmt.Errorf("%w: %s: %w", errChanged, d.Name, err)
 		}
 		same = same && pv.same(d.PV)
 		d.PV = pv
@@ -155,7 +151,7 @@ func (g *Group) recheck(ctx context.Context, parts []*LV) error {
 	}
 	groups, err := Assemble(disks)
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrChanged, err)
+		return fmt.Errorf("%w: %w", errChanged, err)
 	}
 	for _, now := range groups {
 		if now.ID != g.ID {
@@ -163,15 +159,15 @@ func (g *Group) recheck(ctx context.Context, parts []*LV) error {
 		}
 		for _, lv := range parts {
 			if !sameLV(lv, now.lvs[lv.Name]) {
-				return fmt.Errorf("%w: %s", ErrChanged, lv.FullName())
+				return fmt.Errorf("%w: %s", errChanged, lv.FullName())
 			}
 		}
 		if now.ExtentSize != g.ExtentSize || !samePlaces(g, now) {
-			return fmt.Errorf("%w: physical volumes of %s", ErrChanged, g.Name)
+			return fmt.Errorf("%w: physical volumes of %s", errChanged, g.Name)
 		}
 		return nil
 	}
-	return fmt.Errorf("%w: %s is gone", ErrChanged, g.Name)
+	return fmt.Errorf("%w: %s is gone", errChanged, g.Name)
 }
 
 // sameLV compares what a volume's content depends on. A pool's transaction is

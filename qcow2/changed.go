@@ -1,16 +1,13 @@
 package qcow2
 
 import (
-	"errors"
+	"fmt"
 	"reflect"
 
 	"cbt/sparse"
 )
 
-// ErrUnrelated says that two images have no tables in common: they are not
-// states of one file, and the older one is not in the newer one's backing
-// chain.
-var ErrUnrelated = errors.New("no common metadata: the older image is neither a state of the same file nor in the backing chain")
+var errUnrelated = fmt.Errorf("%w: the older image is neither a state of the same file nor in the backing chain", sparse.ErrUnrelated)
 
 // Changed returns the extents of new in [off, off+n) that may differ from old,
 // from metadata alone and with the kinds of new. It may name too much, never
@@ -19,11 +16,11 @@ var ErrUnrelated = errors.New("no common metadata: the older image is neither a 
 // lies past new's end is not named, what lies past old's end is named in full.
 //
 // old and new are states of one image, or old is a state of an image in the
-// backing chain of new; otherwise the error is ErrUnrelated. All images of the
+// backing chain of new; otherwise the error is sparse.ErrUnrelated. All images of the
 // chain must have stayed as they were since new was made.
 func Changed(old, new *View, off, n int64) sparse.Seq {
 	if old.img != new.img && !new.inChain(func(v sparse.View) bool { return isStateOf(v, old.img) }) {
-		return sparse.Fail(ErrUnrelated)
+		return sparse.Fail(errUnrelated)
 	}
 	return new.changed(old, off, n)
 }
@@ -36,7 +33,7 @@ func (v *View) ChangedOver(base sparse.View, off, n int64) sparse.Seq {
 		return Changed(old, v, off, n)
 	}
 	if base == nil || !reflect.TypeOf(base).Comparable() || !v.inChain(func(below sparse.View) bool { return below == base }) {
-		return sparse.Fail(ErrUnrelated)
+		return sparse.Fail(errUnrelated)
 	}
 	return v.changed(base, off, n)
 }

@@ -84,7 +84,7 @@ func TestUnrelated(t *testing.T) {
 		a[1].Active().ChangedOver(uncomparable{raw, nil}, 0, 0),
 		b[0].Active().ChangedOver(raw, 0, 0),
 	} {
-		if _, err := sparse.Collect(seq); !errors.Is(err, ErrUnrelated) {
+		if _, err := sparse.Collect(seq); !errors.Is(err, sparse.ErrUnrelated) {
 			t.Errorf("%d: %v", i, err)
 		}
 	}

@@ -3,6 +3,7 @@ package qcow2
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -158,7 +159,7 @@ func checkChanged(t *testing.T, old, new state) bool {
 	size := int64(max(len(old.want), len(new.want)))
 	seq := Changed(old.v, new.v, 0, size)
 	all, err := sparse.Collect(seq)
-	if err == ErrUnrelated {
+	if errors.Is(err, sparse.ErrUnrelated) {
 		return false
 	}
 	name := old.name + " -> " + new.name

@@ -7,13 +7,14 @@ import (
 	"fmt"
 	"io"
 	"math"
+
+	"cbt/sparse"
 )
 
-// ErrChanged says that an image is no longer what it was when it was opened.
-var ErrChanged = errors.New("the image changed while it was read")
+var errChanged = fmt.Errorf("the image %w", sparse.ErrChanged)
 
 // Recheck reads the header, v's entry of the snapshot table and v's L1 table
-// again and returns an error that is ErrChanged unless they say what they said
+// again and returns an error that is sparse.ErrChanged unless they say what they said
 // when v was made. For a snapshot this proves that it was there all the time:
 // what else may change in a file that a machine runs on, such as the place of
 // the snapshot table and its other entries, does not matter. For the active
@@ -27,11 +28,11 @@ func (img *Image) Recheck(v *View) error {
 	// there now.
 	now := Image{file: file{img.file.r, math.MaxInt64}}
 	if err := now.readHead(Options{AllowCorrupt: true, AllowEncrypted: true}); err != nil {
-		return fmt.Errorf("%w: %w", ErrChanged, err)
+		return fmt.Errorf("%w: %w", errChanged, err)
 	}
 	if v.snapshot == nil {
 		if now.header != img.header {
-			return fmt.Errorf("%w: header", ErrChanged)
+			return fmt.Errorf("%w: header", errChanged)
 		}
 	} else if err := img.recheckSnapshot(&now, v.snapshot); err != nil {
 		return err
@@ -41,14 +42,14 @@ func (img *Image) Recheck(v *View) error {
 		return err
 	}
 	if sum != v.l1Sum {
-		return fmt.Errorf("%w: L1 table at 0x%x", ErrChanged, v.l1Offset)
+		return fmt.Errorf("%w: L1 table at 0x%x", errChanged, v.l1Offset)
 	}
 	return nil
 }
 
 func (img *Image) recheckSnapshot(now *Image, s *Snapshot) error {
 	if img.header.essence() != now.header.essence() || img.ext.backingFormat != now.ext.backingFormat {
-		return fmt.Errorf("%w: header", ErrChanged)
+		return fmt.Errorf("%w: header", errChanged)
 	}
 	// As a rule the table is where it was, since QEMU writes a changed one to
 	// another place. Reading all of it for each of many snapshots would take the
@@ -61,7 +62,7 @@ func (img *Image) recheckSnapshot(now *Image, s *Snapshot) error {
 	}
 	var err error
 	if now.snapshots, err = now.header.readSnapshots(now.file.r, now.file.size); err != nil {
-		return fmt.Errorf("%w: %w", ErrChanged, err)
+		return fmt.Errorf("%w: %w", errChanged, err)
 	}
 	for _, have := range now.snapshots {
 		have.Offset = s.Offset
@@ -69,7 +70,7 @@ func (img *Image) recheckSnapshot(now *Image, s *Snapshot) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("%w: snapshot %q (ID %q) is no longer there", ErrChanged, s.Name, s.ID)
+	return fmt.Errorf("%w: snapshot %q (ID %q) is no longer there", errChanged, s.Name, s.ID)
 }
 
 // essence is what the content of snapshots depends on.

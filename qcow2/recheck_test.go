@@ -8,6 +8,7 @@ import (
 
 	"cbt/internal/testimg"
 	"cbt/internal/testtool"
+	"cbt/sparse"
 )
 
 // TestRecheckWhileSnapshotsComeAndGo: a snapshot is what it was as long as it
@@ -23,7 +24,7 @@ func TestRecheckWhileSnapshotsComeAndGo(t *testing.T) {
 	one, two, active := mustSnapshot(t, img, 0), mustSnapshot(t, img, 1), img.Active()
 	check := func(what string, v *View, same bool) {
 		t.Helper()
-		if err := img.Recheck(v); same && err != nil || !same && !errors.Is(err, ErrChanged) {
+		if err := img.Recheck(v); same && err != nil || !same && !errors.Is(err, sparse.ErrChanged) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
@@ -88,10 +89,10 @@ func TestRecheck(t *testing.T) {
 		}
 		one := mustSnapshot(t, img, 0)
 		copy(b[c.patch.at:], c.patch.b)
-		if err := img.Recheck(one); (err == nil) != c.snapshot || err != nil && !errors.Is(err, ErrChanged) {
+		if err := img.Recheck(one); (err == nil) != c.snapshot || err != nil && !errors.Is(err, sparse.ErrChanged) {
 			t.Errorf("%s: snapshot: %v", c.name, err)
 		}
-		if err := img.Recheck(img.Active()); (err == nil) != c.active || err != nil && !errors.Is(err, ErrChanged) {
+		if err := img.Recheck(img.Active()); (err == nil) != c.active || err != nil && !errors.Is(err, sparse.ErrChanged) {
 			t.Errorf("%s: active: %v", c.name, err)
 		}
 	}

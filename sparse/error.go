@@ -1,8 +1,21 @@
 package sparse
 
 import (
+	"errors"
 	"fmt"
 	"strings"
+)
+
+var (
+	// ErrUnrelated says that the metadata of two images tell nothing about what
+	// changed between them, so that only comparing their bytes does. The
+	// Changed functions of all formats return errors that wrap it.
+	ErrUnrelated = errors.New("no common metadata")
+
+	// ErrChanged says that something is no longer what it was when it was
+	// opened, so that what was read of it must not be used. The Recheck methods
+	// of all formats return errors that wrap it.
+	ErrChanged = errors.New("changed while it was read")
 )
 
 // FormatError says that bytes of an image, a volume or a delta break their

@@ -11,6 +11,7 @@ import (
 	"cbt/internal/dm"
 	"cbt/lvm"
 	"cbt/lvm/thin"
+	"cbt/sparse"
 )
 
 // Groups reads the volume groups of this host from their disks, which h keeps
@@ -110,8 +111,10 @@ func RefOf(lv *lvm.LV) (PoolRef, error) {
 	return ref, nil
 }
 
+var errMetadata = fmt.Errorf("the thin pool's metadata %w", sparse.ErrChanged)
+
 // Verify takes a further metadata snapshot, waiting as Snapshot does, and
-// returns an error that is thin.ErrChanged unless the devices are what they
+// returns an error that is sparse.ErrChanged unless the devices are what they
 // were when their fingerprints were taken: nobody removed them or wrote to
 // blocks of theirs that they share. It is for the time after the data was
 // copied, and cares for no transaction: others may have made and removed
@@ -127,7 +130,7 @@ func (p *Pool) Verify(ctx context.Context, wait time.Duration, was ...thin.Finge
 			return err
 		}
 		if got := m.Superblock().Block; got != held {
-			return fmt.Errorf("the metadata name a snapshot at block %d, the kernel one at %d: %w", got, held, thin.ErrChanged)
+			return fmt.Errorf("the metadata name a snapshot at block %d, the kernel one at %d: %w", got, held, errMetadata)
 		}
 		for _, f := range was {
 			if err := ctx.Err(); err != nil {
@@ -135,7 +138,7 @@ func (p *Pool) Verify(ctx context.Context, wait time.Duration, was ...thin.Finge
 			}
 			d, err := m.Device(f.ID)
 			if errors.Is(err, thin.ErrNoDevice) {
-				return fmt.Errorf("thin device %d was removed while it was read: %w", f.ID, thin.ErrChanged)
+				return fmt.Errorf("thin device %d was removed while it was read: %w", f.ID, errMetadata)
 			} else if err != nil {
 				return err
 			}
@@ -144,7 +147,7 @@ func (p *Pool) Verify(ctx context.Context, wait time.Duration, was ...thin.Finge
 				return err
 			}
 			if is != f {
-				return fmt.Errorf("thin device %d was written to while it was read: it was %v, it is %v: %w", f.ID, f, is, thin.ErrChanged)
+				return fmt.Errorf("thin device %d was written to while it was read: it was %v, it is %v: %w", f.ID, f, is, errMetadata)
 			}
 		}
 		return nil

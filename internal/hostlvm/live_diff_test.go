@@ -138,12 +138,12 @@ func TestLiveDiff(t *testing.T) {
 		sh(t, "lvchange -q -ay -K vg/s2; dd if=/dev/urandom of=/dev/vg/s2 bs=4k count=1 oflag=direct; lvchange -q -an vg/s2")
 	})
 	t.Log(err)
-	if !errors.Is(err, thin.ErrChanged) {
+	if !errors.Is(err, sparse.ErrChanged) {
 		t.Errorf("written to meanwhile: %v", err)
 	}
 	_, _, err = live(t.Context(), h, "s1", "s2", func() { sh(t, "lvremove -q -y vg/s2") })
 	t.Log(err)
-	if !errors.Is(err, thin.ErrChanged) {
+	if !errors.Is(err, sparse.ErrChanged) {
 		t.Errorf("removed meanwhile: %v", err)
 	}
 	if heldRoot(t) != "-" {

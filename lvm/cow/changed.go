@@ -1,15 +1,13 @@
 package cow
 
 import (
-	"errors"
+	"fmt"
 	"reflect"
 
 	"cbt/sparse"
 )
 
-// ErrUnrelated says that two images are neither a snapshot and its origin nor
-// two snapshots of one origin.
-var ErrUnrelated = errors.New("no common exception table: not a snapshot and its origin, nor two snapshots of one origin")
+var errUnrelated = fmt.Errorf("%w: not a snapshot and its origin, nor two snapshots of one origin", sparse.ErrUnrelated)
 
 // Changed returns the extents of new in [off, off+n) that may differ from old,
 // from the tables alone and with the kinds of new. It may name too much, never
@@ -19,12 +17,12 @@ var ErrUnrelated = errors.New("no common exception table: not a snapshot and its
 //
 // One side is a snapshot's *View and the other its origin, the very view that
 // NewView was given; or both are snapshots of one origin; otherwise the error is
-// ErrUnrelated. Named is every chunk that has a record in either table: one that
+// sparse.ErrUnrelated. Named is every chunk that has a record in either table: one that
 // was written back as it was is among them, and of two snapshots all that was
 // written since both. Compare tells those from the rest.
 func Changed(old, new sparse.View, off, n int64) sparse.Seq {
 	if !related(old, new) {
-		return sparse.Fail(ErrUnrelated)
+		return sparse.Fail(errUnrelated)
 	}
 	if err := sparse.CheckRange(off, n, max(old.Size(), new.Size())); err != nil {
 		return sparse.Fail(err)
@@ -50,7 +48,7 @@ func Changed(old, new sparse.View, off, n int64) sparse.Seq {
 // sparse.Compare for memory and goroutines.
 func Compare(old, new sparse.View, off, n int64) sparse.Seq {
 	if !related(old, new) {
-		return sparse.Fail(ErrUnrelated)
+		return sparse.Fail(errUnrelated)
 	}
 	mask := func(v sparse.View) sparse.View { return &masked{v, old, new} }
 	return sparse.Coalesce(func(yield func(sparse.Extent, error) bool) {

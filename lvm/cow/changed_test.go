@@ -144,7 +144,7 @@ func TestUnrelated(t *testing.T) {
 	a, b := d.snapshot(4096).open(t), other.snapshot(4096).open(t)
 	for _, p := range [][2]sparse.View{{a, b}, {a, other.view}, {other.view, a}, {d.view, d.view}, {d.view, other.view}, {a, incomparable{}}} {
 		for _, f := range []func(old, new sparse.View, off, n int64) sparse.Seq{Changed, Compare} {
-			if _, err := sparse.Collect(f(p[0], p[1], 0, 1)); !errors.Is(err, ErrUnrelated) {
+			if _, err := sparse.Collect(f(p[0], p[1], 0, 1)); !errors.Is(err, sparse.ErrUnrelated) {
 				t.Errorf("%T, %T: %v", p[0], p[1], err)
 			}
 		}

@@ -259,7 +259,7 @@ func TestShortened(t *testing.T) {
 			}
 		}
 		if size <= 512 {
-			if err := v.Recheck(); !errors.Is(err, ErrChanged) {
+			if err := v.Recheck(); !errors.Is(err, sparse.ErrChanged) {
 				t.Errorf("cut to %d: Recheck: %v", size, err)
 			}
 		}

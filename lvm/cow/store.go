@@ -11,8 +11,7 @@ import (
 	"cbt/sparse"
 )
 
-// ErrChanged says that a store is no longer what it was when it was opened.
-var ErrChanged = errors.New("the exception store changed while it was read")
+var errChanged = fmt.Errorf("the exception store %w", sparse.ErrChanged)
 
 // DefaultMaxTable is enough for 256 GiB of 4 KiB chunks none of which follow
 // one another.
@@ -105,7 +104,7 @@ func (s *Store) ChunkSize() int64 { return s.geometry.chunk }
 // Len is the number of records: chunks that differ from the origin, or did once.
 func (s *Store) Len() int { return s.records }
 
-// Recheck reads header and table again and returns an error that is ErrChanged
+// Recheck reads header and table again and returns an error that is sparse.ErrChanged
 // unless all that was there still is. More records may have been added: that
 // happens to the store of a snapshot in use whenever its origin is written to,
 // and changes nothing in what the snapshot holds. See View.Recheck for one that
@@ -133,13 +132,13 @@ func (s *Store) recheck() (grown bool, err error) {
 	var bad *sparse.FormatError
 	switch {
 	case errors.As(err, &bad):
-		return false, fmt.Errorf("%w: %w", ErrChanged, err)
+		return false, fmt.Errorf("%w: %w", errChanged, err)
 	case err != nil:
 		return false, err
 	case left > 0:
-		return false, fmt.Errorf("%w: %d of %d records are gone", ErrChanged, left, s.records)
+		return false, fmt.Errorf("%w: %d of %d records are gone", errChanged, left, s.records)
 	case !s.holds(hash):
-		return false, fmt.Errorf("%w: exception table", ErrChanged)
+		return false, fmt.Errorf("%w: exception table", errChanged)
 	}
 	return grown, s.recheckHeader()
 }
@@ -151,11 +150,11 @@ func (s *Store) recheckHeader() error {
 	var bad *sparse.FormatError
 	switch {
 	case errors.As(err, &bad):
-		return fmt.Errorf("%w: %w", ErrChanged, err)
+		return fmt.Errorf("%w: %w", errChanged, err)
 	case err != nil:
 		return err
 	case now != s.header:
-		return fmt.Errorf("%w: exception store header", ErrChanged)
+		return fmt.Errorf("%w: exception store header", errChanged)
 	}
 	return nil
 }

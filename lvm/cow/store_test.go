@@ -163,10 +163,10 @@ func TestRecheck(t *testing.T) {
 			t.Helper()
 			saved := bytes.Clone(b)
 			change()
-			if err := v.Store().Recheck(); errors.Is(err, ErrChanged) != store || !store && err != nil {
+			if err := v.Store().Recheck(); errors.Is(err, sparse.ErrChanged) != store || !store && err != nil {
 				t.Errorf("%d records, %s: Store: %v", n, what, err)
 			}
-			if err := v.Recheck(); errors.Is(err, ErrChanged) != view || !view && err != nil {
+			if err := v.Recheck(); errors.Is(err, sparse.ErrChanged) != view || !view && err != nil {
 				t.Errorf("%d records, %s: View: %v", n, what, err)
 			}
 			copy(b, saved)
@@ -203,7 +203,7 @@ func TestErrors(t *testing.T) {
 		if _, err := Open(r, int64(len(c.Bytes())), Options{}); !errors.Is(err, broken) {
 			t.Errorf("Open, broken from %d: %v", from, err)
 		}
-		if err := s.Recheck(); !errors.Is(err, broken) || errors.Is(err, ErrChanged) {
+		if err := s.Recheck(); !errors.Is(err, broken) || errors.Is(err, sparse.ErrChanged) {
 			t.Errorf("Recheck, broken from %d: %v", from, err)
 		}
 	}

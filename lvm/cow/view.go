@@ -61,13 +61,13 @@ func (v *View) Origin() sparse.View { return v.origin }
 // Size is the size of the snapshot in bytes.
 func (v *View) Size() int64 { return v.size }
 
-// Recheck reads the store again and returns an error that is ErrChanged unless
+// Recheck reads the store again and returns an error that is sparse.ErrChanged unless
 // it is exactly as it was when it was opened. A record more is one too many: it
 // means that the origin, which this view reads through to, was written to.
 func (v *View) Recheck() error {
 	grown, err := v.store.recheck()
 	if err == nil && grown {
-		err = fmt.Errorf("%w: there are more than %d records", ErrChanged, v.store.records)
+		err = fmt.Errorf("%w: there are more than %d records", errChanged, v.store.records)
 	}
 	return err
 }

@@ -1,15 +1,13 @@
 package thin
 
 import (
-	"errors"
+	"fmt"
 	"reflect"
 
 	"cbt/sparse"
 )
 
-// ErrUnrelated says that two views are not of one pool, read from one
-// superblock: a block number means something within these only.
-var ErrUnrelated = errors.New("the two thin devices were not opened from the same metadata")
+var errUnrelated = fmt.Errorf("%w: the two thin devices were not opened from the same", sparse.ErrUnrelated)
 
 // Changed returns the extents of new in [off, off+n) that may differ from old,
 // from metadata alone and with the kinds of new: blocks that are mapped to
@@ -22,13 +20,13 @@ var ErrUnrelated = errors.New("the two thin devices were not opened from the sam
 // Subtrees that both mapping trees share are skipped unread, unless the two
 // have different external origins: then all of both trees is read, and what
 // neither maps is changed where one of the origins has data. old and new must
-// be views of one Metadata, else the error is ErrUnrelated.
+// be views of one Metadata, else the error is sparse.ErrUnrelated.
 //
 // Memory is at most 2.2 MiB besides what Metadata keeps. The sequence reads
 // with several goroutines, which end when the loop over it does.
 func Changed(old, new *View, off, n int64) sparse.Seq {
 	if old.m != new.m {
-		return sparse.Fail(ErrUnrelated)
+		return sparse.Fail(errUnrelated)
 	}
 	if err := sparse.CheckRange(off, n, max(old.size, new.size)); err != nil {
 		return sparse.Fail(err)

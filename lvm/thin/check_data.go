@@ -56,7 +56,7 @@ func (c *checker) eachLeaf(do func(n node)) error {
 		for i := range n {
 			leaf := buf[i*BlockSize:][:BlockSize]
 			if err := verifyNode(leaf, b+i, t); err != nil {
-				return errors.Join(ErrChanged, err)
+				return errors.Join(errChanged, err)
 			}
 			do(leaf)
 		}

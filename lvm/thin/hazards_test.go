@@ -381,10 +381,10 @@ func TestHazard24ChangingMetadata(t *testing.T) {
 	if m.Superblock() != was {
 		t.Error("another superblock")
 	}
-	if err := m.Recheck(); !errors.Is(err, ErrChanged) {
+	if err := m.Recheck(); !errors.Is(err, sparse.ErrChanged) {
 		t.Error(err)
 	}
-	if err := m.Recheck(); !errors.Is(err, ErrChanged) {
+	if err := m.Recheck(); !errors.Is(err, sparse.ErrChanged) {
 		t.Error(err)
 	}
 }

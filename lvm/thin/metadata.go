@@ -7,18 +7,16 @@ import (
 	"sync/atomic"
 
 	"cbt/internal/lru"
+	"cbt/sparse"
 )
 
 // cacheSize bounds the nodes that Metadata keeps, in bytes.
 const cacheSize = 4 << 20
 
-var (
-	// ErrNotHeld says that no metadata snapshot is held.
-	ErrNotHeld = errors.New("the pool holds no metadata snapshot")
-	// ErrChanged says that metadata are no longer what they were when they
-	// were opened.
-	ErrChanged = errors.New("the thin pool's metadata changed while they were read")
-)
+// ErrNotHeld says that no metadata snapshot is held.
+var ErrNotHeld = errors.New("the pool holds no metadata snapshot")
+
+var errChanged = fmt.Errorf("the thin pool's metadata %w", sparse.ErrChanged)
 
 // Options say how metadata are opened.
 type Options struct {
@@ -129,23 +127,23 @@ func (m *Metadata) Held() bool { return m.held }
 // memory does not count.
 func (m *Metadata) NodesRead() int64 { return m.read.Load() }
 
-// Recheck reads the superblock again and returns an error that is ErrChanged
+// Recheck reads the superblock again and returns an error that is sparse.ErrChanged
 // unless it is, byte for byte, what it was. Of a metadata snapshot it must be
 // the same one that is held; what else happens in the pool does not matter.
 func (m *Metadata) Recheck() error {
 	now := Metadata{dev: newDevice(m.dev.r, m.dev.size), held: m.held}
 	if err := now.readSuperblocks(); err != nil {
-		return fmt.Errorf("%w: %w", ErrChanged, err)
+		return fmt.Errorf("%w: %w", errChanged, err)
 	}
 	switch was, is := &m.super, &now.super; {
 	case m.held && (is.HeldRoot != was.HeldRoot || now.sums[1] != m.sums[1]):
-		return fmt.Errorf("%w: another metadata snapshot is held", ErrChanged)
+		return fmt.Errorf("%w: another metadata snapshot is held", errChanged)
 	case m.held:
 		return nil
 	case is.TransactionID != was.TransactionID:
-		return fmt.Errorf("%w: transaction %d, was %d", ErrChanged, is.TransactionID, was.TransactionID)
+		return fmt.Errorf("%w: transaction %d, was %d", errChanged, is.TransactionID, was.TransactionID)
 	case *is != *was || now.sums != m.sums:
-		return fmt.Errorf("%w: superblock", ErrChanged)
+		return fmt.Errorf("%w: superblock", errChanged)
 	}
 	return nil
 }

@@ -163,7 +163,7 @@ func TestUnrelated(t *testing.T) {
 	p.Create(1)
 	a, b := mustOpen(t, p.Image(), Options{}), mustOpen(t, p.Image(), Options{})
 	_, err := sparse.Collect(Changed(mustView(t, a, 1, 10, Pool{}, nil), mustView(t, b, 1, 10, Pool{}, nil), 0, 10))
-	if !errors.Is(err, ErrUnrelated) {
+	if !errors.Is(err, sparse.ErrUnrelated) {
 		t.Error(err)
 	}
 }
@@ -212,10 +212,10 @@ func TestRecheck(t *testing.T) {
 		}
 		c.change(p)
 		r.b = p.Image()
-		if err := live.Recheck(); errors.Is(err, ErrChanged) != c.live || (err != nil) != c.live {
+		if err := live.Recheck(); errors.Is(err, sparse.ErrChanged) != c.live || (err != nil) != c.live {
 			t.Errorf("%s: %v", name, err)
 		}
-		if err := held.Recheck(); errors.Is(err, ErrChanged) != c.held || (err != nil) != c.held {
+		if err := held.Recheck(); errors.Is(err, sparse.ErrChanged) != c.held || (err != nil) != c.held {
 			t.Errorf("%s, held: %v", name, err)
 		}
 	}

@@ -48,13 +48,13 @@ func findMethod(old, img *source, want, bitmap string) (method, error) {
 	switch want {
 	case methodAuto:
 		m, err := metadataMethod(old, img)
-		if errors.Is(err, qcow2.ErrUnrelated) {
+		if errors.Is(err, sparse.ErrUnrelated) {
 			return contentMethod(old.View, img.View), nil
 		}
 		return m, err
 	case methodTables, methodOverlay, methodThin, methodThick:
 		m, err := metadataMethod(old, img)
-		if errors.Is(err, qcow2.ErrUnrelated) || err == nil && m.name != want {
+		if errors.Is(err, sparse.ErrUnrelated) || err == nil && m.name != want {
 			return method{}, fail.Usage("--method %s does not fit %s and %s", want, old.Ref, img.Ref)
 		}
 		return m, err
@@ -67,14 +67,14 @@ func findMethod(old, img *source, want, bitmap string) (method, error) {
 }
 
 // metadataMethod finds changes in tables that the two images share, or returns
-// qcow2.ErrUnrelated.
+// sparse.ErrUnrelated.
 func metadataMethod(old, img *source) (method, error) {
 	if m, ok, err := volumeMethod(old, img); ok || err != nil {
 		return m, err
 	}
 	view, ok := img.View.(*qcow2.View)
 	if !ok {
-		return method{}, qcow2.ErrUnrelated
+		return method{}, sparse.ErrUnrelated
 	}
 	m := method{
 		name: methodOverlay, text: "overlay over its backing chain", trusted: true,

@@ -16,7 +16,7 @@ func volumeMethod(old, img *source) (m method, ok bool, err error) {
 	switch {
 	case old.vol != nil && img.vol != nil:
 		_, how, err := lvm.Changed(old.vol.Volume, img.vol.Volume, 0, 0)
-		if errors.Is(err, lvm.ErrUnrelated) {
+		if errors.Is(err, sparse.ErrUnrelated) {
 			return m, false, nil
 		}
 		if err != nil {
