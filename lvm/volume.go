@@ -48,28 +48,42 @@ func (v *Volume) ReadAt(p []byte, off int64) (int, error) {
 // a segment of type zero covers, and what is a hole in the disks.
 func (v *Volume) Extents(off, n int64) sparse.Seq { return v.view.Extents(off, n) }
 
-// Methods of Changed.
+// Method says which metadata tell what changed between two volumes.
+type Method string
+
 const (
-	MethodThin = "thin metadata"
-	MethodCOW  = "exception table"
+	MethodThin Method = "thin metadata"   // the trees of the thin pool that both are in
+	MethodCOW  Method = "exception table" // those of thick snapshots
 )
+
+// MethodOf returns what Changed goes by for these two volumes. It is empty if
+// they have no metadata in common: then Changed is sparse.ErrUnrelated.
+func MethodOf(old, new *Volume) Method {
+	switch {
+	case cowRelated(old, new):
+		return MethodCOW
+	case old.thin != nil && new.thin != nil && old.pool == new.pool:
+		return MethodThin
+	}
+	return ""
+}
 
 var errUnrelated = fmt.Errorf("%w: neither two volumes of one thin pool, nor a thick snapshot and its origin, nor two snapshots of one origin", sparse.ErrUnrelated)
 
 // Changed returns the extents of new in [off, off+n) that may differ from
-// old, from metadata alone, with the kinds of new, and by which method they are
-// found. It may name too much, never too little, as long as nobody writes to
+// old, from metadata alone and with the kinds of new. It may name too much, never too little, as long as nobody writes to
 // what has to be frozen. Outside of it, old and new read the same, an image
 // reading as zeros behind its end. The range may reach as far as the larger of
-// the two. The error is sparse.ErrUnrelated for volumes that have nothing in common.
-func Changed(old, new *Volume, off, n int64) (sparse.Seq, string, error) {
-	switch {
-	case cowRelated(old, new):
-		return cow.Changed(old.cowSide(), new.cowSide(), off, n), MethodCOW, nil
-	case old.thin != nil && new.thin != nil && old.pool == new.pool:
-		return thin.Changed(old.thin, new.thin, off, n), MethodThin, nil
+// the two; what lies past new's end is not named. For volumes that have no
+// metadata in common (MethodOf) the error is sparse.ErrUnrelated.
+func Changed(old, new *Volume, off, n int64) sparse.Seq {
+	switch MethodOf(old, new) {
+	case MethodCOW:
+		return cow.Changed(old.cowSide(), new.cowSide(), off, n)
+	case MethodThin:
+		return thin.Changed(old.thin, new.thin, off, n)
 	}
-	return nil, "", fmt.Errorf("%s and %s: %w", old.lv.FullName(), new.lv.FullName(), errUnrelated)
+	return sparse.Fail(fmt.Errorf("%s and %s: %w", old.lv.FullName(), new.lv.FullName(), errUnrelated))
 }
 
 // cowRelated reports whether one is a thick snapshot of the other or both are

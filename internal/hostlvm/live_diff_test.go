@@ -61,11 +61,7 @@ func live(ctx context.Context, h *hostlvm.Host, oldName, newName string, between
 			}
 			prints = append(prints, f)
 		}
-		changed, _, err := lvm.Changed(old, new, 0, max(old.Size(), new.Size()))
-		if err != nil {
-			return err
-		}
-		for e, err := range changed {
+		for e, err := range lvm.Changed(old, new, 0, max(old.Size(), new.Size())) {
 			if err != nil {
 				return err
 			}

@@ -286,12 +286,8 @@ func TestThickSnapshot(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	changed, _, err := lvm.Changed(old, now, 0, now.Size())
-	if err != nil {
-		t.Fatal(err)
-	}
 	var set []sparse.Extent
-	for e, err := range changed {
+	for e, err := range lvm.Changed(old, now, 0, now.Size()) {
 		if err != nil {
 			t.Fatal(err)
 		}

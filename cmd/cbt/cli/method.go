@@ -69,8 +69,8 @@ func findMethod(old, img *source, want, bitmap string) (method, error) {
 // metadataMethod finds changes in tables that the two images share, or returns
 // sparse.ErrUnrelated.
 func metadataMethod(old, img *source) (method, error) {
-	if m, ok, err := volumeMethod(old, img); ok || err != nil {
-		return m, err
+	if m, ok := volumeMethod(old, img); ok {
+		return m, nil
 	}
 	view, ok := img.View.(*qcow2.View)
 	if !ok {

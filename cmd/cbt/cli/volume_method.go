@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"errors"
 	"fmt"
 
 	"cbt/lvm"
@@ -11,16 +10,13 @@ import (
 
 // volumeMethod finds changes between volumes in metadata that they share; ok
 // is false if they share none.
-func volumeMethod(old, img *source) (m method, ok bool, err error) {
+func volumeMethod(old, img *source) (m method, ok bool) {
 	m.trusted = true
 	switch {
 	case old.vol != nil && img.vol != nil:
-		_, how, err := lvm.Changed(old.vol.Volume, img.vol.Volume, 0, 0)
-		if errors.Is(err, sparse.ErrUnrelated) {
-			return m, false, nil
-		}
-		if err != nil {
-			return m, false, err
+		how := lvm.MethodOf(old.vol.Volume, img.vol.Volume)
+		if how == "" {
+			return m, false
 		}
 		m.name, m.text = methodThin, "thin metadata"
 		if how == lvm.MethodCOW {
@@ -28,11 +24,7 @@ func volumeMethod(old, img *source) (m method, ok bool, err error) {
 			m.recheck = originRecheck(old.vol.Volume, img.vol.Volume)
 		}
 		m.changed = func(off, n int64) sparse.Seq {
-			seq, _, err := lvm.Changed(old.vol.Volume, img.vol.Volume, off, n)
-			if err != nil {
-				return sparse.Fail(err)
-			}
-			return seq
+			return lvm.Changed(old.vol.Volume, img.vol.Volume, off, n)
 		}
 	case old.bare != nil && old.bare == img.bare:
 		m.name, m.text = methodThin, "thin metadata"
@@ -40,9 +32,9 @@ func volumeMethod(old, img *source) (m method, ok bool, err error) {
 			return thin.Changed(old.View.(*thin.View), img.View.(*thin.View), off, n)
 		}
 	default:
-		return m, false, nil
+		return m, false
 	}
-	return m, true, nil
+	return m, true
 }
 
 // originRecheck says, where one of the two is the origin of the other, whether
