@@ -90,7 +90,7 @@ func FuzzQcow2(f *testing.F) {
 		}
 		for _, b := range bitmaps[:min(len(bitmaps), 3)] {
 			v := img.Active()
-			walkExtents(t, v, v.ChangedByBitmap(b.Name, 0, v.Size()))
+			walkExtents(t, v, v.ChangedByBitmap(v, b.Name, 0, v.Size()))
 		}
 	})
 }

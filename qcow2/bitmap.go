@@ -35,8 +35,10 @@ const (
 
 // What a bitmap may be unusable for.
 var (
-	ErrBitmapInUse  = errors.New("in_use is set: the bitmap was not saved and may lack changes")
-	ErrBitmapsStale = errors.New("the autoclear bit for bitmaps is not set: a program that does not know them wrote to the image")
+	ErrBitmapInUse = errors.New("in_use is set: the bitmap was not saved and may lack changes")
+	// ErrBitmapDisabled is an error of ChangedByBitmap alone: the bits can be trusted.
+	ErrBitmapDisabled = errors.New("disabled: it misses what was written since")
+	ErrBitmapsStale   = errors.New("the autoclear bit for bitmaps is not set: a program that does not know them wrote to the image")
 )
 
 // Bitmap is an entry of the bitmap directory.

@@ -9,12 +9,50 @@ import (
 	"cbt/sparse"
 )
 
-// ChangedByBitmap returns the extents of v in [off, off+n), which is inside
-// the disk, that the named persistent bitmap calls dirty, with the kinds of v,
-// which must be the active state: a bitmap is about what was written last.
-// Nothing in a bitmap says since when it records. Bits of what a disk grew by
-// are clear: the caller has to know the older size.
-func (v *View) ChangedByBitmap(name string, off, n int64) sparse.Seq {
+// ChangedByBitmap returns the extents of v in [off, off+n) that may differ from
+// old, by what the named persistent bitmap recorded, with the kinds of v. It may
+// name too much, never too little, if old is the disk as it was when the bitmap
+// began to record: nothing in a bitmap says when that was. v must be the active
+// state: a bitmap is about what was written last. The range may reach as far as
+// the larger of the two; what lies past v's end is not named.
+//
+// Two things that no bit tells are named too: what the disk is larger by than
+// old, and what is stored in old and reads as zeros now. The latter may have
+// been cut off, by a disk that shrank and grew again: then QEMU forgets the bits
+// of it (bdrv_dirty_bitmap_truncate).
+//
+// The error is ErrBitmapDisabled for a bitmap that does not record any more,
+// ErrBitmapInUse or ErrBitmapsStale for one that may lack changes, and a
+// *sparse.FormatError for one that is damaged.
+func (v *View) ChangedByBitmap(old sparse.View, name string, off, n int64) sparse.Seq {
+	if err := sparse.CheckRange(off, n, max(old.Size(), v.size)); err != nil {
+		return sparse.Fail(err)
+	}
+	b, err := v.img.bitmap(name)
+	if err != nil {
+		return sparse.Fail(err)
+	}
+	if b.Flags&BitmapAuto == 0 {
+		return sparse.Fail(fmt.Errorf("qcow2: bitmap %q: %w", name, ErrBitmapDisabled))
+	}
+	asked := sparse.Extent{Off: off, Len: n}
+	both, grown := asked.Clip(0, min(old.Size(), v.size)), asked.Clip(old.Size(), v.size)
+	if both.Len == 0 {
+		both.Off = 0
+	}
+	seq := v.recorded(name, both.Off, both.Len) // of no bytes too: it may be an error
+	if both.Len > 0 {
+		seq = sparse.Overlay(seq, sparse.Freed(old, v, both.Off, both.Len))
+	}
+	if grown.Len > 0 {
+		seq = sparse.Overlay(seq, v.Extents(grown.Off, grown.Len))
+	}
+	return sparse.Coalesce(seq)
+}
+
+// recorded returns the extents of v in [off, off+n), which is inside the disk,
+// whose bits are set in the named bitmap, enabled or not.
+func (v *View) recorded(name string, off, n int64) sparse.Seq {
 	if v.snapshot != nil {
 		return sparse.Fail(errors.New("qcow2: bitmaps tell the changes of the active state, not those of a snapshot"))
 	}

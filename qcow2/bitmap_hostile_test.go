@@ -58,11 +58,11 @@ func TestBitmapBits(t *testing.T) {
 		for i := range c.want {
 			c.want[i].Kind = sparse.Hole
 		}
-		if got := extents(t, v.ChangedByBitmap("b", c.off, c.n)); !slices.Equal(got, c.want) {
+		if got := extents(t, v.recorded("b", c.off, c.n)); !slices.Equal(got, c.want) {
 			t.Errorf("[%d,+%d): %v, want %v", c.off, c.n, got, c.want)
 		}
 		stopped := 0
-		for range v.ChangedByBitmap("b", c.off, c.n) {
+		for range v.recorded("b", c.off, c.n) {
 			stopped++
 			break
 		}
@@ -71,11 +71,11 @@ func TestBitmapBits(t *testing.T) {
 		}
 	}
 	for _, r := range [][2]int64{{-1, 1}, {0, 5<<20 + 1}, {5<<20 + 1, 0}} {
-		if _, err := sparse.Collect(v.ChangedByBitmap("b", r[0], r[1])); err == nil {
+		if _, err := sparse.Collect(v.recorded("b", r[0], r[1])); err == nil {
 			t.Errorf("range %v", r)
 		}
 	}
-	if _, err := sparse.Collect(v.ChangedByBitmap("c", 0, 1)); err == nil || err.Error() != `qcow2: no bitmap "c"` {
+	if _, err := sparse.Collect(v.recorded("c", 0, 1)); err == nil || err.Error() != `qcow2: no bitmap "c"` {
 		t.Error(err)
 	}
 }
@@ -87,7 +87,7 @@ func TestBitmapOfSnapshot(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := sparse.Collect(mustSnapshot(t, img, 0).ChangedByBitmap("b", 0, 1)); err == nil {
+	if _, err := sparse.Collect(mustSnapshot(t, img, 0).recorded("b", 0, 1)); err == nil {
 		t.Error("no error")
 	}
 }
@@ -133,7 +133,7 @@ func TestBitmapsRefused(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			_, err = sparse.Collect(img.Active().ChangedByBitmap("b", 0, 5<<20))
+			_, err = sparse.Collect(img.Active().recorded("b", 0, 5<<20))
 			wantFormatError(t, err, c.want)
 			mustRead(t, img.Active()) // nothing of this matters to the disk
 		})
@@ -153,7 +153,7 @@ func TestBitmapTableRefused(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, err := sparse.Collect(img.Active().ChangedByBitmap("b", 0, 5<<20))
+		got, err := sparse.Collect(img.Active().recorded("b", 0, 5<<20))
 		wantFormatError(t, err, want)
 		if len(got) == 0 {
 			t.Error("nothing before the error")
@@ -171,7 +171,7 @@ func TestExtraDataCompatible(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n, err := sparse.Total(img.Active().ChangedByBitmap("b", 0, 5<<20)); err != nil || n != 2<<20+4*512 {
+	if n, err := sparse.Total(img.Active().recorded("b", 0, 5<<20)); err != nil || n != 2<<20+4*512 {
 		t.Error(n, err)
 	}
 }
@@ -185,7 +185,7 @@ func TestStaleBitmaps(t *testing.T) {
 	}
 	_, err = img.Bitmaps()
 	wantFormatError(t, err, "qcow2 bitmaps extension: the autoclear bit")
-	_, err = sparse.Collect(img.Active().ChangedByBitmap("b", 0, 5<<20))
+	_, err = sparse.Collect(img.Active().recorded("b", 0, 5<<20))
 	if !errors.Is(err, ErrBitmapsStale) {
 		t.Error(err)
 	}

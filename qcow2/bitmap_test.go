@@ -76,7 +76,7 @@ func checkBitmap(t *testing.T, v *View, name string, dirty []int64, granularity 
 	}
 	check := func(off, n int64) {
 		t.Helper()
-		got := extents(t, v.ChangedByBitmap(name, off, n))
+		got := extents(t, v.recorded(name, off, n))
 		want := extents(t, sparse.Coalesce(sparse.Intersect(v.Extents(off, n), sparse.Coalesce(sparse.Of(ranges...)))))
 		if !slices.Equal(got, want) {
 			t.Errorf("%s in [%d,%d): %v, want %v", name, off, off+n, got, want)
@@ -112,7 +112,7 @@ func checkBitmapNBD(t *testing.T, path string, v *View, name string) {
 		}
 	}
 	var got []sparse.Extent
-	for e := range v.ChangedByBitmap(name, 0, v.Size()) {
+	for e := range v.recorded(name, 0, v.Size()) {
 		e.Kind = sparse.Data
 		got = append(got, e)
 	}
@@ -127,7 +127,7 @@ func TestBitmapInUse(t *testing.T) {
 	if err != nil || len(list) != 1 || list[0].Flags&BitmapInUse == 0 {
 		t.Fatalf("%+v, %v", list, err)
 	}
-	_, err = sparse.Collect(img.Active().ChangedByBitmap(list[0].Name, 0, img.Active().Size()))
+	_, err = sparse.Collect(img.Active().recorded(list[0].Name, 0, img.Active().Size()))
 	if !errors.Is(err, ErrBitmapInUse) {
 		t.Error(err)
 	}

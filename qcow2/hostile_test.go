@@ -49,7 +49,7 @@ func walkAll(t testing.TB, img *Image) (first error) {
 	list, err := img.Bitmaps()
 	note(err)
 	for _, b := range list[:min(len(list), 5)] {
-		for _, err := range first1000(img.Active().ChangedByBitmap(b.Name, 0, img.Active().Size())) {
+		for _, err := range first1000(img.Active().recorded(b.Name, 0, img.Active().Size())) {
 			note(err)
 		}
 	}

@@ -129,6 +129,13 @@ func Fill(s Seq, off, n int64, kind Kind) Seq {
 	}
 }
 
+// Freed returns the extents of new in [off, off+n), which is inside both images,
+// that are not Data where old's are: what old stores there reads as zeros in new.
+func Freed(old, new View, off, n int64) Seq {
+	zeros := Select(new.Extents(off, n), func(e Extent) bool { return e.Kind != Data })
+	return Intersect(zeros, Select(old.Extents(off, n), func(e Extent) bool { return e.Kind == Data }))
+}
+
 // Invert is what s leaves free of [off, off+n), as extents of the given kind.
 func Invert(s Seq, off, n int64, kind Kind) Seq {
 	return func(yield func(Extent, error) bool) {

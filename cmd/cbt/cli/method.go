@@ -89,42 +89,20 @@ func metadataMethod(old, img *source) (method, error) {
 	return m, nil
 }
 
-// bitmapMethod goes by what a persistent bitmap recorded since OLD. A disk that
-// grew since has nothing in it about the growth, and of one that shrank and grew
-// again the bitmap has forgotten what was cut off (bdrv_dirty_bitmap_truncate):
-// so what reads as zeros now and was stored in OLD counts as changed.
+// bitmapMethod goes by what a persistent bitmap recorded since OLD.
 func bitmapMethod(old, img *source, name string) (method, error) {
 	view, ok := img.View.(*qcow2.View)
 	if !ok {
 		return method{}, fail.Usage("%s: is not a qcow2 image, so it has no bitmap %s", img.Ref, text.Printable(name))
 	}
-	bitmaps, err := img.Img.Bitmaps()
-	if err != nil {
-		return method{}, fmt.Errorf("%s: %w", img.Ref, err)
-	}
-	for _, b := range bitmaps {
-		if b.Name == name && b.Flags&qcow2.BitmapAuto == 0 {
-			return method{}, fail.Usage("%s: bitmap %s is disabled: it misses what was written since", img.Ref, text.Printable(name))
-		}
-	}
-	kept := min(old.View.Size(), img.View.Size())
 	m := method{
 		name: methodBitmap, text: "bitmap " + text.Printable(name), trusted: true,
-		changed: func(off, n int64) sparse.Seq {
-			all := sparse.Extent{Off: off, Len: n}.Clip(0, img.View.Size())
-			recorded, grown := all.Clip(0, kept), all.Clip(kept, img.View.Size())
-			seq := sparse.Of()
-			if grown.Len > 0 {
-				seq = view.Extents(grown.Off, grown.Len)
-			}
-			if recorded.Len > 0 {
-				seq = sparse.Overlay(freed(old.View, img.View, recorded), seq)
-				seq = sparse.Overlay(view.ChangedByBitmap(name, recorded.Off, recorded.Len), seq)
-			}
-			return sparse.Coalesce(seq)
-		},
+		changed: func(off, n int64) sparse.Seq { return view.ChangedByBitmap(old.View, name, off, n) },
 	}
-	for _, err := range view.ChangedByBitmap(name, 0, 0) {
+	for _, err := range m.changed(0, 0) {
+		if errors.Is(err, qcow2.ErrBitmapDisabled) {
+			return m, fail.Usage("%s: bitmap %s is disabled: it misses what was written since", img.Ref, text.Printable(name))
+		}
 		return m, fmt.Errorf("%s: %w", img.Ref, err)
 	}
 	return m, nil
@@ -140,17 +118,10 @@ func contentMethod(old, img sparse.View) method {
 			both := all.Clip(0, old.Size())
 			news := img.Extents(all.Off, all.Len)
 			grown := sparse.Clip(news, both.End(), all.End()-both.End())
-			return sparse.Overlay(sparse.Overlay(sparse.Select(news, stored), freed(old, img, both)), grown)
+			return sparse.Overlay(sparse.Overlay(sparse.Select(news, stored), sparse.Freed(old, img, both.Off, both.Len)), grown)
 		},
 		exact: func() sparse.Seq { return sparse.Compare(old, img, 0, max(old.Size(), img.Size())) },
 	}
 }
 
 func stored(e sparse.Extent) bool { return e.Kind == sparse.Data }
-
-// freed is what of a range that both images have img knows to be zeros and old
-// stores.
-func freed(old, img sparse.View, both sparse.Extent) sparse.Seq {
-	zeros := sparse.Select(img.Extents(both.Off, both.Len), func(e sparse.Extent) bool { return !stored(e) })
-	return sparse.Intersect(zeros, sparse.Select(old.Extents(both.Off, both.Len), stored))
-}
