@@ -131,7 +131,7 @@ func (a *app) apply(ctx context.Context, args []string, opt *applyOptions) error
 	if tasks, err = a.unfinished(ctx, o, tasks, deltas, opt); err != nil {
 		return err
 	}
-	if err := a.verifyAll(ctx, o, layersOf(tasks)); err != nil {
+	if err := o.verifyAll(ctx, layersOf(tasks)); err != nil {
 		return err
 	}
 	var checked int64
@@ -167,7 +167,7 @@ func (a *app) apply(ctx context.Context, args []string, opt *applyOptions) error
 		return err
 	}
 	if last := deltas[len(deltas)-1]; last.Stream(stateStream) >= 0 {
-		a.notef("%s: has the machine's RAM too, which is left out: cbt restore %s --state FILE writes it", last.name, text.Quote(text.PathArgument(last.name)))
+		a.Notef("%s: has the machine's RAM too, which is left out: cbt restore %s --state FILE writes it", last.name, text.Quote(text.PathArgument(last.name)))
 	}
 	for _, t := range tasks {
 		if t.compared {
@@ -175,7 +175,7 @@ func (a *app) apply(ctx context.Context, args []string, opt *applyOptions) error
 		}
 	}
 	unchecked := max(0, st.Written+st.Zeroed-checked)
-	a.notef("applied %s: %s written, %s zeroed; %s of the old content checked, %s unchecked",
+	a.Notef("applied %s: %s written, %s zeroed; %s of the old content checked, %s unchecked",
 		text.Count(len(deltas), "delta"), text.Size(st.Written), text.Size(st.Zeroed), text.Size(checked), text.Size(unchecked))
 	result.Written, result.Zeroed, result.Unchecked, result.Read = st.Written, st.Zeroed, &unchecked, o.BytesRead()
 	return a.result(result)
@@ -262,11 +262,11 @@ func (a *app) writeTasks(ctx context.Context, tasks []*task, command string, opt
 			return total, err
 		}
 	}
-	p := a.startProgress(strings.TrimSuffix(command, "y")+"ing", payload)
-	defer p.finish()
+	p := a.Start(strings.TrimSuffix(command, "y")+"ing", payload)
+	defer p.Finish()
 	for _, t := range tasks {
 		opt.CompareZeros = opt.Compare && t.target.stat.block
-		opt.Progress = func(done int64) { p.set(before + done) }
+		opt.Progress = func(done int64) { p.Set(before + done) }
 		st, err := t.merge.WriteTo(ctx, t.target, opt)
 		total.Add(st)
 		t.target.wrote = st

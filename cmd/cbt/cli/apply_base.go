@@ -24,7 +24,7 @@ func (a *app) checkPoint(ctx context.Context, o *opener, t *task, opt *applyOpti
 		return errIncompleteElsewhere(target.path)
 	}
 	if r != nil && how == fitsNot {
-		a.debugf("%s is of another file, or the target was written to since", target.record)
+		a.Debugf("%s is of another file, or the target was written to since", target.record)
 		r = nil
 	}
 	if r != nil && r.Pending != nil {
@@ -45,7 +45,7 @@ func (a *app) checkPoint(ctx context.Context, o *opener, t *task, opt *applyOpti
 		return fail.WrongBase("%s: wrong base: has %d bytes, the delta was made from an image of %d", target.path, st.size, from.Size)
 	}
 	if !target.stat.block && t.merge.Size() > target.stat.size {
-		a.debugf("%s grows from %d to %d bytes", target.path, target.stat.size, t.merge.Size())
+		a.Debugf("%s grows from %d to %d bytes", target.path, target.stat.size, t.merge.Size())
 	} else if target.stat.block && t.merge.Size() > target.stat.size {
 		return fmt.Errorf("%s: a device of %d bytes cannot hold the image of %d", target.path, target.stat.size, t.merge.Size())
 	}
@@ -92,8 +92,8 @@ func (a *app) compareTarget(ctx context.Context, t *task, with sparse.View, what
 	if err != nil {
 		return err
 	}
-	p := a.startProgress("comparing the base", with.Size())
-	defer p.finish()
+	p := a.Start("comparing the base", with.Size())
+	defer p.Finish()
 	for e, err := range sparse.Compare(sparse.Resize(img, with.Size()), with, 0, with.Size()) {
 		if err != nil {
 			return err
@@ -120,7 +120,7 @@ func (a *app) confirm(ctx context.Context, o *opener, t *task, deltas []*deltaFi
 	if err != nil {
 		return err
 	}
-	a.debugf("%s: its ctime is not that of its record: comparing all of it", t.target.path)
+	a.Debugf("%s: its ctime is not that of its record: comparing all of it", t.target.path)
 	return a.compareTarget(ctx, t, view, "the state that it should be at")
 }
 

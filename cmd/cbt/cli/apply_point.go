@@ -38,7 +38,7 @@ func (o *opener) wrongPoint(t *task, opt chainOptions, have string) error {
 
 // pointsByName is a *cbt.WrongBaseError in which points are called by the deltas
 // around d that lead there; any other error stays as it is.
-func (o *opener) pointsByName(d *deltaFile, opt chainOptions, err error) error {
+func (o *deltaFiles) pointsByName(d *deltaFile, opt chainOptions, err error) error {
 	wrong, ok := errors.AsType[*cbt.WrongBaseError](err)
 	if !ok {
 		return err
@@ -65,8 +65,8 @@ func (o *opener) pointsByName(d *deltaFile, opt chainOptions, err error) error {
 }
 
 // fileOf is the file of an open delta; nil if that has none.
-func (o *opener) fileOf(d *cbt.Delta) *deltaFile {
-	o.deltaMu.Lock()
-	defer o.deltaMu.Unlock()
-	return o.deltas[d.Ends()]
+func (o *deltaFiles) fileOf(d *cbt.Delta) *deltaFile {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.files[d.Ends()]
 }

@@ -41,7 +41,7 @@ func (a *app) checkHalf(ctx context.Context, o *opener, t *task, deltas []*delta
 		if err != nil {
 			return 0, t.halfError(err)
 		}
-		a.warnf("%s: completing an interrupted apply: %s were looked at, the rest is taken to be what it was (--assume-base)", t.target.path, text.Size(seen))
+		a.Warnf("%s: completing an interrupted apply: %s were looked at, the rest is taken to be what it was (--assume-base)", t.target.path, text.Size(seen))
 		return seen, nil
 	}
 	base, err := o.baseLayers(t, deltas, opt)
@@ -51,10 +51,10 @@ func (a *app) checkHalf(ctx context.Context, o *opener, t *task, deltas []*delta
 	if err != nil {
 		return 0, err
 	}
-	p := a.startProgress("comparing what was interrupted", max(t.merge.From().Size, t.merge.Size()))
-	defer p.finish()
+	p := a.Start("comparing what was interrupted", max(t.merge.From().Size, t.merge.Size()))
+	defer p.Finish()
 	t.compared = true
-	return 0, t.halfError(t.merge.CheckHalf(ctx, view, base, p.set))
+	return 0, t.halfError(t.merge.CheckHalf(ctx, view, base, p.Set))
 }
 
 // baseLayers is the chain that leads to what t's deltas were made from.

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"io"
 	"os"
 	"os/user"
 	"strconv"
@@ -17,6 +18,7 @@ import (
 
 	"cbt/internal/fail"
 	"cbt/internal/outfile"
+	"cbt/internal/report"
 	"cbt/internal/text"
 )
 
@@ -34,11 +36,10 @@ type audit struct {
 	file          os.FileInfo
 	run           string
 	ctx           context.Context
-	warn          func(format string, args ...any)
-	progress      func(what string, total int64) *progress
+	report        report.Reporter
 	hash          string // --hash
 	before, after bool
-	stdout        *stickyWriter
+	stdout        auditStream
 	stdin         *hashedReader
 
 	mu      sync.Mutex
@@ -49,7 +50,7 @@ type audit struct {
 	order   []*auditInput
 	sums    map[fileVersion]string // SHA-256 before
 	live    map[fileID]bool        // machines may write to these; false: not to these
-	targets []*imageTarget         // being written
+	targets []*auditTarget         // being written
 	mine    map[string]bool        // real paths of what this run made or removed
 }
 
@@ -96,55 +97,39 @@ func (t byteText) MarshalJSON() ([]byte, error) {
 	return json.Marshal(map[string]string{"hex": hex.EncodeToString([]byte(t))})
 }
 
-// auditPath finds --audit without parsing, so that errors in the flags are
-// recorded too. The last one counts; without any, CBT_AUDIT does. What shells
-// ask for while somebody types is no run.
-func auditPath(args []string, env string) string {
-	path := env
-	for i, arg := range args {
-		switch value, ok := strings.CutPrefix(arg, "--audit="); {
-		case i == 0 && strings.HasPrefix(arg, "__complete"):
-			return ""
-		case arg == "--":
-			return path
-		case ok:
-			path = value
-		case arg == "--audit" && i+1 < len(args):
-			path = args[i+1]
-		}
-	}
-	return path
+// recordedRun says what is recorded of a run.
+type recordedRun struct {
+	path      string // of the record, which is appended to
+	version   string // of the program
+	arguments []string
+	report    report.Reporter
 }
 
-// startAudit begins the record of a run. It fails if nothing can be written,
-// before anything else is done. Call end in any case.
-func (a *app) startAudit(ctx context.Context, args []string) error {
-	path := auditPath(args, a.Getenv("CBT_AUDIT"))
-	if path == "" {
-		return nil
-	}
-	log, err := outfile.OpenLog(path, auditPrefix)
+// newAudit begins the record of a run. It fails if nothing can be written, before
+// anything else is done; the recorder that comes with some errors takes the end of
+// the run all the same.
+func newAudit(ctx context.Context, run recordedRun) (*audit, error) {
+	log, err := outfile.OpenLog(run.path, auditPrefix)
 	if errors.Is(err, outfile.ErrNotLog) {
-		return fail.Usage("--audit %s: holds something else than records of cbt, to which nothing is added", text.Printable(path))
+		return nil, fail.Usage("--audit %s: holds something else than records of cbt, to which nothing is added", text.Printable(run.path))
 	}
 	if err != nil {
-		return fail.Exit(fail.Failed, "--audit: %w", err)
+		return nil, fail.Exit(fail.Failed, "--audit: %w", err)
 	}
 	var id [8]byte
 	rand.Read(id[:])
 	u := &audit{
-		log: log, path: path, run: hex.EncodeToString(id[:]), ctx: ctx, warn: a.warnf, progress: a.startProgress,
+		log: log, path: run.path, run: hex.EncodeToString(id[:]), ctx: ctx, report: run.report,
 		inputs: map[inputKey]*auditInput{}, sums: map[fileVersion]string{}, live: map[fileID]bool{}, mine: map[string]bool{},
 	}
-	a.audit = u
 	remember(u)
 	if u.file, err = log.Stat(); err != nil {
-		return fail.Exit(fail.Failed, "--audit: %w", err)
+		return u, fail.Exit(fail.Failed, "--audit: %w", err)
 	}
 	line := auditStart{
-		auditHead: u.head("start"), Program: Version, PID: os.Getpid(), UID: strconv.Itoa(os.Getuid()), Arguments: []byteText{},
+		auditHead: u.head("start"), Program: run.version, PID: os.Getpid(), UID: strconv.Itoa(os.Getuid()), Arguments: []byteText{},
 	}
-	for _, arg := range args {
+	for _, arg := range run.arguments {
 		line.Arguments = append(line.Arguments, byteText(arg))
 	}
 	// What cannot be found out is empty.
@@ -155,39 +140,45 @@ func (a *app) startAudit(ctx context.Context, args []string) error {
 		line.User, line.UID = byteText(who.Username), who.Uid
 	}
 	if err := u.append(line); err != nil {
-		return fail.Exit(fail.Failed, "--audit: %w", err)
+		return u, fail.Exit(fail.Failed, "--audit: %w", err)
 	}
-	if out, ok := a.Stdout.(*stickyWriter); ok {
-		out.sum, u.stdout = newSum(), out
-		if f, ok := out.w.(*os.File); ok {
-			if st, err := f.Stat(); err == nil && os.SameFile(st, u.file) {
-				return u.refuse("stdout")
-			}
+	return u, nil
+}
+
+// auditStream is what is written to standard output, hashed.
+type auditStream interface {
+	// written returns the bytes written so far, their SHA-256 in hex, and whether
+	// that is all that was to be written.
+	written() (n int64, sum string, whole bool)
+}
+
+// output makes the record tell what goes to standard output, which is w below.
+func (u *audit) output(s auditStream, w io.Writer) error {
+	u.stdout = s
+	if f, ok := w.(*os.File); ok {
+		if st, err := f.Stat(); err == nil && os.SameFile(st, u.file) {
+			return u.refuse("stdout")
 		}
 	}
-	u.stdin = &hashedReader{r: a.Stdin, sum: newSum()}
-	a.Stdin = u.stdin
 	return nil
 }
 
-// checkAuditFlags refuses what the flags of the record cannot mean.
-func (a *app) checkAuditFlags() error {
-	u := a.audit
-	switch {
-	case a.auditFlag != "" && (u == nil || a.auditFlag != u.path), u != nil && a.auditFlag == "" && u.path != a.Getenv("CBT_AUDIT"):
-		return fail.Usage("--audit %s: which file is meant? say --audit=FILE", text.Printable(a.auditFlag))
-	case a.hashFlag == "":
-		return nil
-	case u == nil:
-		return fail.Usage("--hash: is for the record of --audit FILE (cbt hash prints hashes)")
-	}
-	switch a.hashFlag {
+// input makes the record tell what is read from standard input, and returns the
+// reader to read it with.
+func (u *audit) standardInput(r io.Reader) io.Reader {
+	u.stdin = &hashedReader{r: r, sum: newSum()}
+	return u.stdin
+}
+
+// setHash says when all inputs are hashed: "before", "after" or "both".
+func (u *audit) setHash(when string) error {
+	switch when {
 	case "before", "after", "both":
 	default:
-		return fail.Usage("--hash %s: is before, after or both", text.Printable(a.hashFlag))
+		return fail.Usage("--hash %s: is before, after or both", text.Printable(when))
 	}
-	u.hash = a.hashFlag
-	u.before, u.after = u.hash != "after", u.hash != "before"
+	u.hash = when
+	u.before, u.after = when != "after", when != "before"
 	return nil
 }
 
@@ -277,8 +268,9 @@ func (u *audit) end(code int, failed error) error {
 	if failed != nil {
 		line.Error = failed.Error()
 	}
-	if sig := (*signalError)(nil); errors.As(context.Cause(u.ctx), &sig) {
-		line.Signal = sig.Error()
+	var sig interface{ Signal() os.Signal }
+	if errors.As(context.Cause(u.ctx), &sig) {
+		line.Signal = sig.Signal().String()
 	}
 	line.auditHead = u.head("end")
 	before := u.err

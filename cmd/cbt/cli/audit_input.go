@@ -27,6 +27,21 @@ type reading struct {
 	frozen bool // the user says that nobody writes to what is read
 }
 
+// open opens path for reading, after judge (nil: anything goes) had its say on
+// its real path, and records it. Nothing else opens what is read.
+func (r *reading) open(path string, judge func(real string) error) (*inFile, error) {
+	f, err := openReadOnly(path, judge)
+	if err != nil {
+		return nil, err
+	}
+	f.read = &r.Int64
+	if err := r.audit.input(f); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
 // fileVersion is a file as it was at one time.
 type fileVersion struct {
 	fileID
@@ -91,7 +106,7 @@ func newAuditInput(head auditHead, path, real string, st fileStat) *auditInput {
 
 // input records f, which was just opened, and with --hash before its content.
 // The second time that a file is opened under one name it does nothing.
-func (u *audit) input(f *file) error {
+func (u *audit) input(f *inFile) error {
 	if u == nil {
 		return nil
 	}
@@ -153,9 +168,9 @@ func (u *audit) hashIn(ctx context.Context, f *os.File, size int64) (string, err
 		return "", err
 	}
 	sum := newSum()
-	bar := u.progress("hashing for the record", v.Size())
-	defer bar.finish()
-	if err := writeRange(ctx, sum, v, 0, v.Size(), bar); err != nil {
+	bar := u.report.Start("hashing for the record", v.Size())
+	defer bar.Finish()
+	if err := sparse.WriteRange(ctx, sum, v, 0, v.Size(), bar.Add); err != nil {
 		return "", err
 	}
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
@@ -323,7 +338,7 @@ func (u *audit) recheckOne(in *auditInput, seen map[byteText]string) error {
 	case other && !live:
 		return fail.Exit(fail.Failed, "%s: changed while it was read: its SHA-256 was %s and is %s", text.Printable(string(in.Path)), in.SHA256, sum)
 	case other:
-		u.warn("%s: something else wrote to it; what was read is the snapshot", text.Printable(string(in.Path)))
+		u.report.Warnf("%s: something else wrote to it; what was read is the snapshot", text.Printable(string(in.Path)))
 	}
 	return nil
 }

@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 
-	"cbt/cbt"
 	"cbt/internal/outfile"
 )
 
@@ -141,7 +140,7 @@ func (u *audit) wrote(kind, path string) error {
 }
 
 // again opens a file that this run wrote, and of which there is a line.
-func (u *audit) again(path string) (*file, error) { return openReadOnly(path, nil) }
+func (u *audit) again(path string) (*inFile, error) { return openReadOnly(path, nil) }
 
 // remove removes a file, and records that.
 func (u *audit) remove(path string) error {
@@ -183,9 +182,17 @@ func (u *audit) refuseSelf(path string) error {
 	return nil
 }
 
+// auditTarget is a target that is written in place.
+type auditTarget struct {
+	path    string
+	stat    fileStat
+	size    func() int64
+	written func() (written, zeroed int64)
+}
+
 // begin notes that a target is being written in place: if the run ends before
-// finish, the record says that it is incomplete.
-func (u *audit) begin(t *imageTarget) {
+// finishTarget, the record says that it is incomplete.
+func (u *audit) begin(t *auditTarget) {
 	if u == nil {
 		return
 	}
@@ -194,19 +201,14 @@ func (u *audit) begin(t *imageTarget) {
 	u.targets = append(u.targets, t)
 }
 
-// finishTarget records a target that was written in place, with --hash after
-// all of its bytes, read again.
-func (u *audit) finishTarget(t *imageTarget, layers []cbt.Layer) (err error) {
+// finishTarget records a target that was written in place, from a point to
+// another by deltas of these IDs; with --hash after all of its bytes, read again.
+func (u *audit) finishTarget(t *auditTarget, from, to string, deltas []string) (err error) {
 	if u == nil {
 		return nil
 	}
 	line := u.targetLine(t, true)
-	line.Deltas = idsOf(layers)
-	last := layers[len(layers)-1]
-	line.To = last.Delta.Header.Streams[last.Stream].To
-	if from := layers[0].Delta.Header.Streams[layers[0].Stream].From; from != nil {
-		line.From = from.Point
-	}
+	line.From, line.To, line.Deltas = from, to, deltas
 	if u.after {
 		f, err := openReadOnly(t.path, nil)
 		if err == nil {
@@ -230,20 +232,21 @@ func (u *audit) finishTarget(t *imageTarget, layers []cbt.Layer) (err error) {
 	return u.appendLocked(line)
 }
 
-func (u *audit) targetLine(t *imageTarget, complete bool) auditOutput {
+func (u *audit) targetLine(t *auditTarget, complete bool) auditOutput {
 	real, err := realPath(t.path)
 	if err != nil {
 		real = ""
 	}
 	line := auditOutput{
 		auditHead: u.head("output"), Path: byteText(t.path), Real: byteText(real), Kind: "in place", Device: deviceNumber(t.stat.dev), Inode: t.stat.ino,
-		Size: t.Size(), Complete: complete,
+		Size: t.size(), Complete: complete,
 	}
 	if t.stat.block {
 		line.Device, line.Inode = deviceNumber(t.stat.rdev), 0
 	}
 	if complete {
-		line.Written, line.Zeroed = &t.wrote.Written, &t.wrote.Zeroed
+		written, zeroed := t.written()
+		line.Written, line.Zeroed = &written, &zeroed
 	}
 	return line
 }
@@ -256,19 +259,13 @@ func (u *audit) endStreams(done bool) {
 		n, sum := u.stdin.n, u.stdin.sum.Sum(nil)
 		u.stdin.mu.Unlock()
 		if n > 0 {
-			_ = u.appendLocked(&auditInput{auditHead: u.head("input"), Path: stdinName, Kind: "stdin", Size: n, SHA256: hex.EncodeToString(sum)})
+			_ = u.appendLocked(&auditInput{auditHead: u.head("input"), Path: "-", Kind: "stdin", Size: n, SHA256: hex.EncodeToString(sum)})
 		}
 	}
 	if u.stdout == nil {
 		return
 	}
 	if n, sum, whole := u.stdout.written(); n > 0 || !whole {
-		_ = u.appendLocked(auditOutput{auditHead: u.head("output"), Path: stdinName, Kind: "stdout", Size: n, SHA256: sum, Complete: whole && done})
+		_ = u.appendLocked(auditOutput{auditHead: u.head("output"), Path: "-", Kind: "stdout", Size: n, SHA256: sum, Complete: whole && done})
 	}
-}
-
-// deviceNumber prints a device number as ls does, where that has parts.
-func deviceNumber(n uint64) string {
-	major, minor := splitDevice(n)
-	return fmt.Sprintf("%d:%d", major, minor)
 }

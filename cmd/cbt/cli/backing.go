@@ -85,14 +85,6 @@ func within(dir, path string) bool {
 	return filepath.IsAbs(path) && strings.HasPrefix(path, dir)
 }
 
-func realPath(path string) (string, error) {
-	real, err := filepath.EvalSymlinks(path)
-	if err != nil {
-		return "", err
-	}
-	return filepath.Abs(real)
-}
-
 // openNamed opens the file that an image, opened as owner, names as its
 // backing or data file (role). All links are resolved and judged before
 // anything is opened, and what was opened is judged again.

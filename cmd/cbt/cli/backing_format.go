@@ -50,7 +50,7 @@ func (o *opener) standInFormat(owner *file, name, format string, f *file) (strin
 		}
 		return found, err
 	}
-	found, err := sniff(f)
+	found, err := sniff(f, f.stat.size)
 	if err != nil {
 		return "", err
 	}

@@ -2,7 +2,9 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -163,7 +165,7 @@ func (a *app) backup(ctx context.Context, refs []string, dir string, opt *backup
 	}
 	if !opt.dryRun {
 		if err := outfile.Sweep(dir, deltaSuffix); err != nil {
-			a.warnf("%s: %v", text.Printable(dir), err) // whoever may not write here hears it again
+			a.Warnf("%s: %v", text.Printable(dir), err) // whoever may not write here hears it again
 		}
 	}
 	store, err := a.readStore(ctx, dir)
@@ -171,7 +173,7 @@ func (a *app) backup(ctx context.Context, refs []string, dir string, opt *backup
 		return err
 	}
 	if n, first := store.unread(); n > 0 {
-		a.warnf("%s: passed over: %s that cannot be read as deltas, the first: %s", text.Printable(dir), text.Count(n, "file"), first)
+		a.Warnf("%s: passed over: %s that cannot be read as deltas, the first: %s", text.Printable(dir), text.Count(n, "file"), first)
 	}
 	b := &backupRun{app: a, opt: opt, opener: o, store: store}
 	if err := b.open(ctx, refs); err != nil {
@@ -247,9 +249,9 @@ func isDir(path string) bool {
 func haveDir(dir string) error {
 	st, err := os.Stat(dir)
 	switch {
-	case isNotExist(err) && addressError(dir) != nil:
+	case errors.Is(err, fs.ErrNotExist) && addressError(dir) != nil:
 		return addressError(dir)
-	case isNotExist(err):
+	case errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("%s: there is no such directory: is its disk mounted? `mkdir -m 700 %s` makes a new one", text.Printable(dir), text.Quote(text.PathArgument(dir)))
 	case err != nil:
 		return err
@@ -307,7 +309,7 @@ func (b *backupRun) open(ctx context.Context, refs []string) error {
 		switch {
 		case img.View.Size() > 0:
 		case img.Format == formatRaw && b.opt.source.Format == formatRaw:
-			b.app.warnf("%s: is empty", text.Printable(img.Ref))
+			b.app.Warnf("%s: is empty", text.Printable(img.Ref))
 		case img.Format == formatRaw:
 			return fail.Usage("%s: is empty: is that the right file? --format raw takes it as a disk of 0 bytes", text.Printable(img.Ref))
 		}

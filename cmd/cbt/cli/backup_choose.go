@@ -143,7 +143,7 @@ func (b *backupRun) chooseFor(ctx context.Context, i int) error {
 			why = fmt.Sprintf("%s has %s of %s, and to none of this disk a whole chain leads", text.Printable(b.store.dir), text.Count(there, "delta"), text.Printable(b.image))
 		}
 	} else {
-		b.app.warnf("%s: %s", text.Printable(d.img.Ref), why)
+		b.app.Warnf("%s: %s", text.Printable(d.img.Ref), why)
 	}
 	b.bases[i] = base{why: why}
 	return nil

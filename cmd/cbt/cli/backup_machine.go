@@ -96,7 +96,7 @@ func (b *backupRun) called(name string) map[int]bool {
 		}
 	}
 	if byName {
-		b.app.warnf("%s: the deltas called %s-... name no machine, and are taken for older ones of %s by that name alone, by prune too: if they are another machine's, remove what this run writes, and give another --name",
+		b.app.Warnf("%s: the deltas called %s-... name no machine, and are taken for older ones of %s by that name alone, by prune too: if they are another machine's, remove what this run writes, and give another --name",
 			text.Printable(b.store.dir), text.Printable(name), text.Printable(b.disks[0].img.Ref))
 	}
 	return of
@@ -343,7 +343,7 @@ func (b *backupRun) warnTurns(in *machines.Directory) {
 			}
 		}
 		if seen && last != source {
-			b.app.warnf("%s of %s was read from another disk the last time, and from this one before: two disks of a machine are two REFs of one run (NAME=REF), two machines have a --name each",
+			b.app.Warnf("%s of %s was read from another disk the last time, and from this one before: two disks of a machine are two REFs of one run (NAME=REF), two machines have a --name each",
 				text.Printable(d.stream()), text.Printable(machines.Short(b.opt.diff.machine)))
 		}
 	}

@@ -184,10 +184,10 @@ func (b *backupRun) sayMissing(list []missing) {
 		}
 		switch {
 		case len(m.Children) > 0:
-			b.app.warnf("%s: the delta of %s is missing, and %s cannot be restored without it%s", dir, text.Printable(m.Snapshot), text.Printable(strings.Join(m.Children, ", ")), write)
+			b.app.Warnf("%s: the delta of %s is missing, and %s cannot be restored without it%s", dir, text.Printable(m.Snapshot), text.Printable(strings.Join(m.Children, ", ")), write)
 			continue
 		case m.Delta != "":
-			b.app.warnf("%s: %s cannot be restored, because deltas are missing that it builds on; it is that of %s%s", dir, text.Printable(m.Delta), text.Printable(m.Snapshot), write)
+			b.app.Warnf("%s: %s cannot be restored, because deltas are missing that it builds on; it is that of %s%s", dir, text.Printable(m.Delta), text.Printable(m.Snapshot), write)
 			continue
 		}
 		if said++; said > most {
@@ -199,9 +199,9 @@ func (b *backupRun) sayMissing(list []missing) {
 		} else if way := m.deletion.wayOfMachine(); way != "" {
 			str += "; " + way
 		}
-		b.app.notef("%s", str)
+		b.app.Notef("%s", str)
 	}
 	if said > most {
-		b.app.notef("%s has no delta of %s more (--json names them)", dir, text.Count(said-most, "snapshot"))
+		b.app.Notef("%s has no delta of %s more (--json names them)", dir, text.Count(said-most, "snapshot"))
 	}
 }

@@ -36,16 +36,16 @@ type backedUpStream struct {
 func (b *backupRun) reportThere(l *logged) error {
 	path := filepath.Join(b.store.dir, l.File)
 	if said := b.opt.diff.consistency; b.opt.diff.labelled && said != l.Consistency {
-		b.app.warnf("%s: --consistency %s changes nothing: the delta is there, and is called %s", text.Printable(path), said, l.Consistency)
+		b.app.Warnf("%s: --consistency %s changes nothing: the delta is there, and is called %s", text.Printable(path), said, l.Consistency)
 	}
 	if b.opt.name != "" && l.Machine != b.opt.name {
 		called := "and names no machine"
 		if l.Machine != "" {
 			called = "and is of " + text.Printable(machines.Short(l.Machine))
 		}
-		b.app.warnf("%s: --name %s changes nothing: the delta is there, %s; the next one has the name", text.Printable(path), b.opt.name, called)
+		b.app.Warnf("%s: --name %s changes nothing: the delta is there, %s; the next one has the name", text.Printable(path), b.opt.name, called)
 	}
-	b.app.notef("%s has %s already: %s", text.Printable(b.store.dir), text.Printable(b.disks[0].img.Ref), text.Printable(path))
+	b.app.Notef("%s has %s already: %s", text.Printable(b.store.dir), text.Printable(b.disks[0].img.Ref), text.Printable(path))
 	if b.opt.dryRun {
 		return b.printThere(path)
 	}
@@ -59,14 +59,14 @@ func (b *backupRun) report(took time.Duration) error {
 		name := d.stream()
 		switch {
 		case d.old == nil:
-			b.app.notef("%s: in full: %s", text.Printable(name), at.why)
+			b.app.Notef("%s: in full: %s", text.Printable(name), at.why)
 		case at.ref == "":
-			b.app.notef("%s: compared with the content of %s: %s", text.Printable(name), text.Printable(at.delta.File), at.why)
+			b.app.Notef("%s: compared with the content of %s: %s", text.Printable(name), text.Printable(at.delta.File), at.why)
 		default:
-			b.app.notef("%s: compared with %s: %s", text.Printable(name), text.Printable(at.ref), at.why)
+			b.app.Notef("%s: compared with %s: %s", text.Printable(name), text.Printable(at.ref), at.why)
 		}
 	}
-	b.app.notef("%s: %s", text.Printable(b.file), b.job.summary(b.opener, took))
+	b.app.Notef("%s: %s", text.Printable(b.file), b.job.summary(b.opener, took))
 	d := &b.disks[0]
 	r := backedUp{
 		File: b.file, ID: b.job.sum.ID.String(), New: true, Machine: b.job.header.Machine, To: d.img.Point, Method: d.method.name, Why: b.bases[0].why, Bytes: b.job.sum.Size,

@@ -62,9 +62,9 @@ func (b *backupRun) warnOther() {
 	if slices.ContainsFunc(b.store.list, func(l *logged) bool {
 		return l.Machine == b.opt.name && slices.ContainsFunc(l.Streams, func(s logStream) bool { return s.Source != "" })
 	}) {
-		b.app.warnf("%s: was backed up as %s so far, and %s is the name of another disk there: if that is a mistake, the next run with --continue %s instead of --name %s goes on as before",
+		b.app.Warnf("%s: was backed up as %s so far, and %s is the name of another disk there: if that is a mistake, the next run with --continue %s instead of --name %s goes on as before",
 			ref, strings.Join(so, ", "), b.opt.name, so[len(so)-1], b.opt.name)
 		return
 	}
-	b.app.warnf("%s: was backed up as %s so far, and is %s from now on", ref, strings.Join(so, ", "), b.opt.name)
+	b.app.Warnf("%s: was backed up as %s so far, and is %s from now on", ref, strings.Join(so, ", "), b.opt.name)
 }

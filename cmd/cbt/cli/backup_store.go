@@ -149,7 +149,7 @@ func (s *store) length(l *logged, stream string) int {
 
 // openChainOf opens l and all that it could build on, and nothing else of what
 // may be a large directory.
-func (o *opener) openChainOf(s *store, l *logged) error {
+func (o *deltaFiles) openChainOf(s *store, l *logged) error {
 	if o.dirs == nil {
 		o.dirs = make(map[string]*deltaDir)
 	}

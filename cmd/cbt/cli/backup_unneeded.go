@@ -168,6 +168,6 @@ func (a *app) sayUnneeded(u unneeded, always bool) {
 	if always {
 		a.sayf("%s", str)
 	} else {
-		a.notef("%s", str)
+		a.Notef("%s", str)
 	}
 }

@@ -32,7 +32,7 @@ func (b *backupRun) write(ctx context.Context) error {
 			return err
 		}
 		why := fmt.Sprintf("comparing with %s failed: %v", strings.Join(b.olds(), ", "), err)
-		b.app.warnf("a full delta is written: %s", why)
+		b.app.Warnf("a full delta is written: %s", why)
 		for i := range b.disks {
 			b.disks[i].old, b.disks[i].method = nil, method{}
 		}

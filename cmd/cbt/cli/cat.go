@@ -4,15 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"runtime"
-	"sync"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
 	"cbt/internal/fail"
-	"cbt/internal/ordered"
 	"cbt/sparse"
 )
 
@@ -70,9 +66,9 @@ func (a *app) cat(ctx context.Context, ref string, opt *catOptions) error {
 	if err := refuseUnknown(ctx, src, off, n); err != nil {
 		return err
 	}
-	bar := a.startProgress("cat", n)
-	err = writeRange(ctx, a.Stdout, src.View, off, n, bar)
-	bar.finish()
+	bar := a.Start("cat", n)
+	err = sparse.WriteRange(ctx, a.Stdout, src.View, off, n, bar.Add)
+	bar.Finish()
 	if err != nil {
 		return fmt.Errorf("%s: %w", ref, err)
 	}
@@ -96,71 +92,6 @@ func rangeOf(src *source, offset, length sizeValue) (off, n int64, err error) {
 		n = length.n
 	}
 	return offset.n, n, nil
-}
-
-// catChunk is how much is read at once.
-const catChunk = 1 << 20
-
-var zeroChunk [64 << 10]byte
-
-// writeRange writes [off, off+n) of v to w in order, reading ahead.
-func writeRange(ctx context.Context, w io.Writer, v sparse.View, off, n int64, bar *progress) error {
-	buffers := sync.Pool{New: func() any { return new([catChunk]byte) }}
-	type chunk struct {
-		sparse.Extent
-		buf *[catChunk]byte
-	}
-	return ordered.Map(ctx, runtime.GOMAXPROCS(0),
-		func(_ context.Context, emit func(sparse.Extent) error) error {
-			for e, err := range v.Extents(off, n) {
-				if err != nil {
-					return err
-				}
-				for e.Len > 0 {
-					part := e
-					if !e.Kind.ReadsZero() {
-						part.Len = min(e.Len, catChunk)
-					}
-					if err := emit(part); err != nil {
-						return err
-					}
-					e.Off, e.Len = part.End(), e.Len-part.Len
-				}
-			}
-			return nil
-		},
-		func(_ context.Context, e sparse.Extent) (chunk, error) {
-			if e.Kind.ReadsZero() {
-				return chunk{Extent: e}, nil
-			}
-			c := chunk{e, buffers.Get().(*[catChunk]byte)}
-			_, err := sparse.ReadFull(v, c.buf[:e.Len], e.Off)
-			return c, err
-		},
-		func(c chunk) error {
-			if c.buf == nil {
-				return writeZeros(ctx, w, c.Len, bar)
-			}
-			defer buffers.Put(c.buf)
-			_, err := w.Write(c.buf[:c.Len])
-			bar.add(c.Len)
-			return err
-		})
-}
-
-func writeZeros(ctx context.Context, w io.Writer, n int64, bar *progress) error {
-	for n > 0 {
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		part := min(n, int64(len(zeroChunk)))
-		if _, err := w.Write(zeroChunk[:part]); err != nil {
-			return err
-		}
-		bar.add(part)
-		n -= part
-	}
-	return nil
 }
 
 // syncStdout makes what was written to stdout stay, if that is a file.

@@ -72,13 +72,13 @@ func (a *app) execute(ctx context.Context, args []string) (err error) {
 	return root.ExecuteContext(ctx)
 }
 
-// warnf prints a line on stderr that is not the end of the run.
-func (a *app) warnf(format string, args ...any) {
+// Warnf prints a line on stderr that is not the end of the run.
+func (a *app) Warnf(format string, args ...any) {
 	a.line("warning", "cbt: warning: ", format, args)
 }
 
-// notef prints what a command did, on stderr.
-func (a *app) notef(format string, args ...any) {
+// Notef prints what a command did, on stderr.
+func (a *app) Notef(format string, args ...any) {
 	if !a.quiet {
 		a.sayf(format, args...)
 	}
@@ -89,8 +89,8 @@ func (a *app) sayf(format string, args ...any) {
 	a.line("note", "", format, args)
 }
 
-// debugf prints what --verbose asks for.
-func (a *app) debugf(format string, args ...any) {
+// Debugf prints what --verbose asks for.
+func (a *app) Debugf(format string, args ...any) {
 	if a.verbose {
 		a.line("debug", "cbt: ", format, args)
 	}

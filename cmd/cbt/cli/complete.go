@@ -11,6 +11,7 @@ import (
 
 	"cbt/cbt"
 	"cbt/internal/deltaref"
+	"cbt/internal/report"
 	"cbt/qcow2"
 	"cbt/sparse"
 )
@@ -148,7 +149,7 @@ func (a *app) snapshotWords(path string) (names, ids []string) {
 		return nil, nil
 	}
 	defer f.Close()
-	if head, err := f.head(4); err != nil || string(head) != "QFI\xfb" {
+	if head, err := readHead(f, 4); err != nil || string(head) != "QFI\xfb" {
 		return nil, nil
 	}
 	img, err := qcow2.Open(f, f.stat.size, qcow2.Options{
@@ -169,7 +170,8 @@ func (a *app) snapshotWords(path string) (names, ids []string) {
 
 // deltaWords are what may follow DIR@ or DELTA@.
 func (a *app) deltaWords(path string) (words []string) {
-	o := &opener{warn: func(string, ...any) {}, note: func(string, ...any) {}}
+	o := &opener{Reporter: report.None{}}
+	o.deltaFiles = newDeltaFiles(&o.reads, report.None{}, explainDelta)
 	o.reads.audit = a.audit
 	defer o.Close()
 	if names, err := deltaNames(path); err == nil && len(names) > 0 {

@@ -55,7 +55,7 @@ func (s *source) consistency() cbt.Consistency {
 // sayLevel says what the state after a delta is worth.
 func (a *app) sayLevel(name string, c cbt.Consistency) {
 	if l, ok := levels[c]; ok {
-		a.notef("%s: %s", text.Printable(name), l.long)
+		a.Notef("%s: %s", text.Printable(name), l.long)
 	}
 }
 
@@ -74,7 +74,7 @@ func (a *app) sayLevels(dir string, list []*logged) {
 		}
 	}
 	if len(parts) > 0 {
-		a.notef("%s: %s", text.Printable(dir), strings.Join(parts, ", "))
+		a.Notef("%s: %s", text.Printable(dir), strings.Join(parts, ", "))
 	}
 }
 
@@ -86,7 +86,7 @@ func (a *app) checkConsistency(ctx context.Context, disks []disk, opt *diffOptio
 	said := cbt.Consistency(opt.consistency)
 	if slices.ContainsFunc(disks, func(d disk) bool { return d.ram }) {
 		if opt.labelled {
-			a.notef("--consistency %s: the delta is called %s, because it has the machine's RAM", said, cbt.Full)
+			a.Notef("--consistency %s: the delta is called %s, because it has the machine's RAM", said, cbt.Full)
 		}
 		return nil
 	}
@@ -99,11 +99,11 @@ func (a *app) checkConsistency(ctx context.Context, disks []disk, opt *diffOptio
 			return context.Cause(ctx)
 		}
 		if err != nil { // what cannot be read is not for a look at labels to say
-			a.debugf("%s: file systems: %v", on, err)
+			a.Debugf("%s: file systems: %v", on, err)
 		}
 		for _, s := range list {
 			if s.State == fsys.Pending {
-				a.warnf("%s: %s was not frozen: %s: --consistency %s says more than is true, so the delta is called %s", text.Printable(on), s.Name(), s.Why, said, cbt.Crash)
+				a.Warnf("%s: %s was not frozen: %s: --consistency %s says more than is true, so the delta is called %s", text.Printable(on), s.Name(), s.Why, said, cbt.Crash)
 				opt.consistency = string(cbt.Crash)
 			}
 		}
@@ -128,15 +128,15 @@ func (a *app) volumesOn(disks []disk) iter.Seq2[string, sparse.View] {
 	return func(yield func(string, sparse.View) bool) {
 		var pvs []lvm.Disk
 		for _, d := range disks {
-			found, _, err := pvsOn(d.img.Ref, d.img.View, a.debugf)
+			found, _, err := pvsOn(d.img.Ref, d.img.View, a.Debugf)
 			if err != nil { // most often: no partition table
-				a.debugf("physical volumes: %v", err)
+				a.Debugf("physical volumes: %v", err)
 			}
 			pvs = append(pvs, found...)
 		}
 		groups, err := lvm.Assemble(pvs)
 		if err != nil {
-			a.debugf("volume groups: %v", err)
+			a.Debugf("volume groups: %v", err)
 			return
 		}
 		for _, g := range groups {
@@ -146,7 +146,7 @@ func (a *app) volumesOn(disks []disk) iter.Seq2[string, sparse.View] {
 				}
 				v, err := g.Open(lv.Name, lvm.OpenOptions{})
 				if err != nil {
-					a.debugf("%s: %v", lv.FullName(), err)
+					a.Debugf("%s: %v", lv.FullName(), err)
 					continue
 				}
 				if !yield(disks[0].img.Ref+": volume "+lv.FullName(), v) {

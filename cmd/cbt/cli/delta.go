@@ -48,18 +48,18 @@ type deltaFile struct {
 	*cbt.Delta
 	name string // for messages
 	dir  string // where its chain is looked for; empty: nowhere
-	f    *file
+	f    *inFile
 }
 
 // openDeltaFile opens the delta at path for reading. The opener closes it.
-func (o *opener) openDeltaFile(path string) (*deltaFile, error) {
-	f, err := openFile(path, &o.reads, nil)
+func (o *deltaFiles) openDeltaFile(path string) (*deltaFile, error) {
+	f, err := o.reads.open(path, nil)
 	if err != nil {
-		return nil, o.notDeltaFile(path, err)
+		return nil, o.explain(path, nil, err)
 	}
 	d, err := cbt.Open(f, f.stat.size)
 	if err != nil {
-		if other := notDelta(f, true); other != nil {
+		if other := o.explain(path, f, nil); other != nil {
 			err = other
 		} else if errors.As(err, new(*sparse.FormatError)) {
 			err = fmt.Errorf("%s: is damaged: %w", path, err)
@@ -73,24 +73,24 @@ func (o *opener) openDeltaFile(path string) (*deltaFile, error) {
 }
 
 // keep remembers where a delta came from.
-func (o *opener) keep(d *deltaFile) *deltaFile {
-	o.deltaMu.Lock()
-	defer o.deltaMu.Unlock()
+func (o *deltaFiles) keep(d *deltaFile) *deltaFile {
+	o.mu.Lock()
+	defer o.mu.Unlock()
 	if d.f != nil {
-		o.files = append(o.files, d.f)
+		o.open = append(o.open, d.f)
 	}
-	if o.deltas == nil {
-		o.deltas = make(map[*cbt.Ends]*deltaFile)
+	if o.files == nil {
+		o.files = make(map[*cbt.Ends]*deltaFile)
 	}
-	o.deltas[d.Ends()] = d
+	o.files[d.Ends()] = d
 	return d
 }
 
 // deltaName is what messages call a delta of a chain.
-func (o *opener) deltaName(d *cbt.Delta) string {
-	o.deltaMu.Lock()
-	defer o.deltaMu.Unlock()
-	if f := o.deltas[d.Ends()]; f != nil {
+func (o *deltaFiles) deltaName(d *cbt.Delta) string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if f := o.files[d.Ends()]; f != nil {
 		return f.name
 	}
 	return "delta"
@@ -99,7 +99,7 @@ func (o *opener) deltaName(d *cbt.Delta) string {
 // deltasIn opens all deltas of a directory, once for all streams whose chains
 // are there. What cannot be read as one is passed over with a warning: it
 // matters only if a chain needs it.
-func (o *opener) deltasIn(dir string) (*deltaDir, error) {
+func (o *deltaFiles) deltasIn(dir string) (*deltaDir, error) {
 	o.looking.Lock()
 	defer o.looking.Unlock()
 	if all, ok := o.dirs[dir]; ok {
@@ -116,7 +116,7 @@ func (o *opener) deltasIn(dir string) (*deltaDir, error) {
 			return nil, fmt.Errorf("%w (ulimit -n must allow for every delta in the directory)", err)
 		}
 		if err != nil {
-			o.warn("passed over: %v", err)
+			o.Warnf("passed over: %v", err)
 			continue
 		}
 		all.files = append(all.files, d)
@@ -145,7 +145,7 @@ func catalogue(files []*deltaFile) *cbt.Catalogue {
 
 // layersTo are the open deltas of the catalogue that lead to the state after d of
 // one of its streams.
-func (o *opener) layersTo(all *cbt.Catalogue, d *cbt.Delta, stream int) ([]cbt.Layer, error) {
+func (o *deltaFiles) layersTo(all *cbt.Catalogue, d *cbt.Delta, stream int) ([]cbt.Layer, error) {
 	r, err := all.Route(d.Ends(), stream)
 	if err != nil {
 		return nil, err
@@ -193,9 +193,9 @@ func isAlias(path string) bool {
 // none. There is one exit code for each.
 func dirError(dir string, err error) error {
 	switch other := addressError(dir); {
-	case isNotExist(err) && other != nil:
+	case errors.Is(err, fs.ErrNotExist) && other != nil:
 		return other
-	case isNotExist(err):
+	case errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("%s: there is no such directory", text.Printable(dir))
 	case errors.Is(err, syscall.ENOTDIR):
 		return fail.Usage("%s: is no directory", text.Printable(dir))
@@ -204,7 +204,7 @@ func dirError(dir string, err error) error {
 }
 
 // chain finds what leads to the state of a stream after d, oldest first.
-func (o *opener) chain(d *deltaFile, stream int, opt chainOptions) ([]cbt.Layer, error) {
+func (o *deltaFiles) chain(d *deltaFile, stream int, opt chainOptions) ([]cbt.Layer, error) {
 	if d.Header.Streams[stream].Full {
 		return []cbt.Layer{{Delta: d.Delta, Stream: stream}}, nil
 	}
@@ -218,7 +218,7 @@ func (o *opener) chain(d *deltaFile, stream int, opt chainOptions) ([]cbt.Layer,
 
 // chainTo is chain; where the parent of d is missing, and others lead to its point,
 // those, which is said once unless it was said already.
-func (o *opener) chainTo(d *deltaFile, stream int, opt chainOptions, said bool) ([]cbt.Layer, error) {
+func (o *deltaFiles) chainTo(d *deltaFile, stream int, opt chainOptions, said bool) ([]cbt.Layer, error) {
 	layers, missing := o.chain(d, stream, opt)
 	if !errors.As(missing, new(*cbt.MissingError)) {
 		return layers, missing
@@ -334,7 +334,7 @@ func (a *app) spool(ctx context.Context, o *opener, opt chainOptions) (*deltaFil
 	if err != nil {
 		return nil, fmt.Errorf("keeping the delta from standard input: %w", err)
 	}
-	f := &file{File: tmp, path: "standard input", reads: &o.reads}
+	f := &inFile{File: tmp, path: "standard input", read: &o.reads.Int64}
 	_, sum, err := cbt.Verify(ctx, teeReader(ctx, a.Stdin, tmp), cbt.VerifyOptions{})
 	if err != nil {
 		return nil, fmt.Errorf("standard input: %w", err)
@@ -366,7 +366,7 @@ func (e *badDeltaError) Error() string {
 func (e *badDeltaError) Unwrap() error { return e.err }
 
 // without leaves a delta out of the chains that are found from now on.
-func (o *opener) without(d *cbt.Delta) {
+func (o *deltaFiles) without(d *cbt.Delta) {
 	for _, all := range o.dirs {
 		all.files = slices.DeleteFunc(all.files, func(f *deltaFile) bool { return f.ID() == d.ID() })
 		all.Catalogue = catalogue(all.files)
@@ -375,7 +375,7 @@ func (o *opener) without(d *cbt.Delta) {
 
 // verifyAll reads every byte of the deltas of the chains, once each, before
 // anything is written from them.
-func (a *app) verifyAll(ctx context.Context, o *opener, layers [][]cbt.Layer) error {
+func (o *deltaFiles) verifyAll(ctx context.Context, layers [][]cbt.Layer) error {
 	seen := map[*cbt.Delta]bool{}
 	var list []*cbt.Delta
 	var total int64
@@ -388,12 +388,12 @@ func (a *app) verifyAll(ctx context.Context, o *opener, layers [][]cbt.Layer) er
 			}
 		}
 	}
-	p := a.startProgress("verifying", total)
-	defer p.finish()
+	p := o.Start("verifying", total)
+	defer p.Finish()
 	var before int64
 	for _, d := range list {
 		_, sum, err := cbt.Verify(ctx, d.Reader(), cbt.VerifyOptions{
-			Progress: func(done int64) { p.set(before + done) },
+			Progress: func(done int64) { p.Set(before + done) },
 		})
 		if err == nil && sum.ID != d.ID() {
 			err = errors.New("changed while it was read")
@@ -405,6 +405,3 @@ func (a *app) verifyAll(ctx context.Context, o *opener, layers [][]cbt.Layer) er
 	}
 	return nil
 }
-
-// isNotExist says that a path names nothing.
-func isNotExist(err error) bool { return errors.Is(err, fs.ErrNotExist) }

@@ -1,7 +1,9 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,15 +12,24 @@ import (
 	"cbt/internal/text"
 )
 
+// explainDelta says what a path names instead of a delta: f, or what could not be
+// opened (err); nil if f may be a damaged delta.
+func explainDelta(reads *reading, path string, f *inFile, err error) error {
+	if f == nil {
+		return notDeltaFile(reads, path, err)
+	}
+	return notDelta(f, true)
+}
+
 // notDelta says what f is instead of a delta; nil if it may be one, if only a
 // damaged one. What is called .cbt should be one. strict is for those to whom what
 // begins like nothing known is none either.
-func notDelta(f *file, strict bool) error {
+func notDelta(f *inFile, strict bool) error {
 	path := f.path
 	if strings.EqualFold(filepath.Ext(path), deltaSuffix) {
 		return nil
 	}
-	switch found, err := sniff(f); {
+	switch found, err := sniff(f, f.stat.size); {
 	case err != nil || found == formatDelta:
 		return nil
 	case found == formatQcow2:
@@ -35,20 +46,20 @@ func notDelta(f *file, strict bool) error {
 
 // notDeltaFile says what a path names that could not be opened as a delta: a
 // directory, a snapshot of an image, a stream of a delta.
-func (o *opener) notDeltaFile(path string, err error) error {
+func notDeltaFile(reads *reading, path string, err error) error {
 	if st, e := os.Stat(path); e == nil && st.IsDir() {
 		return fmt.Errorf("%s: is a directory without deltas: it has no .cbt files that can be read", text.Printable(path))
 	}
 	at := strings.LastIndexByte(path, '@')
-	if !isNotExist(err) || at <= 0 {
+	if !errors.Is(err, fs.ErrNotExist) || at <= 0 {
 		return err
 	}
-	f, e := openFile(path[:at], &o.reads, nil)
+	f, e := reads.open(path[:at], nil)
 	if e != nil {
 		return err
 	}
 	defer f.Close()
-	switch found, _ := sniff(f); found {
+	switch found, _ := sniff(f, f.stat.size); found {
 	case formatQcow2:
 		return fail.Usage("%s: is a snapshot of an image and no delta: cbt cat %s >FILE writes its bytes, and so does qemu-img convert -l",
 			text.Printable(path), text.Quote(text.PathArgument(path)))
@@ -69,7 +80,7 @@ func (o *opener) deltaFirst(command string, names []string, targets []namedTarge
 	dir, _, _ := splitDeltaRef(target)
 	isDelta := dir != "" && !exists(target)
 	if f, e := openFile(target, &o.reads, nil); e == nil {
-		found, _ := sniff(f)
+		found, _ := sniff(f, f.stat.size)
 		isDelta = found == formatDelta
 		f.Close()
 	}

@@ -19,7 +19,7 @@ import (
 // resolve puts the delta that DIR@WANT means in its place, with @STREAM after it as
 // it was: "b@latest@0" becomes "b/tue.cbt@0". Other references stay as they are. A
 // directory of deltas by itself is refused, with its newest delta named.
-func (o *opener) resolve(ref string) (string, error) {
+func (o *deltaFiles) resolve(ref string) (string, error) {
 	if real, ok := o.resolved[ref]; ok {
 		return real, nil
 	}
@@ -63,7 +63,7 @@ func splitDeltaRef(ref string) (dir, want, stream string) {
 }
 
 // deltaIn is the path of the delta of a directory that want means.
-func (o *opener) deltaIn(dir, want string) (string, error) {
+func (o *deltaFiles) deltaIn(dir, want string) (string, error) {
 	if want == "" {
 		return "", fail.Usage("%s@: no delta after the @: is a variable unset?", text.Printable(dir))
 	}
@@ -85,10 +85,10 @@ func (o *opener) deltaIn(dir, want string) (string, error) {
 		return "", fmt.Errorf("%s: %s", text.Printable(dir), text.Printable(err.Error()))
 	}
 	path := filepath.Join(dir, all[i].File)
-	o.note("%s@%s is %s%s", text.Printable(dir), text.Printable(want), text.Printable(path), ofTime(all[i].Time))
+	o.Notef("%s@%s is %s%s", text.Printable(dir), text.Printable(want), text.Printable(path), ofTime(all[i].Time))
 	for _, l := range list {
 		if l.Error != "" && byTime {
-			o.warn("%s: cannot be read, so it is not known whether it is newer", text.Printable(filepath.Join(dir, l.File)))
+			o.Warnf("%s: cannot be read, so it is not known whether it is newer", text.Printable(filepath.Join(dir, l.File)))
 		}
 	}
 	return path, nil
@@ -108,7 +108,7 @@ func ofTime(t time.Time) string {
 
 // deltasToChoose are all files of a directory, and of those that can be read what
 // a reference goes by.
-func (o *opener) deltasToChoose(dir string) (list []*logged, all []deltaref.Delta, err error) {
+func (o *deltaFiles) deltasToChoose(dir string) (list []*logged, all []deltaref.Delta, err error) {
 	names, err := deltaNames(dir)
 	if err != nil {
 		return nil, nil, err
@@ -155,7 +155,7 @@ func (o *opener) deltasToChoose(dir string) (list []*logged, all []deltaref.Delt
 }
 
 // refuseDeltaDir refuses a directory of deltas where one delta is wanted.
-func (o *opener) refuseDeltaDir(path string) error {
+func (o *deltaFiles) refuseDeltaDir(path string) error {
 	if info, err := os.Stat(path); err != nil || !info.IsDir() {
 		return nil
 	}

@@ -12,7 +12,7 @@ import (
 
 // routes say how the states after d are read: from the deltas of its directory, past
 // those that are damaged.
-func (o *opener) routes(d *deltaFile, opt chainOptions) cbt.Routes {
+func (o *deltaFiles) routes(d *deltaFile, opt chainOptions) cbt.Routes {
 	if o.given != nil {
 		r := *o.given
 		r.Cache = cbt.NewCache()
@@ -34,7 +34,7 @@ func (o *opener) routes(d *deltaFile, opt chainOptions) cbt.Routes {
 }
 
 // around are the deltas among which the chain of d is looked for.
-func (o *opener) around(d *deltaFile, opt chainOptions) (*deltaDir, error) {
+func (o *deltaFiles) around(d *deltaFile, opt chainOptions) (*deltaDir, error) {
 	dir := cmp.Or(opt.dir, d.dir)
 	if dir == "" {
 		return &deltaDir{Catalogue: catalogue(nil)}, nil
@@ -43,7 +43,7 @@ func (o *opener) around(d *deltaFile, opt chainOptions) (*deltaDir, error) {
 }
 
 // noChain says where the deltas were looked for that d needs.
-func (o *opener) noChain(d *deltaFile, opt chainOptions, err error) error {
+func (o *deltaFiles) noChain(d *deltaFile, opt chainOptions, err error) error {
 	if !errors.As(err, new(*cbt.MissingError)) {
 		return err
 	}
@@ -55,24 +55,24 @@ func (o *opener) noChain(d *deltaFile, opt chainOptions, err error) error {
 }
 
 // opened is the delta of these ends, which the opener has opened.
-func (o *opener) opened(e *cbt.Ends) (*cbt.Delta, error) {
-	o.deltaMu.Lock()
-	defer o.deltaMu.Unlock()
-	return o.deltas[e].Delta, nil
+func (o *deltaFiles) opened(e *cbt.Ends) (*cbt.Delta, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.files[e].Delta, nil
 }
 
 // endsName is what messages call the delta of these ends.
-func (o *opener) endsName(e *cbt.Ends) string {
-	o.deltaMu.Lock()
-	defer o.deltaMu.Unlock()
-	if f := o.deltas[e]; f != nil {
+func (o *deltaFiles) endsName(e *cbt.Ends) string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if f := o.files[e]; f != nil {
 		return text.Printable(f.name)
 	}
 	return "delta"
 }
 
 // damaged is err with the name of the delta that it comes from.
-func (o *opener) damaged(err error) error {
+func (o *deltaFiles) damaged(err error) error {
 	var of *cbt.DeltaError
 	if !errors.As(err, &of) {
 		return err
@@ -81,17 +81,17 @@ func (o *opener) damaged(err error) error {
 }
 
 // passedOver says once of a file that it is damaged, and does not matter.
-func (o *opener) passedOver(e *cbt.Ends, err error) {
+func (o *deltaFiles) passedOver(e *cbt.Ends, err error) {
 	name := o.endsName(e)
-	o.deltaMu.Lock()
+	o.mu.Lock()
 	said := o.passed[name]
 	if o.passed == nil {
 		o.passed = map[string]bool{}
 	}
 	o.passed[name] = true
-	o.deltaMu.Unlock()
+	o.mu.Unlock()
 	if !said {
-		o.warn(passedOverText, name, err)
+		o.Warnf(passedOverText, name, err)
 	}
 }
 
@@ -99,7 +99,7 @@ const passedOverText = "%s: %v: other deltas lead to the same point, and are tak
 
 // sameStates is another delta of d's directory that leads to all points that d
 // leads to; nil if there is none.
-func (o *opener) sameStates(d *deltaFile, opt chainOptions) *deltaFile {
+func (o *deltaFiles) sameStates(d *deltaFile, opt chainOptions) *deltaFile {
 	all, err := o.around(d, opt)
 	if err != nil {
 		return nil
@@ -114,7 +114,7 @@ func (o *opener) sameStates(d *deltaFile, opt chainOptions) *deltaFile {
 			same = same && t.To != "" && i >= 0 && s.Header.Streams[i].To == t.To && s.Header.Streams[i].Size == t.Size
 		}
 		if same {
-			return o.deltas[s.Ends]
+			return o.files[s.Ends]
 		}
 	}
 	return nil

@@ -287,7 +287,7 @@ func (a *app) printDiff(ctx context.Context, disks []disk) error {
 		if err := d.recheck(); err != nil {
 			return err
 		}
-		a.notef("%s: %s in %s: %s data, %s zero%s", d.summary(len(disks) > 1), text.Size(data+zero), text.Count(int(count), "extent"),
+		a.Notef("%s: %s in %s: %s data, %s zero%s", d.summary(len(disks) > 1), text.Size(data+zero), text.Count(int(count), "extent"),
 			text.Size(data), text.Size(zero), d.sizeChange())
 	}
 	if err := out.end(); err != nil {

@@ -149,7 +149,7 @@ func (a *app) addRAM(ctx context.Context, o *opener, disks []disk, opt *diffOpti
 			why = old.differs(img)
 		}
 		if why != "" {
-			a.notef("RAM is stored in full: %s", why)
+			a.Notef("RAM is stored in full: %s", why)
 			old = nil
 		}
 	}

@@ -84,12 +84,12 @@ func (a *app) newDeltaJob(disks []disk, opt *diffOptions) (*deltaJob, error) {
 				return nil, fail.WrongBase("%s: is no base: it was made from an image that was not frozen, so nothing can build on it", d.old.Ref)
 			case d.old.Point == "" && !warned[d.old.Ref]:
 				warned[d.old.Ref] = true
-				a.warnf("%s: has no point, because it is not frozen: only --assume-base will apply this delta", d.old.Ref)
+				a.Warnf("%s: has no point, because it is not frozen: only --assume-base will apply this delta", d.old.Ref)
 			}
 		}
 		if s.To == "" && !warned[d.img.Ref] {
 			warned[d.img.Ref] = true
-			a.warnf("%s: is not frozen: nothing can build on this delta (take a snapshot and name that)%s", d.img.Ref, d.img.freezeHint())
+			a.Warnf("%s: is not frozen: nothing can build on this delta (take a snapshot and name that)%s", d.img.Ref, d.img.freezeHint())
 		}
 		h.Streams = append(h.Streams, s)
 		sources = append(sources, src)
@@ -104,14 +104,14 @@ func (a *app) newDeltaJob(disks []disk, opt *diffOptions) (*deltaJob, error) {
 // whole, a sample is compared, and the sources are looked at again.
 func (j *deltaJob) write(ctx context.Context, out io.Writer) error {
 	w := bufio.NewWriterSize(out, 1<<20)
-	p := j.app.startProgress(j.opt.command, before(j.header.Streams, len(j.header.Streams)))
-	defer p.finish()
+	p := j.app.Start(j.opt.command, before(j.header.Streams, len(j.header.Streams)))
+	defer p.Finish()
 	var err error
 	j.sum, err = cbt.Write(ctx, w, j.header, j.sources, cbt.Options{
 		Workers:  j.opt.workers,
 		NoRefine: j.opt.refine == "off",
 		Progress: func(stream int, done int64) {
-			p.set(before(j.header.Streams, stream) + done)
+			p.Set(before(j.header.Streams, stream) + done)
 		},
 		Finish: func() (err error) {
 			if j.spot, err = spotCheck(ctx, j.disks, j.opt); err != nil {
@@ -227,8 +227,8 @@ func (a *app) reportDelta(o *opener, j *deltaJob, took time.Duration) error {
 	if j.opt.out == stdinName {
 		name = "stdout"
 	}
-	a.notef("%s: %s", name, j.summary(o, took))
-	a.debugf("%d bytes written, sha256 %s", sum.Size, result.ID)
+	a.Notef("%s: %s", name, j.summary(o, took))
+	a.Debugf("%d bytes written, sha256 %s", sum.Size, result.ID)
 	return nil
 }
 

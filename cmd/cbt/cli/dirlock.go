@@ -19,17 +19,17 @@ const moment = time.Second
 // shareDir keeps prune out of a directory of deltas until the opener is
 // closed: for commands that build on what is there, or read it for long. The
 // directory itself is locked: nothing is written to it.
-func (o *opener) shareDir(ctx context.Context, dir string, wait time.Duration) error {
+func (o *deltaFiles) shareDir(ctx context.Context, dir string, wait time.Duration) error {
 	return o.lockDeltas(ctx, dir, false, wait)
 }
 
 // ownDir keeps everybody who calls shareDir out of a directory of deltas, and
 // prune in others: for prune itself.
-func (o *opener) ownDir(ctx context.Context, dir string, wait time.Duration) error {
+func (o *deltaFiles) ownDir(ctx context.Context, dir string, wait time.Duration) error {
 	return o.lockDeltas(ctx, dir, true, wait)
 }
 
-func (o *opener) lockDeltas(ctx context.Context, dir string, alone bool, wait time.Duration) error {
+func (o *deltaFiles) lockDeltas(ctx context.Context, dir string, alone bool, wait time.Duration) error {
 	real, err := filepath.EvalSymlinks(dir)
 	if err != nil {
 		return dirError(dir, err)
@@ -50,7 +50,7 @@ func (o *opener) lockDeltas(ctx context.Context, dir string, alone bool, wait ti
 	case errors.Is(err, outfile.ErrLocked):
 		return fail.Busy("%s: is being pruned (--wait waits for that)", dir)
 	case errors.Is(err, errors.ErrUnsupported):
-		o.warn("%s: cannot be locked: do not prune it meanwhile", dir)
+		o.Warnf("%s: cannot be locked: do not prune it meanwhile", dir)
 		return nil
 	case err != nil:
 		return fmt.Errorf("%s: %w", dir, err)

@@ -50,10 +50,10 @@ func (a *app) warnOfRAM(o *opener, disks []disk, opt *diffOptions) {
 	}
 	str := first.Ref + ": the machine had run when this was taken, and its RAM is not in this file, so it is left out."
 	if found := o.stateBeside(first); found != "" {
-		a.warnf("%s It is in %s: --new-state %s takes it along", str, text.Printable(found), text.Quote(found))
+		a.Warnf("%s It is in %s: --new-state %s takes it along", str, text.Printable(found), text.Quote(found))
 		return
 	}
-	a.warnf("%s If it was saved (savevm), it is in another disk of the machine, often that of the UEFI variables (virsh dumpxml names it as nvram): "+
+	a.Warnf("%s If it was saved (savevm), it is in another disk of the machine, often that of the UEFI variables (virsh dumpxml names it as nvram): "+
 		"--new-state FILE@%s takes it along; if not, --ram no says so", str, text.Quote(snapshotOf(first).Name))
 }
 

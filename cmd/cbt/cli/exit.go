@@ -93,3 +93,6 @@ func (a *app) stdoutGone() bool {
 type signalError struct{ signal os.Signal }
 
 func (e *signalError) Error() string { return e.signal.String() }
+
+// Signal returns the signal.
+func (e *signalError) Signal() os.Signal { return e.signal }

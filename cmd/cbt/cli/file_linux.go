@@ -19,7 +19,7 @@ const procSelfFD = "/proc/self/fd/"
 // judge (nil: anything goes) has the last word. Only then is the very same
 // file opened through that descriptor, so that nobody can put another one, a
 // pipe or a tape in between.
-func openReadOnly(path string, judge func(real string) error) (*file, error) {
+func openReadOnly(path string, judge func(real string) error) (*inFile, error) {
 	look, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: path, Err: err}
@@ -55,7 +55,7 @@ func openReadOnly(path string, judge func(real string) error) (*file, error) {
 		unix.Close(fd)
 		return nil, &os.PathError{Op: "open", Path: path, Err: err}
 	}
-	f := &file{File: os.NewFile(uintptr(fd), path), path: path, real: real, stat: st}
+	f := &inFile{File: os.NewFile(uintptr(fd), path), path: path, real: real, stat: st}
 	if st.block {
 		if f.stat.size, err = f.Seek(0, io.SeekEnd); err != nil {
 			f.Close()

@@ -69,7 +69,7 @@ func TestOpenFileIsNotRaced(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if b, err := f.head(10); string(b) != "good" || err != nil {
+	if b, err := readHead(f, 10); string(b) != "good" || err != nil {
 		t.Errorf("read %q, %v", b, err)
 	}
 	if n := o.BytesRead(); n != 4 {
@@ -91,7 +91,7 @@ func TestOpenFileKeepsAccessTime(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if _, err := f.head(1); err != nil {
+	if _, err := readHead(f, 1); err != nil {
 		t.Fatal(err)
 	}
 	flags, err := unix.FcntlInt(f.Fd(), unix.F_GETFL, 0)

@@ -12,7 +12,7 @@ import (
 // openReadOnly opens path for reading after judge (nil: anything goes) had its
 // say on its real path. Without O_PATH and /proc the name is resolved first
 // and the opened file compared with it.
-func openReadOnly(path string, judge func(real string) error) (*file, error) {
+func openReadOnly(path string, judge func(real string) error) (*inFile, error) {
 	real, err := filepath.EvalSymlinks(path)
 	if err != nil {
 		return nil, err
@@ -48,7 +48,7 @@ func openReadOnly(path string, judge func(real string) error) (*file, error) {
 		f.Close()
 		return nil, err
 	}
-	return &file{File: f, path: path, real: real, stat: st}, nil
+	return &inFile{File: f, path: path, real: real, stat: st}, nil
 }
 
 // statFile is what f is now.

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"io"
 	"path/filepath"
 	"strings"
 
@@ -70,8 +71,8 @@ var containers = map[string]string{
 
 // sniff names what f starts like, formatRaw if nothing known. LUKS counts as raw:
 // many a guest encrypts its whole disk, and a copy of such bytes is what it was.
-func sniff(f *file) (string, error) {
-	head, err := f.head(512)
+func sniff(f io.ReaderAt, size int64) (string, error) {
+	head, err := readHead(f, 512)
 	if err != nil {
 		return "", err
 	}
@@ -91,12 +92,12 @@ func sniff(f *file) (string, error) {
 	if found != "" {
 		return found, nil
 	}
-	tail, err := f.tail(512)
+	tail, err := readTail(f, size, 512)
 	if err != nil {
 		return "", err
 	}
 	for magic, format := range trailers {
-		if f.stat.size > 512 && bytes.HasPrefix(tail, []byte(magic)) {
+		if size > 512 && bytes.HasPrefix(tail, []byte(magic)) {
 			return format, nil
 		}
 	}
@@ -105,7 +106,7 @@ func sniff(f *file) (string, error) {
 
 // guestWritten says whether the first bytes of f may be a guest's doing, who
 // could make them a qcow2 header that names any file of the host as backing.
-func guestWritten(f *file) bool {
+func guestWritten(f *inFile) bool {
 	for _, name := range []string{f.path, f.real} {
 		switch strings.ToLower(filepath.Ext(name)) {
 		case ".raw", ".img", ".dd":
@@ -121,7 +122,7 @@ func decideFormat(f *file, flag, forced string) (string, error) {
 	if forced == formatRaw {
 		return formatRaw, nil
 	}
-	found, err := sniff(f)
+	found, err := sniff(f, f.stat.size)
 	if err != nil {
 		return "", err
 	}
@@ -138,7 +139,7 @@ func decideFormat(f *file, flag, forced string) (string, error) {
 	case found == formatRaw && named != "":
 		return "", fail.Usage("%s: is named like a %s but does not start like one: %s raw reads it as it is", f.path, formatName(named), flag)
 	case found == formatRaw:
-	case guestWritten(f):
+	case guestWritten(f.inFile):
 		return "", fail.Usage("%s: starts like a %s, which may be a guest's doing: say what it is with %s %s", f.path, formatName(found), flag, formatChoice(found))
 	case found == formatUnfinished:
 		return "", fail.Usage("%s: is an %s: libvirt did not finish it (%s raw takes its bytes)", f.path, found, flag)
@@ -179,8 +180,8 @@ func isELFCore(head []byte) bool {
 }
 
 // startsLikeLUKS says whether f begins with a LUKS header of any version.
-func startsLikeLUKS(f *file) (bool, error) {
-	head, err := f.head(6)
+func startsLikeLUKS(f io.ReaderAt) (bool, error) {
+	head, err := readHead(f, 6)
 	return string(head) == "LUKS\xba\xbe", err
 }
 
@@ -226,4 +227,25 @@ func wayOut(found, path string) string {
 		return "it is the memory of a machine and no disk: gdb, crash or volatility look into it"
 	}
 	return "convert it"
+}
+
+// readHead returns the first n bytes of f, or all there are.
+func readHead(f io.ReaderAt, n int) ([]byte, error) {
+	p := make([]byte, n)
+	n, err := f.ReadAt(p, 0)
+	if err == io.EOF {
+		err = nil
+	}
+	return p[:n], err
+}
+
+// readTail returns the last n of size bytes of f, or all there are.
+func readTail(f io.ReaderAt, size, n int64) ([]byte, error) {
+	n = min(n, size)
+	p := make([]byte, n)
+	got, err := f.ReadAt(p, size-n)
+	if err == io.EOF {
+		err = nil
+	}
+	return p[:got], err
 }

@@ -76,10 +76,10 @@ func TestDecideFormat(t *testing.T) {
 
 // A block device may hold anything a guest likes.
 func TestDeviceIsGuestWritten(t *testing.T) {
-	if !guestWritten(&file{path: "/dev/vg0/vm1", stat: fileStat{block: true}}) {
+	if !guestWritten(&inFile{path: "/dev/vg0/vm1", stat: fileStat{block: true}}) {
 		t.Error("a device's first bytes are believed")
 	}
-	if !guestWritten(&file{path: "vm1", real: "/images/vm1.raw"}) {
+	if !guestWritten(&inFile{path: "vm1", real: "/images/vm1.raw"}) {
 		t.Error("a link to a raw disk hides what it is")
 	}
 }

@@ -32,14 +32,7 @@ func (o *opener) guarded(ctx context.Context, s *source) (sparse.View, error) {
 		return o.guardedThin(ctx, s)
 	}
 	g := &guard{recheck: s.Recheck, look: s.recheck != nil}
-	deltas := map[*file]bool{}
-	for _, d := range o.deltas {
-		deltas[d.f] = true
-	}
 	for _, f := range o.files {
-		if deltas[f] {
-			continue
-		}
 		if f.stat.block {
 			g.files, g.blind = nil, true
 			break
@@ -71,7 +64,7 @@ func (o *opener) guardedThin(ctx context.Context, s *source) (sparse.View, error
 		}
 		return context.Cause(ctx)
 	}}
-	return &guardedView{&countedView{sparse.Plain(r, size), &o.reads}, g}, nil
+	return &guardedView{&countedView{sparse.Plain(r, size), &o.reads.Int64}, g}, nil
 }
 
 // guard says whether what a view reads still is what it was.
@@ -89,17 +82,11 @@ type guard struct {
 	running sync.Mutex // held by the one that runs
 }
 
-// stamp is what a file's times say.
-type stamp struct {
-	mtime, ctime time.Time
-	size         int64
-}
-
 // stamp looks at f. The ctime stays when the mtime is put back, but also ends by
 // a chmod: to whom the user said that nobody writes, it means nothing.
 func (f *file) stamp() (stamp, error) {
-	now, err := timesOf(f.File)
-	if f.reads.frozen {
+	now, err := timesOf(f.inFile.File)
+	if f.frozen {
 		now.ctime = time.Time{}
 	}
 	return now, err

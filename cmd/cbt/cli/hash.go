@@ -12,6 +12,7 @@ import (
 
 	"cbt/internal/fail"
 	"cbt/internal/text"
+	"cbt/sparse"
 )
 
 type hashOptions struct {
@@ -118,7 +119,7 @@ func (a *app) hashOne(ctx context.Context, o *opener, out *hashPrinter, ref stri
 		return err
 	}
 	if src.Format != formatRaw && opt.name == "" && exists(ref) && !a.json {
-		a.notef("%s: these are the hashes of the image in it, not of the file (--format raw: of the file)", text.Printable(ref))
+		a.Notef("%s: these are the hashes of the image in it, not of the file (--format raw: of the file)", text.Printable(ref))
 	}
 	if n == 0 && src.View.Size() > 0 {
 		return fail.Usage("%s: no bytes to hash from offset %d on", text.Printable(ref), off)
@@ -127,9 +128,9 @@ func (a *app) hashOne(ctx context.Context, o *opener, out *hashPrinter, ref stri
 	out.begin(name, src.View.Size(), off, n, opt.piece.n > 0)
 	s := newSummer(out.algos, off, opt.piece.n, out.onPiece)
 	defer s.close()
-	bar := a.startProgress("hash", n)
-	err = writeRange(ctx, s, src.View, off, n, bar)
-	bar.finish()
+	bar := a.Start("hash", n)
+	err = sparse.WriteRange(ctx, s, src.View, off, n, bar.Add)
+	bar.Finish()
 	if err != nil {
 		return fmt.Errorf("%s: %w", ref, err)
 	}

@@ -8,6 +8,7 @@ import (
 
 	"cbt/internal/fail"
 	"cbt/internal/text"
+	"cbt/sparse"
 )
 
 // hashLineLimit is how long a line of a list may be.
@@ -172,9 +173,9 @@ func (c *hashChecker) compare(ctx context.Context, lines []hashLine) (bool, erro
 	}
 	s := newSummer(algos, off, 0, nil)
 	defer s.close()
-	bar := c.startProgress("hash", n)
-	err = writeRange(ctx, s, src.View, off, n, bar)
-	bar.finish()
+	bar := c.Start("hash", n)
+	err = sparse.WriteRange(ctx, s, src.View, off, n, bar.Add)
+	bar.Finish()
 	if err != nil {
 		return false, err
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"sync/atomic"
 
 	"cbt/internal/fail"
 	"cbt/internal/imagelock"
@@ -86,7 +87,7 @@ func (o *opener) loadRaw(img *image) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", img.file.path, err)
 	}
-	img.view = &countedView{raw, img.file.reads}
+	img.view = &countedView{raw, img.file.read}
 	return nil
 }
 
@@ -98,7 +99,7 @@ func (o *opener) refuseIncomplete(f *file) error {
 	}
 	r, how, err := wholeRecord(o.reads.audit, f.File, f.real, "")
 	if err == nil && how == fitsNot && r != nil && r.Pending != nil {
-		o.warn("%s: the record beside it says that the %s to a file of this name was interrupted, and this is another file: a copy of that one is half written (cbt restore --in-place makes it whole); else remove the record",
+		o.Warnf("%s: the record beside it says that the %s to a file of this name was interrupted, and this is another file: a copy of that one is half written (cbt restore --in-place makes it whole); else remove the record",
 			text.Printable(f.path), text.Printable(r.Pending.Command))
 	}
 	return err
@@ -141,16 +142,16 @@ func (o *opener) loadQcow2(ctx context.Context, img *image, p policy, chain []fi
 	img.view = img.qcow.Active()
 	img.warnCut = func(v *qcow2.View, whose string) {
 		if n, from := v.CutL1(); n > 0 {
-			o.warn("%s: the file ends before %s does, of which the last %d entries are missing: from byte %d of %d on nothing counts as stored in it",
+			o.Warnf("%s: the file ends before %s does, of which the last %d entries are missing: from byte %d of %d on nothing counts as stored in it",
 				img.file.path, whose, n, from, v.Size())
 		}
 	}
 	img.warnCut(img.qcow.Active(), "its L1 table")
 	if img.leftOut && !o.metadataOnly {
-		o.warn("%s: its %s %s is left out: what lies there is unknown, and cannot be read", img.file.path, backingFile, text.Printable(img.backingName))
+		o.Warnf("%s: its %s %s is left out: what lies there is unknown, and cannot be read", img.file.path, backingFile, text.Printable(img.backingName))
 	}
 	if img.qcow.Dirty() {
-		o.warn("%s: is marked dirty: a machine did not close it; what it flushed is read", img.file.path)
+		o.Warnf("%s: is marked dirty: a machine did not close it; what it flushed is read", img.file.path)
 	}
 	return nil
 }
@@ -255,7 +256,7 @@ func (o *opener) hold(img *image, below bool) error {
 		return fail.Busy("%s: a running machine or another program writes to it: take a snapshot and name that (%s), or shut the machine down: %w",
 			img.file.path, text.Quote(img.file.path+"@NAME"), err)
 	case err != nil:
-		o.warn("%s: cannot be locked, so a machine that starts meanwhile is not noticed: %v", img.file.path, err)
+		o.Warnf("%s: cannot be locked, so a machine that starts meanwhile is not noticed: %v", img.file.path, err)
 	}
 	img.held = true
 	return nil
@@ -296,11 +297,11 @@ func (img *image) changed() error {
 // countedView adds up what is read from a raw image or a device.
 type countedView struct {
 	sparse.View
-	reads *reading
+	read *atomic.Int64
 }
 
 func (v *countedView) ReadAt(p []byte, off int64) (int, error) {
 	n, err := v.View.ReadAt(p, off)
-	v.reads.Add(int64(n))
+	v.read.Add(int64(n))
 	return n, err
 }

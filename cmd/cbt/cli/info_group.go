@@ -48,9 +48,9 @@ func (o *opener) allGroups(ctx context.Context, name string) ([]*lvm.Group, erro
 			return nil, err
 		}
 		if name == "" {
-			return h.all(ctx, o.warn)
+			return h.all(ctx, o.Warnf)
 		}
-		g, err := h.group(ctx, name, o.warn)
+		g, err := h.group(ctx, name, o.Warnf)
 		return []*lvm.Group{g}, err
 	}
 	pvs, err := o.physical(ctx)
@@ -59,7 +59,7 @@ func (o *opener) allGroups(ctx context.Context, name string) ([]*lvm.Group, erro
 	}
 	if name == "" {
 		if len(pvs.groups) == 0 {
-			o.warn("the physical volumes are in no volume group")
+			o.Warnf("the physical volumes are in no volume group")
 		}
 		return pvs.groups, nil
 	}

@@ -77,8 +77,8 @@ func (o *opener) plainFile(ref string, opt refOptions) (*file, string, error) {
 	if err != nil {
 		return nil, "", nil
 	}
-	format, err := sniff(f)
-	if err == nil && format != formatState && guestWritten(f) {
+	format, err := sniff(f, f.stat.size)
+	if err == nil && format != formatState && guestWritten(f.inFile) {
 		format = formatRaw
 	}
 	if err != nil {

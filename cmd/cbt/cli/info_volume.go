@@ -135,7 +135,7 @@ func (o *opener) findLV(ctx context.Context, r volumeRef) (*lvm.LV, error) {
 		if err != nil {
 			return nil, err
 		}
-		_, lv, err := h.find(ctx, r, o.warn)
+		_, lv, err := h.find(ctx, r, o.Warnf)
 		return lv, err
 	}
 	groups, err := o.allGroups(ctx, r.group)

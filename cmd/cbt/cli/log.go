@@ -17,6 +17,7 @@ import (
 	"cbt/cbt"
 	"cbt/internal/fail"
 	"cbt/internal/ordered"
+	"cbt/internal/report"
 	"cbt/internal/retention"
 	"cbt/internal/text"
 )
@@ -152,7 +153,7 @@ func (a *app) log(ctx context.Context, dir string, opt *logOptions) error {
 		return err
 	}
 	if len(list) == 0 && !opt.maxAge.set {
-		a.notef("%s: has no .cbt files", text.Printable(dir))
+		a.Notef("%s: has no .cbt files", text.Printable(dir))
 	}
 	if damaged > 0 {
 		now.old = append([]string{fmt.Sprintf("%d of %s cannot be read as deltas", damaged, text.Count(len(list), "file"))}, now.old...)
@@ -188,7 +189,7 @@ func readLogged(ctx context.Context, u *audit, dir string, names []string) (list
 		func(_ context.Context, name string) (*logged, error) { return readOneLogged(u, dir, name), nil },
 		func(l *logged) error {
 			if l.Error != "" {
-				if _, err := os.Lstat(filepath.Join(dir, l.File)); isNotExist(err) {
+				if _, err := os.Lstat(filepath.Join(dir, l.File)); errors.Is(err, fs.ErrNotExist) {
 					return nil
 				}
 			}
@@ -199,8 +200,7 @@ func readLogged(ctx context.Context, u *audit, dir string, names []string) (list
 }
 
 func readOneLogged(u *audit, dir, path string) *logged {
-	o := &opener{}
-	o.reads.audit = u
+	o := newDeltaFiles(&reading{audit: u}, report.None{}, explainDelta)
 	defer o.Close()
 	l := &logged{File: filepath.Base(path)}
 	if rel, err := filepath.Rel(dir, path); err == nil { // dir may be ./b or b//

@@ -62,7 +62,7 @@ func (a *app) agesOf(list []*logged, in *machines.Directory) []*machineAge {
 			m.broken++
 			continue
 		case time.Until(at) > time.Hour:
-			a.warnf("%s: is of a time to come, %s: not counted", text.Printable(l.File), at.Format(timeLayout))
+			a.Warnf("%s: is of a time to come, %s: not counted", text.Printable(l.File), at.Format(timeLayout))
 		case at.After(m.newest):
 			m.newest = at
 		}

@@ -67,7 +67,7 @@ func (a *app) releaseMetadataSnap(ctx context.Context, pool string) error {
 	if err != nil {
 		return err
 	}
-	_, lv, err := h.find(ctx, r, o.warn)
+	_, lv, err := h.find(ctx, r, o.Warnf)
 	if err != nil {
 		return fmt.Errorf("%s: %w", text.Printable(pool), err)
 	}
@@ -80,12 +80,12 @@ func (a *app) releaseMetadataSnap(ctx context.Context, pool string) error {
 	}
 	root, err := h.ReleaseMetadataSnap(ctx, ref)
 	if errors.Is(err, hostlvm.ErrNotHeld) {
-		a.notef("%s: holds no metadata snapshot", lv.FullName())
+		a.Notef("%s: holds no metadata snapshot", lv.FullName())
 		return a.result(released{Pool: lv.FullName()})
 	}
 	if err != nil {
 		return hostError(lv.FullName(), err)
 	}
-	a.notef("%s: released the metadata snapshot at block %d", lv.FullName(), root)
+	a.Notef("%s: released the metadata snapshot at block %d", lv.FullName(), root)
 	return a.result(released{lv.FullName(), true, &root})
 }

@@ -11,6 +11,7 @@ import (
 
 	"cbt/internal/fail"
 	"cbt/internal/ordered"
+	"cbt/internal/report"
 	"cbt/internal/text"
 	"cbt/qcow2"
 	"cbt/qcow2/vmstate"
@@ -242,7 +243,7 @@ func (o *opener) startsLikeState(ref string, opt refOptions) (bool, error) {
 		return false, err
 	}
 	defer f.Close()
-	format, err := sniff(f)
+	format, err := sniff(f, f.stat.size)
 	return format == formatState || format == formatRaw && o.StateOffset.n > 0, err
 }
 
@@ -272,8 +273,8 @@ func (o *opener) index(ctx context.Context, machines ...*machine) error {
 	for _, m := range list {
 		total += m.size
 	}
-	bar := o.startProgress("reading RAM", total)
-	defer bar.finish()
+	bar := o.Start("reading RAM", total)
+	defer bar.Finish()
 	o.machines = append(o.machines, list...)
 	return ordered.Map(ctx, 2,
 		func(_ context.Context, emit func(*machine) error) error {
@@ -289,7 +290,7 @@ func (o *opener) index(ctx context.Context, machines ...*machine) error {
 			opt := o.stateOptions()
 			opt.Offset = m.offset
 			m.State, err = vmstate.Open(r, m.size, opt)
-			r.bar = &progress{} // what is read later belongs to other work
+			r.bar = report.NoBar{} // what is read later belongs to other work
 			return struct{}{}, refError(m.ref, err)
 		},
 		func(struct{}) error { return nil })
@@ -299,7 +300,7 @@ func (o *opener) index(ctx context.Context, machines ...*machine) error {
 type stateReader struct {
 	ctx  context.Context
 	r    io.ReaderAt
-	bar  *progress
+	bar  report.Bar
 	done atomic.Int64
 }
 
@@ -309,7 +310,7 @@ func (r *stateReader) ReadAt(p []byte, off int64) (int, error) {
 	}
 	n, err := r.r.ReadAt(p, off)
 	if before, now := r.done.Load(), off+int64(n); now > before && r.done.CompareAndSwap(before, now) {
-		r.bar.add(now - before)
+		r.bar.Add(now - before)
 	}
 	return n, err
 }

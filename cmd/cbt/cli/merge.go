@@ -103,15 +103,15 @@ func (a *app) merge(ctx context.Context, args []string, opt *mergeOptions) error
 		return err
 	}
 	defer abort()
-	if err := a.verifyAll(ctx, o, [][]cbt.Layer{anyLayers(line)}); err != nil {
+	if err := o.verifyAll(ctx, [][]cbt.Layer{anyLayers(line)}); err != nil {
 		return err
 	}
 	w := bufio.NewWriterSize(out, 1<<20)
-	p := a.startProgress("merging", before(h.Streams, len(h.Streams)))
-	defer p.finish()
+	p := a.Start("merging", before(h.Streams, len(h.Streams)))
+	defer p.Finish()
 	sum, err := cbt.WriteMerges(ctx, w, h, merges, cbt.Options{
 		Workers:  opt.workers,
-		Progress: func(stream int, done int64) { p.set(before(h.Streams, stream) + done) },
+		Progress: func(stream int, done int64) { p.Set(before(h.Streams, stream) + done) },
 		Finish:   func() error { return unchanged(deltas) },
 	})
 	if err == nil {
@@ -120,7 +120,7 @@ func (a *app) merge(ctx context.Context, args []string, opt *mergeOptions) error
 	if err == nil {
 		err = commit()
 	}
-	p.finish()
+	p.Finish()
 	if err != nil {
 		return err
 	}
@@ -128,7 +128,7 @@ func (a *app) merge(ctx context.Context, args []string, opt *mergeOptions) error
 }
 
 // line puts deltas in the order in which they follow one another.
-func (o *opener) line(deltas []*deltaFile) ([]*cbt.Delta, error) {
+func (o *deltaFiles) line(deltas []*deltaFile) ([]*cbt.Delta, error) {
 	var list []*cbt.Delta
 	for _, d := range deltas {
 		list = append(list, d.Delta)
@@ -138,7 +138,7 @@ func (o *opener) line(deltas []*deltaFile) ([]*cbt.Delta, error) {
 }
 
 // lineError names the two files of a *cbt.LineError.
-func (o *opener) lineError(err error) error {
+func (o *deltaFiles) lineError(err error) error {
 	var line *cbt.LineError
 	if !errors.As(err, &line) {
 		return err
@@ -148,7 +148,7 @@ func (o *opener) lineError(err error) error {
 
 // oneMachine says whether deltas that follow one another are of two machines, as
 // an overlay and a backing file can be that both were backed up.
-func (o *opener) oneMachine(line []*cbt.Delta) error {
+func (o *deltaFiles) oneMachine(line []*cbt.Delta) error {
 	list := make([]machines.Delta, len(line))
 	for i, d := range line {
 		list[i] = machineFacts(d.Header)
@@ -221,8 +221,8 @@ func (a *app) reportMerge(o *opener, opt *mergeOptions, h cbt.Header, deltas []*
 	if opt.out == stdinName {
 		name = "stdout"
 	}
-	a.notef("%s: %s of changes (and %s of zeros) in a delta of %s, from %s of %s, %s",
+	a.Notef("%s: %s of changes (and %s of zeros) in a delta of %s, from %s of %s, %s",
 		name, text.Size(data), text.Size(zero), text.Size(sum.Size), text.Count(len(deltas), "delta"), text.Size(was), took.Round(time.Millisecond))
-	a.debugf("%d bytes written, sha256 %s", sum.Size, result.ID)
+	a.Debugf("%d bytes written, sha256 %s", sum.Size, result.ID)
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"runtime/debug"
 	"strings"
@@ -119,7 +120,7 @@ func (a *app) mount(ctx context.Context, refs []string, dir string, opt *mountOp
 		return err
 	}
 	server, err := fuse.Mount(ctx, dir, tree.New(root), fuse.Options{
-		Source: mountSource(refs), AllowOther: opt.allowOther, Writable: opt.overlay.path != "", Log: log.printf,
+		Source: mountSource(refs), AllowOther: opt.allowOther, Writable: opt.overlay.path != "", Log: log.Warnf,
 	})
 	if errors.Is(err, fuse.ErrRefused) {
 		return fuseError(err, refs)
@@ -156,7 +157,7 @@ func (a *app) serveMount(ctx context.Context, server *fuse.Server, log *mountLog
 	}
 	err := server.Unmount(false)
 	if errors.Is(err, fuse.ErrBusy) {
-		log.printf("%v: it is taken away, and ends for those who use it too", err)
+		log.Warnf("%v: it is taken away, and ends for those who use it too", err)
 		err = server.Unmount(true)
 	}
 	if err == nil {
@@ -186,7 +187,7 @@ func fuseError(err error, refs []string) error {
 func mountPoint(dir string, refs []string) (string, error) {
 	entries, err := os.ReadDir(dir)
 	switch {
-	case isNotExist(err):
+	case errors.Is(err, fs.ErrNotExist):
 		return "", fmt.Errorf("%w: the directory to mount at has to be there", dirError(dir, err))
 	case errors.Is(err, syscall.ENOTDIR):
 		return "", dirError(dir, err)
@@ -226,15 +227,16 @@ func mountSource(refs []string) string {
 // mountLog is where a mount says what goes wrong: the terminal until it is
 // ready and, in the foreground, later; a file.
 type mountLog struct {
+	*app // for all but warnings
+
 	mu   sync.Mutex
-	a    *app
 	file *os.File
 	mute bool // nobody reads stderr any more
 	said map[string]time.Time
 }
 
 func (a *app) mountLog(opt *mountOptions) (*mountLog, error) {
-	l := &mountLog{a: a, said: map[string]time.Time{}}
+	l := &mountLog{app: a, said: map[string]time.Time{}}
 	if opt.logFile == "" {
 		return l, nil
 	}
@@ -261,7 +263,8 @@ const (
 	maxSaid  = 10000
 )
 
-func (l *mountLog) printf(format string, args ...any) {
+// Warnf says something, unless it was said within the last minute.
+func (l *mountLog) Warnf(format string, args ...any) {
 	line := text.OneLine(fmt.Sprintf(format, args...))
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -277,6 +280,6 @@ func (l *mountLog) printf(format string, args ...any) {
 		fmt.Fprintf(l.file, "%s %s\n", now.UTC().Format(time.RFC3339), line)
 	}
 	if !l.mute {
-		l.a.warnf("%s", line)
+		l.app.Warnf("%s", line)
 	}
 }

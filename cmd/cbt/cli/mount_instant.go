@@ -96,7 +96,7 @@ func (i *instant) partitionsOf(d *instantDisk) *tree.Dir {
 			return nil, i.damage(w, d.name, err)
 		}
 		for _, w := range table.Warnings {
-			i.m.log.printf("%s: %s: %s", i.name, d.name, w)
+			i.m.log.Warnf("%s: %s: %s", i.name, d.name, w)
 		}
 		var entries []tree.Entry
 		for _, p := range table.Partitions {
@@ -126,7 +126,7 @@ func (i *instant) damage(w *watchedView, what string, err error) error {
 		return *failed
 	}
 	if !errors.Is(err, partition.ErrNoTable) {
-		i.m.log.printf("%s: %s: %v", i.name, what, err)
+		i.m.log.Warnf("%s: %s: %v", i.name, what, err)
 	}
 	return nil
 }
@@ -185,7 +185,7 @@ func (i *instant) group(n int) *tree.Dir {
 			}
 			v, err := g.open(n, lv.Name)
 			if err != nil {
-				i.m.log.printf("%s: %v", i.name, err)
+				i.m.log.Warnf("%s: %v", i.name, err)
 				continue
 			}
 			named = append(named, tree.Named{Name: lv.Name, ID: lv.ID})
@@ -285,7 +285,7 @@ func (i *instant) openGroups() (_ *openGroups, err error) {
 		w := &watchedView{View: h.View}
 		all = append(all, w)
 		found, _, err := pvsOn(d.name, w, func(format string, args ...any) {
-			i.m.log.printf("%s: %s", i.name, fmt.Sprintf(format, args...))
+			i.m.log.Warnf("%s: %s", i.name, fmt.Sprintf(format, args...))
 		})
 		if err != nil {
 			if err := i.damage(w, "lvm", err); err != nil {
@@ -300,12 +300,12 @@ func (i *instant) openGroups() (_ *openGroups, err error) {
 				return nil, *failed
 			}
 		}
-		i.m.log.printf("%s: lvm: %v", i.name, err)
+		i.m.log.Warnf("%s: lvm: %v", i.name, err)
 		g.groups, err = nil, nil
 	}
 	for _, vg := range g.groups {
 		for _, w := range vg.Warnings {
-			i.m.log.printf("%s: %s: %s", i.name, vg.Name, w)
+			i.m.log.Warnf("%s: %s: %s", i.name, vg.Name, w)
 		}
 	}
 	return g, nil

@@ -173,7 +173,7 @@ func (m *mounting) sync() error {
 	}
 	written, err := m.overlays.syncOverlays()
 	if err == nil {
-		m.a.notef("%s in %s", text.Size(written), text.Printable(m.opt.overlay.path))
+		m.a.Notef("%s in %s", text.Size(written), text.Printable(m.opt.overlay.path))
 	}
 	return err
 }

@@ -54,7 +54,7 @@ func (m *mounting) directory(dir string) (*tree.Dir, error) {
 	for _, l := range p.list {
 		switch missing := p.missing(l); {
 		case l.Error != "":
-			m.log.printf("left out: %s", l.Error)
+			m.log.Warnf("left out: %s", l.Error)
 		case missing != "":
 			if without[missing] == nil {
 				streams = append(streams, missing)
@@ -66,7 +66,7 @@ func (m *mounting) directory(dir string) (*tree.Dir, error) {
 		}
 	}
 	for _, s := range streams {
-		m.log.printf("left out: %s: no chain leads to %s from a full delta", strings.Join(without[s], ", "), text.Printable(s))
+		m.log.Warnf("left out: %s: no chain leads to %s from a full delta", strings.Join(without[s], ", "), text.Printable(s))
 	}
 	if len(p.list) == 0 {
 		return nil, fail.Usage("%s: has no %s files", text.Printable(dir), deltaSuffix)
@@ -262,7 +262,7 @@ func (p *points) passedOver(e *cbt.Ends, err error) {
 	p.passed[e] = true
 	p.mu.Unlock()
 	if !said {
-		p.m.log.printf(passedOverText, p.name(e), err)
+		p.m.log.Warnf(passedOverText, p.name(e), err)
 	}
 }
 

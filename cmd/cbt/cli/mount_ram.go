@@ -136,7 +136,7 @@ func (i *instant) memory() *tree.Dir {
 		}
 		asSaved := func(s *openState) (sparse.View, error) { return sparse.Plain(s.src, s.size), nil }
 		if s.problem != nil {
-			i.m.log.printf("%s: of its RAM only %s: %v", i.name, streamFile, s.problem)
+			i.m.log.Warnf("%s: of its RAM only %s: %v", i.name, streamFile, s.problem)
 			add(streamFile, s.size, s.size, asSaved)
 			return entries, nil
 		}
@@ -175,7 +175,7 @@ func (i *instant) memory() *tree.Dir {
 		}{{coreFile, i.core}, {physicalFile, i.physical}} {
 			v, err := made.open(s)
 			if err != nil {
-				i.m.log.printf("%s: no %s: %v", i.name, made.name, err)
+				i.m.log.Warnf("%s: no %s: %v", i.name, made.name, err)
 				continue
 			}
 			add(made.name, v.Size(), stored, made.open)

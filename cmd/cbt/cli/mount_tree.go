@@ -68,7 +68,7 @@ func (m *mounting) newOpener() (*opener, error) {
 	if err != nil {
 		return nil, err
 	}
-	o.warn, o.spoolDir = m.log.printf, m.a.spoolDir(m.opt.spoolDir)
+	o.Reporter, o.deltaFiles.Reporter, o.spoolDir = m.log, m.log, m.a.spoolDir(m.opt.spoolDir)
 	o.chainFrom(m.opt.chain)
 	return o, nil
 }
@@ -255,7 +255,7 @@ func (m *mounting) qcow2(o *opener, ref string, r reference, f *file, opt refOpt
 	case len(table) == 0 || m.opt.together || !errors.Is(err, imagelock.ErrBusy):
 		return nil, err
 	default:
-		m.log.printf("active/ is left out: %v", err)
+		m.log.Warnf("active/ is left out: %v", err)
 	}
 	for n, name := range names {
 		snapshots = append(snapshots, tree.Entry{Name: name, Dir: q.snapshot(n).dir()})

@@ -23,7 +23,7 @@ func (a *app) warnOneDisk(disks []disk) {
 		for k := range i {
 			x, y := disks[k].img, disks[i].img
 			if id := x.identity(); id != "" && id == y.identity() && x.vol != nil && y.vol != nil {
-				a.warnf("%s and %s are of one volume, and become two disks of one delta: two states of one disk are backed up one after the other, the older one first", text.Printable(x.Ref), text.Printable(y.Ref))
+				a.Warnf("%s and %s are of one volume, and become two disks of one delta: two states of one disk are backed up one after the other, the older one first", text.Printable(x.Ref), text.Printable(y.Ref))
 			}
 		}
 	}

@@ -6,17 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 
 	"github.com/spf13/pflag"
 
-	"cbt/cbt"
 	"cbt/internal/fail"
 	"cbt/internal/hostlvm"
+	"cbt/internal/report"
 	"cbt/lvm/thin"
 	"cbt/qcow2"
 	"cbt/sparse"
@@ -66,10 +64,10 @@ func (o *openerOptions) addFormatFlag(fs *pflag.FlagSet) {
 // use; what it opened is.
 type opener struct {
 	openerOptions
-	allow []string                         // Allow and CBT_ALLOW, resolved
-	stand *standIns                        // Backing and DataFile
-	warn  func(format string, args ...any) // a line on stderr
-	note  func(format string, args ...any) // one that --quiet leaves out
+	report.Reporter
+	*deltaFiles
+	allow []string  // Allow and CBT_ALLOW, resolved
+	stand *standIns // Backing and DataFile
 
 	headOnly     bool // of compressed machine states the head will do
 	metadataOnly bool // no guest data are read: no machine needs to be kept out
@@ -80,8 +78,6 @@ type opener struct {
 	// rawPoint may replace the point of a raw file or device (own, which a
 	// device has not), name one that it may be at, or refuse it as a source.
 	rawPoint func(path string, own string) (point, perhaps string, err error)
-
-	startProgress func(what string, total int64) *progress
 
 	lockDir  string // of the locks on thin pools in use
 	spoolDir string // of files without a name
@@ -94,19 +90,11 @@ type opener struct {
 
 	images   map[imageKey]*image
 	carriers map[string]uint64 // numbers of volumes that hold images, by UUID
-	deltas   map[*cbt.Ends]*deltaFile
-	dirs     map[string]*deltaDir // directories that were looked through for deltas
-	looking  sync.Mutex           // held while one is
-	deltaMu  sync.Mutex           // of deltas and passed: a damaged one may be found at any time
-	passed   map[string]bool      // damaged deltas that were passed over, by their names
-	given    *cbt.Routes          // in place of what is found in dirs
-	resolved map[string]string    // DIR@WANT, and which delta that is
 	machines []*machine
 	waiting  []*machine // whose states are not read yet
 	together bool       // read them with the next ones
 	files    []*file
-	locked   map[string]*os.File // directories of deltas, by their real path
-	scratch  []scratch           // what is written to sources goes there
+	scratch  []scratch // what is written to sources goes there
 	reads    reading
 }
 
@@ -133,8 +121,9 @@ func (a *app) newOpener(opt openerOptions) (*opener, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := &opener{openerOptions: opt, allow: allow, stand: stand, warn: a.warnf, note: a.notef, images: make(map[imageKey]*image), lockDir: a.Getenv("CBT_LOCK_DIR"), spoolDir: a.spoolDir(""), startProgress: a.startProgress}
+	o := &opener{openerOptions: opt, allow: allow, stand: stand, Reporter: a, images: make(map[imageKey]*image), lockDir: a.Getenv("CBT_LOCK_DIR"), spoolDir: a.spoolDir("")}
 	o.reads.audit, o.reads.frozen = a.audit, opt.Frozen
+	o.deltaFiles = newDeltaFiles(&o.reads, a, explainDelta)
 	o.rawPoint = o.pointOfRaw("")
 	o.chainFrom(chainOptions{})
 	return o, nil
@@ -156,15 +145,15 @@ func (o *opener) BytesRead() int64 { return o.reads.Load() }
 func (a *app) closeOpener(o *opener) {
 	if a.verbose {
 		if n := o.nodesRead(); n > 0 {
-			a.debugf("%d nodes of mapping trees read", n)
+			a.Debugf("%d nodes of mapping trees read", n)
 		}
-		a.debugf("%d bytes read", o.BytesRead())
+		a.Debugf("%d bytes read", o.BytesRead())
 	}
 	if err := o.releasePools(); err != nil {
-		a.warnf("%v", err)
+		a.Warnf("%v", err)
 	}
 	for _, flag := range o.stand.unused() {
-		a.warnf("%s: no image that was read names such a file", flag)
+		a.Warnf("%s: no image that was read names such a file", flag)
 	}
 	_ = o.Close()
 }
@@ -187,10 +176,7 @@ func (o *opener) Close() error {
 		err = errors.Join(err, f.Close())
 	}
 	err = errors.Join(err, o.closeOverlays())
-	for _, f := range o.locked {
-		err = errors.Join(err, f.Close())
-	}
-	o.locked = nil
+	err = errors.Join(err, o.deltaFiles.Close())
 	o.machines, o.devices, o.files, o.images, o.host, o.pvs = nil, nil, nil, nil, nil, nil
 	return err
 }
@@ -326,7 +312,7 @@ func (o *opener) snapshotsIn(path string) []qcow2.Snapshot {
 		return nil
 	}
 	defer f.Close()
-	if format, err := sniff(f); err != nil || format != formatQcow2 {
+	if format, err := sniff(f, f.stat.size); err != nil || format != formatQcow2 {
 		return nil
 	}
 	img, err := o.inspect(f)
@@ -334,4 +320,13 @@ func (o *opener) snapshotsIn(path string) []qcow2.Snapshot {
 		return nil
 	}
 	return img.Snapshots()
+}
+
+// everyFile returns all files that are open, deltas too.
+func (o *opener) everyFile() []*inFile {
+	all := slices.Clone(o.deltaFiles.open)
+	for _, f := range o.files {
+		all = append(all, f.inFile)
+	}
+	return all
 }

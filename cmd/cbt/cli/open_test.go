@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"cbt/internal/fail"
+	"cbt/internal/report"
 	"cbt/internal/sample"
 	"cbt/internal/testtool"
 	"cbt/qcow2"
@@ -56,7 +57,7 @@ func TestOpenSamples(t *testing.T) {
 				t.Errorf("point %q", s.Point)
 			}
 			h := sha256.New()
-			if err := writeRange(t.Context(), h, s.View, 0, s.View.Size(), &progress{}); err != nil {
+			if err := sparse.WriteRange(t.Context(), h, s.View, 0, s.View.Size(), report.NoBar{}.Add); err != nil {
 				t.Fatal(err)
 			}
 			if got := hex.EncodeToString(h.Sum(nil)); got != c.SHA256 || s.View.Size() != c.Size {

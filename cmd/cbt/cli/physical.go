@@ -60,12 +60,12 @@ func (o *opener) physical(ctx context.Context) (*physical, error) {
 	p.groups = groups
 	for _, d := range disks {
 		for _, w := range d.PV.Warnings {
-			o.warn("%s: %s", d.Name, w)
+			o.Warnf("%s: %s", d.Name, w)
 		}
 	}
 	for _, g := range groups {
 		for _, w := range g.Warnings {
-			o.warn("%s: %s", g.Name, w)
+			o.Warnf("%s: %s", g.Name, w)
 		}
 	}
 	o.pvs = p
@@ -84,7 +84,7 @@ func (o *opener) warnInUse(flag string, src *source) error {
 		return fmt.Errorf("%s: %s: %w", flag, src.Ref, err)
 	}
 	if by != "" {
-		o.warn("%s %s: is in use: %s: what is read may be old", flag, src.Ref, text.Printable(by))
+		o.Warnf("%s %s: is in use: %s: what is read may be old", flag, src.Ref, text.Printable(by))
 		o.inUse = true
 	}
 	return nil
@@ -101,12 +101,12 @@ func (o *opener) direct(src *source) (sparse.View, error) {
 		return nil, err
 	}
 	o.devices = append(o.devices, d)
-	return &countedView{sparse.Plain(d, d.Size()), &o.reads}, nil
+	return &countedView{sparse.Plain(d, d.Size()), &o.reads.Int64}, nil
 }
 
 // disksOf finds the physical volumes of an image: all of it, or partitions.
 func (o *opener) disksOf(src *source, disk sparse.View) ([]lvm.Disk, error) {
-	disks, parts, err := pvsOn(src.Ref, disk, o.warn)
+	disks, parts, err := pvsOn(src.Ref, disk, o.Warnf)
 	switch {
 	case errors.Is(err, partition.ErrNoTable):
 		return nil, fmt.Errorf("%s: %w, and has no partitions", src.Ref, lvm.ErrNoLabel)

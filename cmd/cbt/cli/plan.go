@@ -48,9 +48,9 @@ func (a *app) planApply(ctx context.Context, o *opener, tasks []*task, result wr
 		if t.resume {
 			what = "was left by an interrupted apply, which would be completed"
 		}
-		a.notef("%s: %s", t.target.path, what)
+		a.Notef("%s: %s", t.target.path, what)
 	}
-	a.notef("would apply %s: %s to write, %s to zero; %s of the old content checked, %s unchecked; nothing was written",
+	a.Notef("would apply %s: %s to write, %s to zero; %s of the old content checked, %s unchecked; nothing was written",
 		text.Count(len(tasks[0].layers), "delta"), text.Size(data), text.Size(zero), text.Size(*result.Checked), text.Size(unchecked))
 	result.DryRun, result.Written, result.Zeroed, result.Unchecked, result.Read = true, data, zero, &unchecked, o.BytesRead()
 	return a.result(result)
@@ -64,14 +64,14 @@ func (r *restoration) plan(ctx context.Context, targets []namedTarget) error {
 			return fmt.Errorf("writing the record of the target's state: %w", err)
 		}
 		merges = append(merges, t.merge)
-		r.notef("%s: would be written where it differs", t.target.path)
+		r.Notef("%s: would be written where it differs", t.target.path)
 	}
 	for _, n := range r.fresh {
 		merges = append(merges, n.merge)
 		if n.old != nil {
-			r.notef("%s: would be replaced", n.path)
+			r.Notef("%s: would be replaced", n.path)
 		} else {
-			r.notef("%s: would be made", n.path)
+			r.Notef("%s: would be made", n.path)
 		}
 	}
 	data, zeroed, err := effect(ctx, merges[:len(r.inPlace)])
@@ -90,9 +90,9 @@ func (r *restoration) plan(ctx context.Context, targets []namedTarget) error {
 		result.Targets = append(result.Targets, wroteTarget(t.path, r.layers[i]))
 	}
 	if r.state != nil {
-		r.notef("%s: the machine's state would be written", r.state.path)
+		r.Notef("%s: the machine's state would be written", r.state.path)
 	}
-	r.notef("would restore %s from %s: at most %s to write, %s of zeros; nothing was written",
+	r.Notef("would restore %s from %s: at most %s to write, %s of zeros; nothing was written",
 		text.Count(len(targets), "image"), text.Count(len(r.layers[0]), "delta"), text.Size(data), text.Size(zero))
 	return r.result(result)
 }

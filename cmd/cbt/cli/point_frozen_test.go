@@ -21,14 +21,14 @@ func TestFrozenPoints(t *testing.T) {
 	base.ino, base.size = 12, 4096
 	data := stat
 	data.ino = 13
-	img := &image{file: &file{stat: stat}, format: formatQcow2}
+	img := &image{file: &file{inFile: &inFile{stat: stat}}, format: formatQcow2}
 	over := &image{
-		file: &file{stat: stat}, format: formatQcow2, backingName: "base.raw",
-		backing: &image{file: &file{stat: base}, format: formatRaw},
+		file: &file{inFile: &inFile{stat: stat}}, format: formatQcow2, backingName: "base.raw",
+		backing: &image{file: &file{inFile: &inFile{stat: base}}, format: formatRaw},
 	}
 	withData := &image{
-		file: &file{stat: stat}, format: formatQcow2, backingName: "base.qcow2",
-		backing: &image{file: &file{stat: base}, format: formatQcow2, data: &file{stat: data}},
+		file: &file{inFile: &inFile{stat: stat}}, format: formatQcow2, backingName: "base.qcow2",
+		backing: &image{file: &file{inFile: &inFile{stat: base}}, format: formatQcow2, data: &file{inFile: &inFile{stat: data}}},
 	}
 	snap := &qcow2.Snapshot{ID: "1", Name: "monday", Date: at, VMClock: 5, L1Offset: 0x30000, L1Entries: 2, DiskSize: 1 << 20, VMStateSize: 77}
 	m := &machine{point: snapshotPoint(img, snap)}

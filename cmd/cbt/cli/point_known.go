@@ -58,7 +58,7 @@ func (a *app) keepChain(ctx context.Context, o *opener, d *disk, dir string) err
 		return nil
 	}
 	path := filepath.Join(dir, l.File)
-	a.notef("%s: its ctime is another one than when %s was made: comparing it with that", text.Printable(d.old.Ref), text.Printable(path))
+	a.Notef("%s: its ctime is another one than when %s was made: comparing it with that", text.Printable(d.old.Ref), text.Printable(path))
 	err = o.openChainOf(st, l)
 	var then *source
 	if err == nil {
@@ -75,9 +75,9 @@ func (a *app) keepChain(ctx context.Context, o *opener, d *disk, dir string) err
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case err != nil:
-		a.warnf("%s: cannot be compared with what %s leads to, so the delta does not build on that: %v", text.Printable(d.old.Ref), text.Printable(path), err)
+		a.Warnf("%s: cannot be compared with what %s leads to, so the delta does not build on that: %v", text.Printable(d.old.Ref), text.Printable(path), err)
 	default:
-		a.warnf("%s: is not what %s leads to, though its time of last change says so: the delta does not build on that", text.Printable(d.old.Ref), text.Printable(path))
+		a.Warnf("%s: is not what %s leads to, though its time of last change says so: the delta does not build on that", text.Printable(d.old.Ref), text.Printable(path))
 	}
 	return nil
 }
@@ -86,8 +86,8 @@ func (a *app) sameBytes(ctx context.Context, x, y sparse.View) (bool, error) {
 	if x.Size() != y.Size() {
 		return false, nil
 	}
-	p := a.startProgress("comparing", x.Size())
-	defer p.finish()
+	p := a.Start("comparing", x.Size())
+	defer p.Finish()
 	for _, err := range sparse.Compare(x, y, 0, x.Size()) {
 		return false, err
 	}

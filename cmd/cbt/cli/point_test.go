@@ -128,9 +128,9 @@ func TestSnapshotPointCoversAll(t *testing.T) {
 	old := time.Unix(1e9, 5)
 	snap := qcow2.Snapshot{ID: "1", Name: "daily", Date: old, VMClock: 1, L1Offset: 0x10000, L1Entries: 1, DiskSize: 4096, VMStateSize: 7}
 	stat := fileStat{dev: 1, fsid: 7, ino: 2, size: 3, mtime: old, btime: old}
-	img := func(s fileStat) *image { return &image{file: &file{stat: s}} }
+	img := func(s fileStat) *image { return &image{file: &file{inFile: &inFile{stat: s}}} }
 	over := func(name string, base fileStat) *image {
-		return &image{file: &file{stat: stat}, backingName: name, backing: &image{file: &file{stat: base}, format: formatRaw}}
+		return &image{file: &file{inFile: &inFile{stat: stat}}, backingName: name, backing: &image{file: &file{inFile: &inFile{stat: base}}, format: formatRaw}}
 	}
 	points := map[string]string{}
 	add := func(why string, i *image, s qcow2.Snapshot) {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/schollz/progressbar/v3"
 
+	"cbt/internal/report"
 	"cbt/internal/text"
 )
 
@@ -30,10 +31,10 @@ type progress struct {
 // for it: until then nothing is known of how long it will take.
 const progressDelay = time.Second
 
-// startProgress shows progress towards total bytes, if stderr is a terminal
+// Start shows progress towards total bytes, if stderr is a terminal
 // or the user asked for it. Call finish before anything else is printed. Bytes are
 // those of the image, many of which are passed over; so no rate is shown.
-func (a *app) startProgress(what string, total int64) *progress {
+func (a *app) Start(what string, total int64) report.Bar {
 	p := &progress{what: what, total: max(total, 1)}
 	if !a.progress && !a.StderrTerminal || a.json && !a.progress {
 		return p
@@ -56,11 +57,11 @@ func (a *app) startProgress(what string, total int64) *progress {
 	return p
 }
 
-// add says that n more bytes are done.
-func (p *progress) add(n int64) { p.set(p.done.Add(n)) }
+// Add says that n more bytes are done.
+func (p *progress) Add(n int64) { p.Set(p.done.Add(n)) }
 
-// set says how many bytes are done.
-func (p *progress) set(n int64) {
+// Set says how many bytes are done.
+func (p *progress) Set(n int64) {
 	p.done.Store(n)
 	if p.app == nil || !p.mu.TryLock() { // whoever has it shows something just as new
 		return
@@ -83,8 +84,8 @@ func (p *progress) set(n int64) {
 	p.bar.Describe(fmt.Sprintf("%s: %s of %s", p.what, text.Size(n), text.Size(p.total)))
 }
 
-// finish takes the line away.
-func (p *progress) finish() {
+// Finish takes the line away.
+func (p *progress) Finish() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.bar != nil && p.shown {

@@ -12,16 +12,16 @@ import (
 func TestProgressBar(t *testing.T) {
 	var out bytes.Buffer
 	a := &app{Env: Env{Stderr: &out, StderrTerminal: true}}
-	p := a.startProgress("backup", 10<<30)
+	p := a.Start("backup", 10<<30).(*progress)
 	for i := range int64(1000) {
-		p.set(i << 20)
+		p.Set(i << 20)
 	}
 	if out.Len() > 0 {
 		t.Fatalf("at once: %q", out.String())
 	}
 	p.next = time.Time{}
-	p.set(5 << 30)
-	p.finish()
+	p.Set(5 << 30)
+	p.Finish()
 	if got := out.String(); !strings.Contains(got, "backup: 5 GiB of 10 GiB  50%") || strings.Contains(got, "/s") {
 		t.Fatalf("later: %q", got)
 	}

@@ -228,7 +228,7 @@ func (a *app) prune(ctx context.Context, dir string, opt *pruneOptions) error {
 			for _, d := range g.Deltas {
 				d.Action = ""
 			}
-			a.warnf("%s: %s", text.Printable(g.Name), g.Error)
+			a.Warnf("%s: %s", text.Printable(g.Name), g.Error)
 		}
 		if !a.json && (opt.dryRun || !a.quiet) { // what was not pruned is on stderr
 			if err := g.print(a.Stdout, opt.dryRun); err != nil {

@@ -60,7 +60,7 @@ func (p *pruner) estimateOne(ctx context.Context, g *pruneGroup, s retention.Ste
 }
 
 // merged opens what a step merges.
-func (p *pruner) merged(o *opener, g *pruneGroup, s retention.Step) (cbt.Header, []*cbt.Merge, []*deltaFile, error) {
+func (p *pruner) merged(o *deltaFiles, g *pruneGroup, s retention.Step) (cbt.Header, []*cbt.Merge, []*deltaFile, error) {
 	var line []*cbt.Delta
 	var files []*deltaFile
 	for _, i := range append(s.Run[:len(s.Run):len(s.Run)], s.Into) {

@@ -198,16 +198,14 @@ func (p *pruner) carryOut(ctx context.Context, g *pruneGroup) error {
 		if smaller < 0 {
 			less = text.Size(-smaller) + " more"
 		}
-		p.notef("%s: %s removed, %d rewritten, %s than before", text.Printable(g.Name), text.Count(removed, "delta"), rewritten, less)
+		p.Notef("%s: %s removed, %d rewritten, %s than before", text.Printable(g.Name), text.Count(removed, "delta"), rewritten, less)
 	}
 	return nil
 }
 
 // reader opens deltas that are closed again long before the end.
-func (p *pruner) reader() *opener {
-	o := &opener{}
-	o.reads.audit = p.audit
-	return o
+func (p *pruner) reader() *deltaFiles {
+	return newDeltaFiles(&reading{audit: p.audit}, p.app, explainDelta)
 }
 
 func (p *pruner) path(d *prunedDelta) string { return filepath.Join(p.dir, d.File) }
@@ -220,14 +218,14 @@ func (p *pruner) verifyRun(ctx context.Context, g *pruneGroup) error {
 			total += d.Size
 		}
 	}
-	bar := p.startProgress("verifying", total)
-	defer bar.finish()
+	bar := p.Start("verifying", total)
+	defer bar.Finish()
 	var before int64
 	for _, d := range g.Deltas {
 		if !d.run {
 			continue
 		}
-		if err := p.verifyOne(ctx, d, func(done int64) { bar.set(before + done) }); err != nil {
+		if err := p.verifyOne(ctx, d, func(done int64) { bar.Set(before + done) }); err != nil {
 			return err
 		}
 		before += d.Size
@@ -238,7 +236,7 @@ func (p *pruner) verifyRun(ctx context.Context, g *pruneGroup) error {
 func (p *pruner) verifyOne(ctx context.Context, d *prunedDelta, progress func(int64)) error {
 	o := p.reader()
 	defer o.Close()
-	f, err := openFile(p.path(d), &o.reads, nil)
+	f, err := o.reads.open(p.path(d), nil)
 	if err != nil {
 		return err
 	}
@@ -268,11 +266,11 @@ func (p *pruner) mergeInto(ctx context.Context, g *pruneGroup, s retention.Step)
 		return err
 	}
 	defer out.Abort()
-	bar := p.startProgress("merging", before(h.Streams, len(h.Streams)))
-	defer bar.finish()
+	bar := p.Start("merging", before(h.Streams, len(h.Streams)))
+	defer bar.Finish()
 	w := bufio.NewWriterSize(out, 1<<20)
 	sum, err := cbt.WriteMerges(ctx, w, h, merges, cbt.Options{
-		Progress: func(stream int, done int64) { bar.set(before(h.Streams, stream) + done) },
+		Progress: func(stream int, done int64) { bar.Set(before(h.Streams, stream) + done) },
 		Finish:   func() error { return unchanged(files) },
 	})
 	if err == nil {
@@ -281,7 +279,7 @@ func (p *pruner) mergeInto(ctx context.Context, g *pruneGroup, s retention.Step)
 	if err == nil {
 		err = out.Sync()
 	}
-	bar.finish()
+	bar.Finish()
 	if err != nil {
 		return fmt.Errorf("writing the new %s: %w", into.File, err)
 	}

@@ -56,7 +56,7 @@ func (p *pruner) scan(ctx context.Context) ([]*prunedDelta, error) {
 	return list, nil
 }
 
-func (d *prunedDelta) read(o *opener, path string) error {
+func (d *prunedDelta) read(o *deltaFiles, path string) error {
 	defer o.Close()
 	st, err := os.Lstat(path)
 	if err == nil && st.Mode()&os.ModeSymlink != 0 {

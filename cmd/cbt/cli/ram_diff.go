@@ -82,7 +82,7 @@ func (a *app) ramDiff(ctx context.Context, refA, refB string, opt *ramDiffOption
 		return err
 	}
 	if old.Machine != img.Machine {
-		a.warnf("the machine was a %s and is a %s", text.Printable(old.Machine), text.Printable(img.Machine))
+		a.Warnf("the machine was a %s and is a %s", text.Printable(old.Machine), text.Printable(img.Machine))
 	}
 	out := &pagePrinter{w: bufio.NewWriter(a.Stdout), json: a.json}
 	totals, err := out.blocks(ctx, old, img)

@@ -102,7 +102,7 @@ func (a *app) ramDump(ctx context.Context, ref string, opt *ramDumpOptions) erro
 	if err := a.writeView(ctx, opt.out, v, m.changed); err != nil {
 		return err
 	}
-	a.notef("%s: %s, %s", text.Printable(opt.out), text.Size(v.Size()), str)
+	a.Notef("%s: %s, %s", text.Printable(opt.out), text.Size(v.Size()), str)
 	if opt.out == stdinName {
 		return nil
 	}
@@ -112,10 +112,10 @@ func (a *app) ramDump(ctx context.Context, ref string, opt *ramDumpOptions) erro
 // writeView writes an image to a file that appears when it is whole, or to
 // stdout. last is called before.
 func (a *app) writeView(ctx context.Context, path string, v sparse.View, last func() error) error {
-	bar := a.startProgress("writing", v.Size())
-	defer bar.finish()
+	bar := a.Start("writing", v.Size())
+	defer bar.Finish()
 	if path == stdinName {
-		if err := writeRange(ctx, a.Stdout, v, 0, v.Size(), bar); err != nil {
+		if err := sparse.WriteRange(ctx, a.Stdout, v, 0, v.Size(), bar.Add); err != nil {
 			return err
 		}
 		if err := last(); err != nil {
@@ -138,7 +138,7 @@ func (a *app) writeView(ctx context.Context, path string, v sparse.View, last fu
 	if err != nil {
 		return err
 	}
-	if _, err := sparse.Copy(ctx, target, v, sparse.CopyOptions{Fresh: true, Progress: bar.set}); err != nil {
+	if _, err := sparse.Copy(ctx, target, v, sparse.CopyOptions{Fresh: true, Progress: bar.Set}); err != nil {
 		return err
 	}
 	if err := last(); err != nil {
@@ -160,7 +160,7 @@ func (a *app) dumpBlocks(ctx context.Context, m *machine, dir string) error {
 	written, size := 0, int64(0)
 	for _, b := range m.Blocks {
 		if b.Shared {
-			a.warnf("%s: %s is not in the state (x-ignore-shared)", m.ref, text.Printable(b.Name))
+			a.Warnf("%s: %s is not in the state (x-ignore-shared)", m.ref, text.Printable(b.Name))
 			continue
 		}
 		v, err := m.ram(b)
@@ -173,7 +173,7 @@ func (a *app) dumpBlocks(ctx context.Context, m *machine, dir string) error {
 		written++
 		size += v.Size()
 	}
-	a.notef("%s: %s", text.Printable(dir), text.Count(written, "block"))
+	a.Notef("%s: %s", text.Printable(dir), text.Count(written, "block"))
 	return a.result(writtenFiles{dir, written, size})
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"cbt/internal/fail"
+	"cbt/internal/report"
 	"cbt/internal/text"
 	"cbt/sparse"
 )
@@ -112,8 +113,8 @@ func (a *app) ramFind(ctx context.Context, ref string, opt *ramFindOptions) erro
 		total += p.n
 	}
 	out := &placePrinter{w: bufio.NewWriter(a.Stdout), json: a.json}
-	bar := a.startProgress("searching", total)
-	defer bar.finish()
+	bar := a.Start("searching", total)
+	defer bar.Finish()
 	for _, p := range pieces {
 		err = search(ctx, p.v, p.off, p.n, pattern, bar, func(at int64) (bool, error) {
 			place := foundPlace{Block: p.block, Offset: at}
@@ -131,7 +132,7 @@ func (a *app) ramFind(ctx context.Context, ref string, opt *ramFindOptions) erro
 			break
 		}
 	}
-	bar.finish()
+	bar.Finish()
 	if err := changed(); err != nil {
 		return err
 	}
@@ -139,16 +140,18 @@ func (a *app) ramFind(ctx context.Context, ref string, opt *ramFindOptions) erro
 		return err
 	}
 	if out.count == 0 {
-		a.notef("%s: the pattern is not in its RAM", text.Printable(ref))
+		a.Notef("%s: the pattern is not in its RAM", text.Printable(ref))
 	}
 	return nil
 }
 
 // search calls found with the places of the pattern in [off, off+n) of v, until
 // it wants no more. Of long stretches of zeros it looks at the ends alone.
-func search(ctx context.Context, v sparse.View, off, n int64, pattern []byte, bar *progress, found func(at int64) (bool, error)) error {
+const searchChunk = 1 << 20
+
+func search(ctx context.Context, v sparse.View, off, n int64, pattern []byte, bar report.Bar, found func(at int64) (bool, error)) error {
 	s := searcher{pattern: pattern, found: found, start: off}
-	buf := make([]byte, catChunk)
+	buf := make([]byte, searchChunk)
 	for e, err := range v.Extents(off, n) {
 		if err != nil {
 			return err
@@ -177,7 +180,7 @@ func search(ctx context.Context, v sparse.View, off, n int64, pattern []byte, ba
 			if s.enough {
 				return nil
 			}
-			bar.add(part)
+			bar.Add(part)
 			e.Off, e.Len = e.Off+part, e.Len-part
 		}
 	}

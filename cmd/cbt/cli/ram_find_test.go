@@ -6,6 +6,7 @@ import (
 	"slices"
 	"testing"
 
+	"cbt/internal/report"
 	"cbt/sparse"
 )
 
@@ -15,7 +16,7 @@ import (
 func TestSearch(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(5, 6))
 	for range 300 {
-		b := make([]byte, 1+rnd.IntN(3*catChunk/2))
+		b := make([]byte, 1+rnd.IntN(3*searchChunk/2))
 		var extents []sparse.Extent
 		for at := 0; at < len(b); {
 			e := sparse.Extent{Off: int64(at), Len: int64(min(1+rnd.IntN(200_000), len(b)-at)), Kind: sparse.Hole}
@@ -47,7 +48,7 @@ func TestSearch(t *testing.T) {
 			want = append(want, at)
 		}
 		v := holey{sparse.Plain(bytes.NewReader(b), int64(len(b))), extents}
-		err := search(t.Context(), v, off, n, pattern, &progress{}, func(at int64) (bool, error) {
+		err := search(t.Context(), v, off, n, pattern, report.NoBar{}, func(at int64) (bool, error) {
 			got = append(got, at)
 			return true, nil
 		})

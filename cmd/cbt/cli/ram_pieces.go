@@ -73,9 +73,9 @@ func (a *app) memoryIn(o *opener, ref string, opt refOptions) ([]ramPiece, func(
 	if err != nil {
 		return nil, nil, refError(ref, err)
 	}
-	v := &countedView{raw, f.reads}
+	v := &countedView{raw, f.read}
 	if format == formatRaw {
-		a.notef("%s: is no saved machine: taken for physical memory from address 0 on", text.Printable(ref))
+		a.Notef("%s: is no saved machine: taken for physical memory from address 0 on", text.Printable(ref))
 		return []ramPiece{{block: "file", v: v, n: v.Size(), known: true}}, f.changed, nil
 	}
 	d, err := vmstate.OpenDump(f, f.stat.size)
@@ -99,7 +99,7 @@ func (a *app) piecesOf(m *machine, machine string) (list []ramPiece, err error) 
 		if hint := m.tellMachine(""); hint != "" {
 			text += " (" + hint + ")"
 		}
-		a.warnf("%s", text)
+		a.Warnf("%s", text)
 	}
 	known := map[*vmstate.Block]bool{}
 	add := func(r vmstate.Range, known bool) error {

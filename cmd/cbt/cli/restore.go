@@ -127,10 +127,10 @@ func (a *app) restore(ctx context.Context, args []string, opt *restoreOptions) e
 		a.withoutMemory(r.delta)
 	}
 	if left := len(r.delta.disks()) - len(targets); left > 0 && opt.state != "" {
-		a.notef("%s: the machine's state works only beside its disks of the same point: %s of it, which no TARGET is named for", r.delta.name, text.Count(left, "disk"))
+		a.Notef("%s: the machine's state works only beside its disks of the same point: %s of it, which no TARGET is named for", r.delta.name, text.Count(left, "disk"))
 	}
 	for {
-		err := a.verifyAll(ctx, o, r.layers)
+		err := o.verifyAll(ctx, r.layers)
 		if err == nil {
 			break
 		}
@@ -146,9 +146,9 @@ func (a *app) restore(ctx context.Context, args []string, opt *restoreOptions) e
 		return err
 	}
 	if len(targets) == 0 {
-		a.notef("restored from %s in %s%s; %s read", text.Count(len(r.layers[0]), "delta"), elapsed(start), r.state.describe(state), text.Size(o.BytesRead()))
+		a.Notef("restored from %s in %s%s; %s read", text.Count(len(r.layers[0]), "delta"), elapsed(start), r.state.describe(state), text.Size(o.BytesRead()))
 	} else {
-		a.notef("restored %s from %s in %s: %s written, %s zeroed, %s left as they were%s; %s read",
+		a.Notef("restored %s from %s in %s: %s written, %s zeroed, %s left as they were%s; %s read",
 			text.Count(len(targets), "image"), text.Count(len(r.layers[0]), "delta"), elapsed(start),
 			text.Size(total.Written), text.Size(total.Zeroed), text.Size(total.Same), r.state.describe(state), text.Size(o.BytesRead()))
 	}

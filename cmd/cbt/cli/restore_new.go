@@ -56,9 +56,9 @@ func (n *newTarget) write(ctx context.Context, a *app) (cbt.ApplyStats, error) {
 		if err != nil {
 			return cbt.ApplyStats{}, err
 		}
-		p := a.startProgress("restoring", stack.Size())
-		defer p.finish()
-		err = qcow2.Write(ctx, n.file, stack, qcow2.WriteOptions{Progress: p.set})
+		p := a.Start("restoring", stack.Size())
+		defer p.Finish()
+		err = qcow2.Write(ctx, n.file, stack, qcow2.WriteOptions{Progress: p.Set})
 		if err != nil {
 			return cbt.ApplyStats{}, err
 		}
@@ -72,9 +72,9 @@ func (n *newTarget) write(ctx context.Context, a *app) (cbt.ApplyStats, error) {
 	if err != nil {
 		return cbt.ApplyStats{}, err
 	}
-	p := a.startProgress("restoring", n.merge.Payload())
-	defer p.finish()
-	return n.merge.WriteTo(ctx, target, cbt.ApplyOptions{Fresh: true, Progress: p.set})
+	p := a.Start("restoring", n.merge.Payload())
+	defer p.Finish()
+	return n.merge.WriteTo(ctx, target, cbt.ApplyOptions{Fresh: true, Progress: p.Set})
 }
 
 // commit gives the target its name. Its record comes first: a target without
@@ -97,7 +97,7 @@ func (n *newTarget) commit(ctx context.Context) (err error) {
 		return fail.Usage("exists already: somebody else made it meanwhile")
 	}
 	if !n.qcow2 {
-		f := &file{File: n.file.File.File, path: n.path}
+		f := &inFile{File: n.file.File.File, path: n.path}
 		if f.stat, err = statFile(n.file.File.File); err != nil {
 			return err
 		}
@@ -114,7 +114,7 @@ func (n *newTarget) commit(ctx context.Context) (err error) {
 				err = n.named(ctx, f.stat, r)
 			}
 		}()
-	} else if err := n.file.audit.remove(n.path + recordSuffix); err != nil && !isNotExist(err) {
+	} else if err := n.file.audit.remove(n.path + recordSuffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err // it would be about the raw target that is replaced
 	}
 	return n.file.Commit()

@@ -83,7 +83,7 @@ func (o *opener) openStateTarget(d *deltaFile, targets []namedTarget, opt *resto
 		return nil, fail.Usage("%s: is no regular file: a state is written to a file", t.path)
 	case err == nil && !replace:
 		return nil, fail.Usage("%s: exists already: --overwrite replaces it", t.path)
-	case err != nil && !isNotExist(err):
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		return nil, err
 	}
 	if err := o.refuseOtherContent(t.path); err != nil {
@@ -115,14 +115,14 @@ func refuseStateName(path string) error {
 // a chain, or a disk.
 func (o *opener) refuseOtherContent(path string) error {
 	f, err := openFile(path, &o.reads, nil)
-	if isNotExist(err) {
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	found, err := sniff(f)
+	found, err := sniff(f, f.stat.size)
 	if err == nil && found != formatState && f.stat.size > 0 {
 		err = fail.Usage("--state %s: holds no machine state: a state replaces nothing else", path)
 	}
@@ -162,9 +162,9 @@ func (t *stateTarget) write(ctx context.Context, a *app) (int64, error) {
 	for _, b := range t.machine.Blocks {
 		total += b.Size()
 	}
-	p := a.startProgress("restoring RAM", total)
-	defer p.finish()
-	out := &stateWriter{ctx: ctx, file: t.file.File.File, progress: p.set}
+	p := a.Start("restoring RAM", total)
+	defer p.Finish()
+	out := &stateWriter{ctx: ctx, file: t.file.File.File, progress: p.Set}
 	var err error
 	switch t.format {
 	case stateAsMapped:
@@ -209,7 +209,7 @@ func (w *stateWriter) WriteAt(p []byte, off int64) (int, error) {
 // withoutMemory says that RAM was left out.
 func (a *app) withoutMemory(d *deltaFile) {
 	if d.Stream(stateStream) >= 0 {
-		a.notef("%s: has the machine's RAM too: without --state FILE the machine will wake up without memory", d.name)
+		a.Notef("%s: has the machine's RAM too: without --state FILE the machine will wake up without memory", d.name)
 	}
 }
 
@@ -236,7 +236,7 @@ func (t *stateTarget) describe(written int64) string {
 // a crash could leave, it would be worse than none.
 func (t *stateTarget) removeOld() error {
 	err := t.file.audit.remove(t.path)
-	if isNotExist(err) {
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {

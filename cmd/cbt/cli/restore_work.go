@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -164,7 +165,7 @@ func checkRestoreTarget(path string, opt *restoreOptions) (block bool, err error
 	}
 	st, err := os.Stat(path)
 	switch {
-	case isNotExist(err):
+	case errors.Is(err, fs.ErrNotExist):
 		if opt.format == "" {
 			err = refuseContainer(path, nil)
 		} else {

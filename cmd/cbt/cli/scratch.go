@@ -3,6 +3,7 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -42,7 +43,7 @@ func (o *opener) overlay(s *source, view sparse.View, path string) (*overlay.Ima
 		return nil, fail.Usage("%s: nothing tells whether it stays what it is, so what --overlay %s holds would mean nothing later: --overlay tmp forgets it", s.Ref, text.Quote(path))
 	}
 	f, err := o.openOverlayFile(path)
-	if isNotExist(err) {
+	if errors.Is(err, fs.ErrNotExist) {
 		if err := o.makeOverlay(view, identity, path); err != nil {
 			return nil, fmt.Errorf("%s: %w", path, err)
 		}
@@ -106,8 +107,8 @@ func (o *opener) openOverlayFile(path string) (*os.File, error) {
 		return nil, err
 	}
 	defer look.Close()
-	look.reads = &o.reads
-	head, err := look.head(8)
+	look.read = &o.reads.Int64
+	head, err := readHead(look, 8)
 	if err != nil {
 		return nil, err
 	}
@@ -132,7 +133,7 @@ func (o *opener) openOverlayFile(path string) (*os.File, error) {
 			err = fail.Busy("%s: another run of cbt has this overlay", path)
 		}
 	}
-	for _, src := range o.files {
+	for _, src := range o.everyFile() {
 		if src.stat.id() == now.id() && err == nil {
 			err = fail.Usage("%s: is also what is read", path)
 		}

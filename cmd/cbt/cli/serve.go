@@ -124,7 +124,7 @@ func (a *app) serve(ctx context.Context, args []string, opt *serveOptions) (err 
 		a.sayLevel(s.Ref, s.consistency())
 		exports = append(exports, s.export)
 	}
-	server, err := nbd.New(exports, nbd.Limits{}, func(line string) { a.warnf("%s", line) })
+	server, err := nbd.New(exports, nbd.Limits{}, func(line string) { a.Warnf("%s", line) })
 	if err != nil {
 		return err
 	}
@@ -138,7 +138,7 @@ func (a *app) serve(ctx context.Context, args []string, opt *serveOptions) (err 
 	err = a.serveUntil(ctx, server, at, list, opt)
 	written, also := o.syncOverlays()
 	if opt.overlay.path != "" {
-		a.notef("%s written to the overlay", text.Size(written))
+		a.Notef("%s written to the overlay", text.Size(written))
 	}
 	if also != nil {
 		err = errors.Join(err, also)

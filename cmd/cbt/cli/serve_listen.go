@@ -71,7 +71,7 @@ func (a *app) listenTCP(tcp string, remote bool) (*endpoint, error) {
 		if !remote {
 			return nil, fail.Usage("--tcp %s: other machines could reach it, and nothing is encrypted: --allow-remote says that this is meant", text.Printable(tcp))
 		}
-		a.warnf("%s: NBD has no encryption and no passwords here: whoever reaches this address reads all that is served", addr)
+		a.Warnf("%s: NBD has no encryption and no passwords here: whoever reaches this address reads all that is served", addr)
 	}
 	l, err := net.ListenTCP("tcp", addr)
 	if errors.Is(err, syscall.EADDRINUSE) {

@@ -24,14 +24,14 @@ func (o *opener) settle(ctx context.Context, f *file) error {
 	if o.metadataOnly {
 		return nil
 	}
-	if err := f.settle(ctx); err != nil || f.stat.block || !f.stat.inMemory || o.Frozen {
+	if err := f.inFile.settle(ctx); err != nil || f.stat.block || !f.stat.inMemory || o.Frozen {
 		return err
 	}
 	writer, err := imagelock.OpenForWriting(f.File)
 	switch {
 	case err != nil:
 		f.stat.untold = true
-		o.warn("%s: has no point: its file system is in memory, where times do not tell of writes through a mapping, and who has it open cannot be found out (%v): --frozen says that nobody writes to it", f.path, err)
+		o.Warnf("%s: has no point: its file system is in memory, where times do not tell of writes through a mapping, and who has it open cannot be found out (%v): --frozen says that nobody writes to it", f.path, err)
 	case writer:
 		return fail.Busy("%s: another program has it open for writing, and its file system is in memory, where times do not tell of writes through a mapping: --frozen says that nobody writes to it", f.path)
 	}
@@ -41,7 +41,7 @@ func (o *opener) settle(ctx context.Context, f *file) error {
 // settle waits until a further write to f would be seen in its times. What is
 // written through a mapping is seen once the page was written back: after that
 // the first write to it takes the kernel's notice again.
-func (f *file) settle(ctx context.Context) error {
+func (f *inFile) settle(ctx context.Context) error {
 	for !f.stat.block {
 		began := time.Now()
 		_ = f.Sync() // of what others wrote; where that fails there is no more to be done

@@ -1,12 +1,12 @@
 package cli
 
 import (
-	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -73,7 +73,7 @@ func recordPath(target string, block bool, stateDir string) (string, error) {
 // is an error: it may say that the target is incomplete.
 func readRecord(u *audit, path string) (*record, error) {
 	st, err := os.Stat(path)
-	if isNotExist(err) {
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
@@ -179,28 +179,6 @@ func (p *pending) continues(q *pending) bool {
 // errIncompleteElsewhere is for a target whose record is not beside it.
 func errIncompleteElsewhere(target string) error {
 	return fail.WrongBase("%s: is %w: writing it was interrupted, and no record tells by which command; cbt restore --in-place makes it whole", target, errIncomplete)
-}
-
-// pointOfRaw is the opener's rawPoint: a file that cbt wrote and nobody
-// touched since is at the point that its record says, which links chains; one
-// that cbt left half written is no source at all. If somebody may have touched
-// it, the record's point is one that it may be at.
-func (o *opener) pointOfRaw(stateDir string) func(path, own string) (point, perhaps string, err error) {
-	return func(path, own string) (string, string, error) {
-		f, err := openFile(path, &o.reads, nil)
-		if err != nil {
-			return "", "", err
-		}
-		defer f.Close()
-		r, how, err := wholeRecord(o.reads.audit, f.File, path, stateDir)
-		switch {
-		case err != nil || how == fitsNot:
-			return own, "", err
-		case how == fitsMaybe:
-			return own, r.Point, nil
-		}
-		return cmp.Or(r.Point, own), "", nil
-	}
 }
 
 // wholeRecord is the record of the raw file or device f, which is at path, and

@@ -72,7 +72,7 @@ func (o *opener) refuseSources(targets []namedTarget) error {
 		if err != nil {
 			continue // not there, or refused later
 		}
-		for _, f := range o.files {
+		for _, f := range o.everyFile() {
 			if delta, err := f.Stat(); err == nil && os.SameFile(delta, st) {
 				return fail.Usage("%s: is one of the deltas that are read", t.path)
 			}
@@ -106,12 +106,13 @@ func (d *deltaFile) match(targets []namedTarget) ([]int, error) {
 // that no machine starts on it.
 type imageTarget struct {
 	sparse.Target
-	f      *os.File
-	path   string
-	record string // path of its record
-	stat   fileStat
-	audit  *audit
-	wrote  cbt.ApplyStats
+	f       *os.File
+	path    string
+	record  string // path of its record
+	stat    fileStat
+	audit   *audit
+	wrote   cbt.ApplyStats
+	audited *auditTarget // as the record knows it
 }
 
 // openTarget opens an existing target in place. Whatever holds or mounts it
@@ -189,12 +190,11 @@ func refuseContainer(path string, f *os.File) error {
 	if f == nil {
 		return nil
 	}
-	var reads reading
 	st, err := statFile(f)
 	if err != nil {
 		return err
 	}
-	found, err := sniff(&file{File: f, path: path, stat: st, reads: &reads})
+	found, err := sniff(f, st.size)
 	if err != nil {
 		return err
 	}
@@ -211,7 +211,8 @@ func (t *imageTarget) begin(stream string, p *pending) error {
 	if err := r.write(t.audit, t.record); err != nil {
 		return err
 	}
-	t.audit.begin(t)
+	t.audited = &auditTarget{t.path, t.stat, t.Size, func() (int64, int64) { return t.wrote.Written, t.wrote.Zeroed }}
+	t.audit.begin(t.audited)
 	if err := markIncomplete(t.f); err != nil {
 		return fmt.Errorf("%s: marking it incomplete: %w", t.path, err)
 	}
@@ -228,7 +229,7 @@ func (t *imageTarget) finish(ctx context.Context, layers []cbt.Layer) error {
 	if err := unmarkIncomplete(t.f); err != nil {
 		return err
 	}
-	f := &file{File: t.f, path: t.path}
+	f := &inFile{File: t.f, path: t.path}
 	var err error
 	if f.stat, err = statFile(t.f); err != nil {
 		return err
@@ -240,7 +241,12 @@ func (t *imageTarget) finish(ctx context.Context, layers []cbt.Layer) error {
 	if err := recordOf(layers[len(layers)-1], t.f, f.stat).write(t.audit, t.record); err != nil {
 		return err
 	}
-	return t.audit.finishTarget(t, layers)
+	first, last := layers[0], layers[len(layers)-1]
+	from := ""
+	if f := first.Delta.Header.Streams[first.Stream].From; f != nil {
+		from = f.Point
+	}
+	return t.audit.finishTarget(t.audited, from, last.Delta.Header.Streams[last.Stream].To, idsOf(layers))
 }
 
 // recordOf is the record of a target that holds the state after l.

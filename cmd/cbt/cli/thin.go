@@ -64,7 +64,7 @@ func (o *opener) openBarePool(ctx context.Context) (*barePool, error) {
 	case sb.NeedsCheck() && !o.Force:
 		return nil, fail.Usage("%s: needs checking: an operation of the pool failed (--force reads it as it is, cbt check lists the faults)", o.ThinMetadata)
 	case sb.HeldRoot != 0:
-		o.warn("%s: the pool holds a metadata snapshot; its current state is read", o.ThinMetadata)
+		o.Warnf("%s: the pool holds a metadata snapshot; its current state is read", o.ThinMetadata)
 	}
 	o.bare, o.thin = p, append(o.thin, p.meta)
 	return p, nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -113,7 +114,7 @@ func (a *app) verify(ctx context.Context, args []string, opt *verifyOptions) err
 		switch {
 		case arg == stdinName:
 			err = a.verifyStdin(ctx, &list)
-		case isNotExist(err) && !strings.EqualFold(filepath.Ext(arg), deltaSuffix):
+		case errors.Is(err, fs.ErrNotExist) && !strings.EqualFold(filepath.Ext(arg), deltaSuffix):
 			err = dirError(arg, err)
 		case err != nil:
 		case st.IsDir():
@@ -196,7 +197,7 @@ func (a *app) refuseImage(path string) error {
 		return nil // verifyFile says so
 	}
 	defer f.Close()
-	return notDelta(f, false)
+	return notDelta(f.inFile, false)
 }
 
 func (a *app) verifyStdin(ctx context.Context, list *[]verified) error {
@@ -220,7 +221,7 @@ func (a *app) sayAlone(name, dir string, h *cbt.Header) {
 	if dir != "" {
 		str += ": " + text.CommandLine(text.Quote, "cbt", "verify", text.PathArgument(dir)) + " reads these too"
 	}
-	a.notef("%s", str)
+	a.Notef("%s", str)
 }
 
 // verifyFile verifies one delta. chained says that what it builds on is read too.
@@ -235,9 +236,9 @@ func (a *app) verifyFile(ctx context.Context, path string, list *[]verified, cha
 		return a.say(list, path, cbt.Summary{}, err)
 	}
 	defer f.Close()
-	p := a.startProgress("verifying", f.stat.size)
-	h, sum, err := cbt.Verify(ctx, f, cbt.VerifyOptions{Progress: p.set})
-	p.finish()
+	p := a.Start("verifying", f.stat.size)
+	h, sum, err := cbt.Verify(ctx, f, cbt.VerifyOptions{Progress: p.Set})
+	p.Finish()
 	if ctx.Err() != nil {
 		return err
 	}
@@ -267,8 +268,8 @@ func (a *app) verifyAgainst(ctx context.Context, path string, opt *verifyOptions
 	}
 	defer src.Close()
 	size := max(state.View.Size(), src.View.Size())
-	p := a.startProgress("comparing", size)
-	defer p.finish()
+	p := a.Start("comparing", size)
+	defer p.Finish()
 	var differ, first int64
 	for e, err := range sparse.Compare(state.View, src.View, 0, size) {
 		if err != nil {
@@ -278,9 +279,9 @@ func (a *app) verifyAgainst(ctx context.Context, path string, opt *verifyOptions
 			first = e.Off
 		}
 		differ += e.Len
-		p.set(e.End())
+		p.Set(e.End())
 	}
-	p.finish()
+	p.Finish()
 	if err := src.Recheck(); err != nil {
 		return err
 	}
@@ -290,6 +291,6 @@ func (a *app) verifyAgainst(ctx context.Context, path string, opt *verifyOptions
 	case state.View.Size() != src.View.Size():
 		return fail.Findings("%s has %d bytes, the state after %s %d", opt.against, src.View.Size(), path, state.View.Size())
 	}
-	a.notef("%s is the state after %s, byte for byte", opt.against, path)
+	a.Notef("%s is the state after %s, byte for byte", opt.against, path)
 	return ctx.Err()
 }

@@ -120,7 +120,7 @@ func (c *dirCheck) read(ctx context.Context, names []string) error {
 	}
 	c.catalogue = catalogue(files)
 	if c.subset.of > 0 {
-		c.app.notef("part %s: %d of %s read", c.subset.String(), len(names)-others, text.Count(len(names), "delta"))
+		c.app.Notef("part %s: %d of %s read", c.subset.String(), len(names)-others, text.Count(len(names), "delta"))
 	}
 	return nil
 }
@@ -255,7 +255,7 @@ type routePair struct {
 // together with each other. The deltas before them need not be looked at: where
 // several of those lead to one point, that is a pair of its own. An error is a
 // delta's that no chain leads to.
-func (o *opener) otherRoutes(files []*deltaFile, all *cbt.Catalogue) iter.Seq2[routePair, error] {
+func (o *deltaFiles) otherRoutes(files []*deltaFile, all *cbt.Catalogue) iter.Seq2[routePair, error] {
 	return func(yield func(routePair, error) bool) {
 		seen := map[streamPoint]bool{}
 		for _, d := range files {
@@ -337,7 +337,7 @@ func (c *dirCheck) linkFaults(ctx context.Context) (map[cbt.Layer]error, error) 
 // checkLinks checks what streams of deltas replace, and ends with the first
 // error that found returns. It goes from the full ones on, so that each state is
 // little more work than the one before.
-func (o *opener) checkLinks(ctx context.Context, all *cbt.Catalogue, layers []cbt.Layer, found func(cbt.Layer, error) error) error {
+func (o *deltaFiles) checkLinks(ctx context.Context, all *cbt.Catalogue, layers []cbt.Layer, found func(cbt.Layer, error) error) error {
 	var steps [][]*cbt.Route // by their length
 	for _, l := range layers {
 		r, err := all.Route(l.Delta.Ends(), l.Stream)

@@ -54,9 +54,9 @@ func (a *app) salvage(ctx context.Context, path string, opt *verifyOptions) erro
 		return err
 	}
 	defer f.Close()
-	p := a.startProgress("verifying", f.stat.size)
-	_, sum, damage := cbt.Verify(ctx, io.NewSectionReader(f, 0, f.stat.size), cbt.VerifyOptions{Progress: p.set})
-	p.finish()
+	p := a.Start("verifying", f.stat.size)
+	_, sum, damage := cbt.Verify(ctx, io.NewSectionReader(f, 0, f.stat.size), cbt.VerifyOptions{Progress: p.Set})
+	p.Finish()
 	var format *sparse.FormatError
 	if damage != nil && !errors.As(damage, &format) {
 		return fmt.Errorf("%s: %w", path, damage)
@@ -79,12 +79,12 @@ func (a *app) salvage(ctx context.Context, path string, opt *verifyOptions) erro
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	if s.unsure > 0 {
-		a.warnf("%s: %s were found behind a gap, and may be of a delta that the disk itself held (unsure)", text.Printable(path), text.Size(s.unsure))
+		a.Warnf("%s: %s were found behind a gap, and may be of a delta that the disk itself held (unsure)", text.Printable(path), text.Size(s.unsure))
 	}
 	if s.header != nil && !allFull(s.header) {
-		a.notef("what is unchanged is in the deltas that this one builds on; it is not filled in")
+		a.Notef("what is unchanged is in the deltas that this one builds on; it is not filled in")
 	}
-	a.notef("%s: %s of data and %s of zeros are whole, %s are lost", text.Printable(path), text.Size(s.total[cbt.PieceData]), text.Size(s.total[cbt.PieceZero]), text.Size(s.total[cbt.PieceLost]))
+	a.Notef("%s: %s of data and %s of zeros are whole, %s are lost", text.Printable(path), text.Size(s.total[cbt.PieceData]), text.Size(s.total[cbt.PieceZero]), text.Size(s.total[cbt.PieceLost]))
 	if damage != nil {
 		return fail.Findings("%s: %w", path, damage)
 	}

@@ -112,7 +112,7 @@ func (o *opener) openHostVolume(ctx context.Context, ref string, r volumeRef, op
 	if err != nil {
 		return nil, err
 	}
-	g, lv, err := h.find(ctx, r, o.warn)
+	g, lv, err := h.find(ctx, r, o.Warnf)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", ref, err)
 	}
@@ -212,7 +212,7 @@ func (o *opener) counted(device func(*lvm.LV, lvm.Layer) (io.ReaderAt, int64, er
 		if r == nil {
 			return nil, 0, nil
 		}
-		return &countedView{sparse.Plain(r, size), &o.reads}, size, nil
+		return &countedView{sparse.Plain(r, size), &o.reads.Int64}, size, nil
 	}
 }
 

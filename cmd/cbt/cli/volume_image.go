@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strings"
 	"time"
@@ -112,10 +113,11 @@ func (o *opener) openCarrier(ctx context.Context, ref string, v volumeRef) (*fil
 		n = uint64(len(o.carriers))
 		o.carriers[lv.ID] = n
 	}
-	return &file{
-		path: "/dev/" + lv.FullName(), real: "/dev/" + lv.FullName(), reads: &o.reads, lv: lv, vol: src,
+	in := &inFile{
+		path: "/dev/" + lv.FullName(), real: "/dev/" + lv.FullName(),
 		stat: fileStat{block: true, rdev: 1<<63 | n, size: src.View.Size()}, // no device has such a number
-	}, nil
+	}
+	return &file{inFile: in, frozen: o.reads.frozen, lv: lv, vol: src}, nil
 }
 
 // openCarrierDevice opens the device of a volume in use, by all its nodes: QEMU
@@ -230,5 +232,5 @@ func (o *opener) openNamedVolume(ctx context.Context, owner *file, role, name, p
 // volumes: those of a group that is not active, or of disks that --pv names.
 func deviceDir(dir string) bool {
 	_, err := os.Stat(dir)
-	return err != nil && strings.HasPrefix(dir, "/dev/") && isNotExist(err)
+	return err != nil && strings.HasPrefix(dir, "/dev/") && errors.Is(err, fs.ErrNotExist)
 }

@@ -47,7 +47,7 @@ func (o *opener) openHostPool(ctx context.Context, ref string, h *host, g *lvm.G
 				return nil, nil, err
 			}
 			h.groups = nil
-			if g, err = h.group(ctx, g.ID, o.warn); err != nil {
+			if g, err = h.group(ctx, g.ID, o.Warnf); err != nil {
 				return nil, nil, err
 			}
 		case err != nil:
@@ -72,7 +72,7 @@ func (o *opener) tryHostPool(ctx context.Context, h *host, g *lvm.Group, name st
 	if p := h.pools[ref.Pool]; p != nil && p.held() {
 		return p, p.group, nil
 	}
-	groups, err := h.scan(ctx, o.warn)
+	groups, err := h.scan(ctx, o.Warnf)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -96,7 +96,7 @@ func (o *opener) tryHostPool(ctx context.Context, h *host, g *lvm.Group, name st
 	}
 	if h.pools[ref.Pool] == nil {
 		for _, w := range p.Warnings {
-			o.warn("%s: %s", p.Name(), w)
+			o.Warnf("%s: %s", p.Name(), w)
 		}
 	}
 	h.pools[ref.Pool] = p

@@ -1,0 +1,54 @@
+package cli
+
+import (
+	"errors"
+	"os"
+	"sync"
+
+	"cbt/cbt"
+	"cbt/internal/report"
+)
+
+// deltaFiles are the deltas that a run has open, and the directories that it has
+// locked for them. Deltas may be opened by one goroutine at a time; what is open
+// is safe for concurrent use.
+type deltaFiles struct {
+	report.Reporter
+	reads *reading
+
+	// explain says what a path names that is no delta: f, or, if that is nil,
+	// what could not be opened because of err. It returns nil if f may be a damaged one.
+	explain func(path string, f *inFile, err error) error
+
+	open     []*inFile
+	looking  sync.Mutex           // held while a directory is looked through
+	dirs     map[string]*deltaDir // directories that were
+	mu       sync.Mutex           // of files and passed: a damaged one may be found at any time
+	files    map[*cbt.Ends]*deltaFile
+	passed   map[string]bool     // damaged deltas that were passed over, by their names
+	given    *cbt.Routes         // in place of what is found in dirs
+	resolved map[string]string   // DIR@WANT, and which delta that is
+	locked   map[string]*os.File // directories of deltas, by their real path
+}
+
+func newDeltaFiles(reads *reading, report report.Reporter, explain func(reads *reading, path string, f *inFile, err error) error) *deltaFiles {
+	return &deltaFiles{Reporter: report, reads: reads, explain: func(path string, f *inFile, err error) error {
+		return explain(reads, path, f, err)
+	}}
+}
+
+// Close closes all deltas and releases the locks on their directories.
+func (o *deltaFiles) Close() error {
+	if o == nil {
+		return nil
+	}
+	var err error
+	for _, f := range o.open {
+		err = errors.Join(err, f.Close())
+	}
+	for _, f := range o.locked {
+		err = errors.Join(err, f.Close())
+	}
+	o.open, o.locked = nil, nil
+	return err
+}
