@@ -3,10 +3,13 @@ package arch
 // layers, from the ground up: a package imports packages of the layers below its own, none beside it and
 // none above. "x/..." is x and all below x. A new package needs a place here.
 var layers = [][]string{
-	{"internal/arch", "internal/deltaref", "internal/dm", "internal/fail", "internal/fault", "internal/lru", "internal/machines", "internal/ordered", "internal/outfile", "internal/retention", "internal/tally", "internal/text", "internal/testdeb", "internal/testtool", "internal/testvm/wire"},
+	{"internal/arch", "internal/deltaref", "internal/dm", "internal/fail", "internal/fault", "internal/lru", "internal/machines", "internal/ordered", "internal/outfile", "internal/report", "internal/retention", "internal/tally", "internal/text", "internal/testdeb", "internal/testtool", "internal/testvm/wire"},
+	{"internal/infile"},
 	{"internal/sample", "internal/testimg", "internal/testnbd", "internal/testqemu", "internal/testthin", "internal/testvm", "internal/testvm/agent"},
 	{"sparse"},
 	{"sparse/sparsetest", "internal/binfmt"},
+	{"internal/audit"},
+	{"internal/record"},
 	{"internal/imagelock", "internal/nbd", "internal/overlay", "internal/partition", "internal/tree"},
 	{"internal/fsys"},
 	{"internal/fuse"},
@@ -39,8 +42,8 @@ var only = map[string][]string{
 	"github.com/spf13/pflag":              {"cmd/cbt/cli"},
 	"github.com/rogpeppe/go-internal/...": {},
 	"github.com/ulikunitz/xz/lzma":        {"qcow2/vmstate"},
-	"golang.org/x/sys/unix":               {"internal/dm", "internal/fuse", "internal/hostlvm", "sparse", "internal/imagelock", "internal/outfile", "cmd/cbt/cli"},
-	"golang.org/x/sys/windows":            {"sparse", "internal/imagelock", "internal/outfile", "cmd/cbt/cli"},
+	"golang.org/x/sys/unix":               {"internal/dm", "internal/fuse", "internal/hostlvm", "sparse", "internal/imagelock", "internal/infile", "internal/outfile", "internal/record", "cmd/cbt/cli"},
+	"golang.org/x/sys/windows":            {"sparse", "internal/imagelock", "internal/infile", "internal/outfile", "internal/record", "cmd/cbt/cli"},
 	"golang.org/x/term":                   {"cmd/cbt/cli"},
 	"os/exec":                             {"internal/fuse", "internal/tally", "internal/testdeb", "internal/testqemu", "internal/testtool", "internal/testvm/...", "cmd/cbt/cli"},
 	"net":                                 {"internal/nbd", "internal/testnbd", "internal/testqemu", "cmd/cbt/cli"},

@@ -9,6 +9,7 @@ import (
 
 	"cbt/cbt"
 	"cbt/internal/fail"
+	"cbt/internal/record"
 	"cbt/internal/text"
 )
 
@@ -233,8 +234,8 @@ func (t *task) stream() string {
 	return l.Delta.Header.Streams[l.Stream].Name
 }
 
-func (t *task) pending(command string) *pending {
-	p := &pending{Command: command, Deltas: idsOf(t.layers)}
+func (t *task) pending(command string) *record.Pending {
+	p := &record.Pending{Command: command, Deltas: idsOf(t.layers)}
 	if from := t.merge.From(); from != nil {
 		p.From = from.Point
 	}
@@ -265,7 +266,7 @@ func (a *app) writeTasks(ctx context.Context, tasks []*task, command string, opt
 	p := a.Start(strings.TrimSuffix(command, "y")+"ing", payload)
 	defer p.Finish()
 	for _, t := range tasks {
-		opt.CompareZeros = opt.Compare && t.target.stat.block
+		opt.CompareZeros = opt.Compare && t.target.stat.Block
 		opt.Progress = func(done int64) { p.Set(before + done) }
 		st, err := t.merge.WriteTo(ctx, t.target, opt)
 		total.Add(st)

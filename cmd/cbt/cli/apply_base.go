@@ -8,46 +8,47 @@ import (
 
 	"cbt/cbt"
 	"cbt/internal/fail"
+	"cbt/internal/record"
 	"cbt/sparse"
 )
 
 // checkPoint refuses a target that is not known to be at the base.
 func (a *app) checkPoint(ctx context.Context, o *opener, t *task, opt *applyOptions) error {
 	from, target := t.merge.From(), t.target
-	r, err := readRecord(a.audit, target.record)
+	r, err := record.Read(a.audit, target.record)
 	if err != nil {
 		return err
 	}
-	how := r.fit(target.f, target.stat)
-	if r != nil && r.Pending != nil && target.stat.block && how != fits {
+	how := r.Fit(target.f, target.stat)
+	if r != nil && r.Pending != nil && target.stat.Block && how != record.Fits {
 		// After a reboot the name may mean another device: nothing is resumed.
-		return errIncompleteElsewhere(target.path)
+		return record.ErrIncompleteElsewhere(target.path)
 	}
-	if r != nil && how == fitsNot {
+	if r != nil && how == record.FitsNot {
 		a.Debugf("%s is of another file, or the target was written to since", target.record)
 		r = nil
 	}
 	if r != nil && r.Pending != nil {
-		if !r.Pending.continues(t.pending("apply")) {
-			return r.incomplete(target.path)
+		if !r.Pending.Continues(t.pending("apply")) {
+			return r.Incomplete(target.path)
 		}
 		t.resume = true
 		return t.canResume()
 	}
-	if r == nil && isMarkedIncomplete(target.f) {
-		return errIncompleteElsewhere(target.path)
+	if r == nil && record.IsMarkedIncomplete(target.f) {
+		return record.ErrIncompleteElsewhere(target.path)
 	}
 	if r != nil && r.Delta == t.lastID() {
-		t.done, t.doubt = true, how != fits
+		t.done, t.doubt = true, how != record.Fits
 		return nil
 	}
-	if st := target.stat; st.size != from.Size && !(st.block && st.size > from.Size) {
-		return fail.WrongBase("%s: wrong base: has %d bytes, the delta was made from an image of %d", target.path, st.size, from.Size)
+	if st := target.stat; st.Size != from.Size && !(st.Block && st.Size > from.Size) {
+		return fail.WrongBase("%s: wrong base: has %d bytes, the delta was made from an image of %d", target.path, st.Size, from.Size)
 	}
-	if !target.stat.block && t.merge.Size() > target.stat.size {
-		a.Debugf("%s grows from %d to %d bytes", target.path, target.stat.size, t.merge.Size())
-	} else if target.stat.block && t.merge.Size() > target.stat.size {
-		return fmt.Errorf("%s: a device of %d bytes cannot hold the image of %d", target.path, target.stat.size, t.merge.Size())
+	if !target.stat.Block && t.merge.Size() > target.stat.Size {
+		a.Debugf("%s grows from %d to %d bytes", target.path, target.stat.Size, t.merge.Size())
+	} else if target.stat.Block && t.merge.Size() > target.stat.Size {
+		return fmt.Errorf("%s: a device of %d bytes cannot hold the image of %d", target.path, target.stat.Size, t.merge.Size())
 	}
 	have := ""
 	switch {
@@ -57,9 +58,9 @@ func (a *app) checkPoint(ctx context.Context, o *opener, t *task, opt *applyOpti
 		return a.compareBase(ctx, o, t, opt)
 	case from.Point == "":
 		return fail.WrongBase("%s: the delta was made from an image that was not frozen: only --assume-base applies it", target.path)
-	case how == fits && r.Point == from.Point, rawPoint(target.stat) == from.Point:
+	case how == record.Fits && r.Point == from.Point, rawPoint(target.stat) == from.Point:
 		return nil
-	case how == fitsMaybe && r.Point == from.Point, mayBe(rawPoint(target.stat), from.Point):
+	case how == record.FitsMaybe && r.Point == from.Point, mayBe(rawPoint(target.stat), from.Point):
 		t.doubt = true
 		return nil
 	case r != nil:

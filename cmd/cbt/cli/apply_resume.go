@@ -14,8 +14,8 @@ import (
 // canResume says whether an interrupted apply of t left its target with the size
 // that it has.
 func (t *task) canResume() error {
-	size, from, to := t.target.stat.size, t.merge.From().Size, t.merge.Size()
-	if t.target.stat.block && size >= max(from, to) || size == from || size == to {
+	size, from, to := t.target.stat.Size, t.merge.From().Size, t.merge.Size()
+	if t.target.stat.Block && size >= max(from, to) || size == from || size == to {
 		return nil
 	}
 	return fail.WrongBase("%s: wrong base: has %d bytes; its interrupted apply left %d or %d%s", t.target.path, size, from, to, makeWhole)
@@ -89,7 +89,7 @@ func (t *task) halfError(err error) error {
 
 // view is the target as an image, which knows its holes if it is a file.
 func (t *imageTarget) view() (sparse.View, error) {
-	if t.stat.block {
+	if t.stat.Block {
 		return sparse.Plain(t, t.Size()), nil
 	}
 	return sparse.OpenRaw(t.f)

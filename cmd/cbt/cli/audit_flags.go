@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"strings"
 
+	"cbt/internal/audit"
 	"cbt/internal/fail"
 	"cbt/internal/text"
 )
@@ -35,18 +36,18 @@ func (a *app) startAudit(ctx context.Context, args []string) error {
 	if path == "" {
 		return nil
 	}
-	u, err := newAudit(ctx, recordedRun{path: path, version: Version, arguments: args, report: a})
+	u, err := audit.New(ctx, audit.Run{Path: path, Version: Version, Arguments: args, Report: a})
 	a.audit = u
 	if err != nil {
 		return err
 	}
 	if out, ok := a.Stdout.(*stickyWriter); ok {
 		out.sum = sha256.New()
-		if err := u.output(out, out.w); err != nil {
+		if err := u.Output(out, out.w); err != nil {
 			return err
 		}
 	}
-	a.Stdin = u.standardInput(a.Stdin)
+	a.Stdin = u.StandardInput(a.Stdin)
 	return nil
 }
 
@@ -54,12 +55,12 @@ func (a *app) startAudit(ctx context.Context, args []string) error {
 func (a *app) checkAuditFlags() error {
 	u := a.audit
 	switch {
-	case a.auditFlag != "" && (u == nil || a.auditFlag != u.path), u != nil && a.auditFlag == "" && u.path != a.Getenv("CBT_AUDIT"):
+	case a.auditFlag != "" && (u == nil || a.auditFlag != u.Path), u != nil && a.auditFlag == "" && u.Path != a.Getenv("CBT_AUDIT"):
 		return fail.Usage("--audit %s: which file is meant? say --audit=FILE", text.Printable(a.auditFlag))
 	case a.hashFlag == "":
 		return nil
 	case u == nil:
 		return fail.Usage("--hash: is for the record of --audit FILE (cbt hash prints hashes)")
 	}
-	return u.setHash(a.hashFlag)
+	return u.SetHash(a.hashFlag)
 }

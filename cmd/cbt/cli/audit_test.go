@@ -6,9 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"go/ast"
-	"go/parser"
-	"go/token"
 	"os"
 	"path/filepath"
 	"slices"
@@ -18,85 +15,10 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"cbt/internal/audit"
 	"cbt/internal/dm"
 	"cbt/internal/fail"
 )
-
-// opens are the ways to open, make or remove files, and who may use them: all
-// others go through openFile and audit, which keep the record of --audit.
-var opens = map[string][]string{
-	"os.Open":            {"audit_input.go", "file_other.go"},
-	"os.ReadFile":        {"target_linux.go", "volume_host_linux.go"},                                      // of /proc and /sys
-	"os.OpenFile":        {"target.go", "scratch.go", "mount.go", "mount_background.go", "mount_linux.go"}, // what is written in place, a log, /dev/null
-	"os.OpenInRoot":      nil,
-	"os.OpenRoot":        nil,
-	"os.DirFS":           nil,
-	"os.Create":          nil,
-	"os.CreateTemp":      {"machine.go"}, // a file without a name
-	"os.WriteFile":       nil,
-	"os.Truncate":        nil,
-	"os.Rename":          {"serve_listen.go"}, // sockets,
-	"os.Remove":          {"audit_output.go", "machine.go", "serve_listen.go"},
-	"os.RemoveAll":       {"serve_listen.go"},
-	"os.Link":            nil,
-	"os.Symlink":         nil,
-	"syscall.Open":       nil,
-	"unix.Open":          {"file_linux.go"},
-	"unix.Openat":        nil,
-	"unix.Openat2":       nil,
-	"unix.Unlink":        nil,
-	"unix.Rename":        nil,
-	"unix.Renameat2":     nil,
-	"outfile.Create":     {"audit_output.go"},
-	"outfile.CreateIn":   {"audit_output.go"},
-	"outfile.WriteFile":  nil,
-	"hostlvm.OpenDirect": {"physical.go"}, // a second way to a device that was opened
-	"openReadOnly":       {"audit_input.go", "audit_output.go", "file.go", "scratch.go"},
-}
-
-func TestAllFilesAreRecorded(t *testing.T) {
-	names, err := filepath.Glob("*.go")
-	if err != nil {
-		t.Fatal(err)
-	}
-	used := map[string]bool{}
-	for _, name := range names {
-		if strings.HasSuffix(name, "_test.go") {
-			continue
-		}
-		set := token.NewFileSet()
-		f, err := parser.ParseFile(set, name, nil, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		ast.Inspect(f, func(n ast.Node) bool {
-			what := ""
-			switch n := n.(type) {
-			case *ast.SelectorExpr:
-				if pkg, ok := n.X.(*ast.Ident); ok {
-					what = pkg.Name + "." + n.Sel.Name
-				}
-			case *ast.CallExpr:
-				if f, ok := n.Fun.(*ast.Ident); ok {
-					what = f.Name
-				}
-			}
-			who, limited := opens[what]
-			if limited && !slices.Contains(who, name) {
-				t.Errorf("%v: %s leaves no record: openFile, audit.create, audit.remove and audit.readFile do", set.Position(n.Pos()), what)
-			}
-			used[what+" "+name] = true
-			return true
-		})
-	}
-	for what, who := range opens {
-		for _, name := range who {
-			if !used[what+" "+name] {
-				t.Errorf("%s does not use %s", name, what)
-			}
-		}
-	}
-}
 
 func TestAuditPath(t *testing.T) {
 	for _, c := range []struct{ args, env, want string }{
@@ -249,7 +171,7 @@ func TestAuditOfOddNames(t *testing.T) {
 type cutter struct{ bytes.Buffer }
 
 func (c *cutter) Write(p []byte) (int, error) {
-	endAudits(143, errCutShort)
+	audit.EndAll(143, errCutShort)
 	return c.Buffer.Write(p)
 }
 
@@ -259,9 +181,9 @@ func TestAuditOfARunCutShort(t *testing.T) {
 	if code != fail.Done || len(lines) != 2 || last["event"] != "end" || last["exit"] != 143.0 || last["error"] != errCutShort.Error() {
 		t.Errorf("exit %d, %v", code, lines)
 	}
-	running.Lock()
-	defer running.Unlock()
-	if len(running.list) > 0 {
+	audit.Running.Lock()
+	defer audit.Running.Unlock()
+	if len(audit.Running.List) > 0 {
 		t.Error("records of runs that have ended are kept")
 	}
 }
@@ -274,11 +196,11 @@ func TestAuditDevice(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 {
-		if err := a.audit.device("/dev/dm-3", dm.Number{Major: 253, Minor: 3}, 4096); err != nil {
+		if err := a.audit.Device("/dev/dm-3", dm.Number{Major: 253, Minor: 3}, 4096); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := a.audit.end(0, nil); err != nil {
+	if err := a.audit.End(0, nil); err != nil {
 		t.Fatal(err)
 	}
 	text, _ := os.ReadFile(path)

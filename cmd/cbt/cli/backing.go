@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"cbt/internal/fail"
+	"cbt/internal/infile"
 	"cbt/internal/text"
 )
 
@@ -30,7 +31,7 @@ func allowDirs(flags []string, env string) ([]string, error) {
 			dirs = append(dirs, clean)
 			continue
 		}
-		real, err := realPath(dir)
+		real, err := infile.RealPath(dir)
 		if err != nil {
 			return nil, fail.Usage("--allow: %w", err)
 		}
@@ -40,7 +41,7 @@ func allowDirs(flags []string, env string) ([]string, error) {
 		if dir == "" {
 			continue // would be the working directory
 		}
-		if real, err := realPath(dir); err == nil {
+		if real, err := infile.RealPath(dir); err == nil {
 			dirs = append(dirs, real)
 		}
 	}
@@ -52,11 +53,11 @@ func allowDirs(flags []string, env string) ([]string, error) {
 // has none, or every disk of the host would stand beside it; and the root
 // directory has no "below", or it would be all.
 func ownDirs(f *file) []string {
-	if f.stat.block {
+	if f.Info.Block {
 		return nil
 	}
-	dirs := []string{filepath.Dir(f.real)}
-	if real, err := realPath(filepath.Dir(f.path)); err == nil && !slices.Contains(dirs, real) {
+	dirs := []string{filepath.Dir(f.Real)}
+	if real, err := infile.RealPath(filepath.Dir(f.Path)); err == nil && !slices.Contains(dirs, real) {
 		dirs = append(dirs, real)
 	}
 	return dirs
@@ -89,12 +90,12 @@ func within(dir, path string) bool {
 // backing or data file (role). All links are resolved and judged before
 // anything is opened, and what was opened is judged again.
 func (o *opener) openNamed(ctx context.Context, owner *file, role, name string, p policy) (*file, error) {
-	path, err := resolveName(owner.path, role, name)
+	path, err := resolveName(owner.Path, role, name)
 	if err == nil && role == dataFile {
 		path, err = findData(path, name)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w (%s names one that stands for it)", owner.path, err, standInFlag(role, name))
+		return nil, fmt.Errorf("%s: %w (%s names one that stands for it)", owner.Path, err, standInFlag(role, name))
 	}
 	if f, ok, err := o.openNamedVolume(ctx, owner, role, name, path, p); ok || err != nil {
 		return f, err
@@ -104,9 +105,9 @@ func (o *opener) openNamed(ctx context.Context, owner *file, role, name string, 
 			return nil
 		}
 		return fail.Usage("%s: %s %q is outside the image's directory: --allow %s would allow it",
-			owner.path, role, name, text.Quote(filepath.Dir(real)))
+			owner.Path, role, name, text.Quote(filepath.Dir(real)))
 	}
-	real, err := realPath(path)
+	real, err := infile.RealPath(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		err = fmt.Errorf("%w (%s)", err, otherWays(role, name))
 	}
@@ -120,14 +121,14 @@ func (o *opener) openNamed(ctx context.Context, owner *file, role, name string, 
 	if err != nil {
 		return nil, namedError(owner, role, name, err)
 	}
-	if err := kindError(real, info.Mode()); err != nil {
+	if err := infile.KindError(real, info.Mode()); err != nil {
 		return nil, namedError(owner, role, name, err)
 	}
 	f, err := openFile(real, &o.reads, refuse)
 	if err != nil {
 		return nil, err
 	}
-	f.path = path // what f names is relative to the name it was found by
+	f.Path = path // what f names is relative to the name it was found by
 	return f, nil
 }
 
@@ -141,7 +142,7 @@ func otherWays(role, name string) string {
 }
 
 func namedError(owner *file, role, name string, err error) error {
-	return fmt.Errorf("%s: %s %q: %w", owner.path, role, name, err)
+	return fmt.Errorf("%s: %s %q: %w", owner.Path, role, name, err)
 }
 
 // resolveName turns the name of a backing or data file inside an image into a

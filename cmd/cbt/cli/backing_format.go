@@ -30,10 +30,10 @@ func (o *opener) backingFormat(owner *file, name, format string) (string, error)
 	case format == "" && o.BackingFormat != "":
 		return o.BackingFormat, nil
 	case format == "":
-		return "", fail.Usage("%s: names no format for its %s %q: --backing-format qcow2 or raw", owner.path, backingFile, name)
+		return "", fail.Usage("%s: names no format for its %s %q: --backing-format qcow2 or raw", owner.Path, backingFile, name)
 	}
 	return "", fmt.Errorf("%s: %s %q has the format %q, which cbt does not read: convert it, and %s names the copy",
-		owner.path, backingFile, name, format, standInFlag(backingFile, name))
+		owner.Path, backingFile, name, format, standInFlag(backingFile, name))
 }
 
 // standInFormat is backingFormat for f, which the user named in place of the
@@ -46,11 +46,11 @@ func (o *opener) standInFormat(owner *file, name, format string, f *file) (strin
 	if format != formatQcow2 {
 		found, err := decideFormat(f, "--backing-format", o.BackingFormat)
 		if err == nil && found != formatRaw && found != formatQcow2 {
-			err = fail.Usage("%s: is a %s, which is no %s", f.path, formatName(found), backingFile)
+			err = fail.Usage("%s: is a %s, which is no %s", f.Path, formatName(found), backingFile)
 		}
 		return found, err
 	}
-	found, err := sniff(f, f.stat.size)
+	found, err := sniff(f, f.Info.Size)
 	if err != nil {
 		return "", err
 	}
@@ -60,5 +60,5 @@ func (o *opener) standInFormat(owner *file, name, format string, f *file) (strin
 	case o.BackingFormat == formatRaw:
 		return formatRaw, nil
 	}
-	return "", fail.Usage("%s: is no qcow2 image, as %s says of its %s %q: --backing-format raw reads it as it is", f.path, owner.path, backingFile, name)
+	return "", fail.Usage("%s: is no qcow2 image, as %s says of its %s %q: --backing-format raw reads it as it is", f.Path, owner.Path, backingFile, name)
 }

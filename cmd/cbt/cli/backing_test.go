@@ -132,7 +132,7 @@ func TestOwnDirs(t *testing.T) {
 	if got := ownDirs(f); strings.Join(got, " ") != strings.Join(want, " ") {
 		t.Errorf("ownDirs = %q, want %q", got, want)
 	}
-	f.stat.block = true
+	f.Info.Block = true
 	if got := ownDirs(f); len(got) != 0 {
 		t.Errorf("a device owns %q", got)
 	}

@@ -85,8 +85,8 @@ func (o *opener) keptSnapshots(s *source) []kept {
 		list = append(list, k)
 	}
 	for img := s.img.backing; img != nil; img = img.backing {
-		old := &source{Ref: img.file.path, Path: img.file.path, Format: img.format, Img: img.qcow, img: img}
-		k := kept{ref: old.Ref, instant: img.file.stat.lastChange(), below: true, open: func() (*source, error) { return old, nil }}
+		old := &source{Ref: img.file.Path, Path: img.file.Path, Format: img.format, Img: img.qcow, img: img}
+		k := kept{ref: old.Ref, instant: img.file.Info.LastChange(), below: true, open: func() (*source, error) { return old, nil }}
 		if img.format == formatRaw {
 			if o.openRaw(old) != nil {
 				continue

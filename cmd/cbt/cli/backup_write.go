@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"cbt/internal/audit"
 	"cbt/internal/fail"
 	"cbt/internal/outfile"
 	"cbt/internal/text"
@@ -68,12 +69,12 @@ func (b *backupRun) isOfOld(ctx context.Context, err error) bool {
 
 // outWriter remembers whether it was the writing that failed.
 type outWriter struct {
-	*outFile
+	*audit.OutFile
 	failed bool
 }
 
 func (w *outWriter) Write(p []byte) (int, error) {
-	n, err := w.outFile.Write(p)
+	n, err := w.OutFile.Write(p)
 	w.failed = w.failed || err != nil
 	return n, err
 }
@@ -81,11 +82,11 @@ func (w *outWriter) Write(p []byte) (int, error) {
 // writeOnce writes the delta and gives it its name; writing says that an error
 // is the directory's.
 func (b *backupRun) writeOnce(ctx context.Context) (writing bool, err error) {
-	f, err := b.app.audit.createIn(b.store.dir, b.image, deltaSuffix)
+	f, err := b.app.audit.CreateIn(b.store.dir, b.image, deltaSuffix)
 	if err != nil {
 		return true, err
 	}
-	out := &outWriter{outFile: f}
+	out := &outWriter{OutFile: f}
 	defer f.Abort()
 	if err := b.job.write(ctx, out); err != nil {
 		return out.failed, err
@@ -96,7 +97,7 @@ func (b *backupRun) writeOnce(ctx context.Context) (writing bool, err error) {
 
 // commit gives the file its name. If a file has that already, it is the same
 // delta, which another run was faster with, or something that only is called so.
-func (b *backupRun) commit(f *outFile) (string, error) {
+func (b *backupRun) commit(f *audit.OutFile) (string, error) {
 	at := time.Now()
 	if b.job.header.Instant != nil {
 		at = *b.job.header.Instant

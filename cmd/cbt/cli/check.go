@@ -89,7 +89,7 @@ func (a *app) check(ctx context.Context, ref string, opt *checkOptions) error {
 	}
 	out := bufio.NewWriter(a.Stdout)
 	list := &faultList{w: out, json: a.json}
-	stats, err := qcow2.Check(ctx, f, f.stat.size, list.addQcow2)
+	stats, err := qcow2.Check(ctx, f, f.Info.Size, list.addQcow2)
 	if fault, ok := headerFault(err); ok && stats == (qcow2.CheckStats{}) {
 		list.addQcow2(fault)
 		stats.Corruptions, err = 1, nil

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"cbt/internal/audit"
 	"cbt/internal/fail"
 	"cbt/internal/ordered"
 )
@@ -29,8 +30,8 @@ type app struct {
 	started bool     // the command line was accepted, a command runs
 	args    []string // the command line
 
-	stand     *standIns // of the first opener that has such flags
-	audit     *audit    // nil without --audit
+	stand     *standIns       // of the first opener that has such flags
+	audit     *audit.Recorder // nil without --audit
 	auditFlag string
 	hashFlag  string
 }
@@ -54,9 +55,9 @@ func Run(ctx context.Context, env Env, args []string) int {
 	if err == nil && out.err != nil {
 		a.started, err = true, out.err
 	}
-	err = a.audit.finish(err)
+	err = a.audit.Finish(err)
 	code := a.report(ctx, err)
-	if err := a.audit.end(code, err); err != nil {
+	if err := a.audit.End(code, err); err != nil {
 		if again := a.report(ctx, err); code == fail.Done {
 			code = again
 		}

@@ -14,12 +14,13 @@ import (
 	"github.com/spf13/cobra"
 
 	"cbt/internal/fail"
+	"cbt/internal/infile"
 )
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
 		"cbt": func() {
-			instantByMtime = os.Getenv("CBT_TEST_INSTANT") == "mtime"
+			infile.InstantByMtime = os.Getenv("CBT_TEST_INSTANT") == "mtime"
 			ctx, stop := WithSignals(context.Background())
 			code := Run(ctx, System(), os.Args[1:])
 			stop()

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"cbt/cbt"
+	"cbt/internal/audit"
 	"cbt/internal/deltaref"
 	"cbt/internal/report"
 	"cbt/qcow2"
@@ -143,7 +144,7 @@ func (a *app) snapshotWords(path string) (names, ids []string) {
 	if path == "" {
 		return nil, nil
 	}
-	reads := reading{audit: a.audit}
+	reads := audit.Reading{Audit: a.audit}
 	f, err := openFile(path, &reads, nil)
 	if err != nil {
 		return nil, nil
@@ -152,7 +153,7 @@ func (a *app) snapshotWords(path string) (names, ids []string) {
 	if head, err := readHead(f, 4); err != nil || string(head) != "QFI\xfb" {
 		return nil, nil
 	}
-	img, err := qcow2.Open(f, f.stat.size, qcow2.Options{
+	img, err := qcow2.Open(f, f.Info.Size, qcow2.Options{
 		Backing: func(string, string) (sparse.View, error) { return sparse.Missing("backing files"), nil },
 		Data: func(string) (io.ReaderAt, int64, error) {
 			return nil, 0, errors.New("not read here")
@@ -172,7 +173,7 @@ func (a *app) snapshotWords(path string) (names, ids []string) {
 func (a *app) deltaWords(path string) (words []string) {
 	o := &opener{Reporter: report.None{}}
 	o.deltaFiles = newDeltaFiles(&o.reads, report.None{}, explainDelta)
-	o.reads.audit = a.audit
+	o.reads.Audit = a.audit
 	defer o.Close()
 	if names, err := deltaNames(path); err == nil && len(names) > 0 {
 		_, all, err := o.deltasToChoose(path)

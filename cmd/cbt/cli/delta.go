@@ -16,6 +16,7 @@ import (
 
 	"cbt/cbt"
 	"cbt/internal/fail"
+	"cbt/internal/infile"
 	"cbt/internal/text"
 	"cbt/sparse"
 )
@@ -48,16 +49,16 @@ type deltaFile struct {
 	*cbt.Delta
 	name string // for messages
 	dir  string // where its chain is looked for; empty: nowhere
-	f    *inFile
+	f    *infile.Input
 }
 
 // openDeltaFile opens the delta at path for reading. The opener closes it.
 func (o *deltaFiles) openDeltaFile(path string) (*deltaFile, error) {
-	f, err := o.reads.open(path, nil)
+	f, err := o.reads.Open(path, nil)
 	if err != nil {
 		return nil, o.explain(path, nil, err)
 	}
-	d, err := cbt.Open(f, f.stat.size)
+	d, err := cbt.Open(f, f.Info.Size)
 	if err != nil {
 		if other := o.explain(path, f, nil); other != nil {
 			err = other
@@ -330,12 +331,12 @@ func (a *app) spoolDir(flag string) string { return cmp.Or(flag, a.Getenv("TMPDI
 // file without a name, and opens that: nothing is made of a delta before all
 // of it is there and right.
 func (a *app) spool(ctx context.Context, o *opener, opt chainOptions) (*deltaFile, error) {
-	tmp, err := spoolFile(a.spoolDir(opt.spoolDir))
+	tmp, err := infile.Unnamed(a.spoolDir(opt.spoolDir))
 	if err != nil {
 		return nil, fmt.Errorf("keeping the delta from standard input: %w", err)
 	}
-	f := &inFile{File: tmp, path: "standard input", read: &o.reads.Int64}
-	_, sum, err := cbt.Verify(ctx, teeReader(ctx, a.Stdin, tmp), cbt.VerifyOptions{})
+	f := &infile.Input{File: tmp, Path: "standard input", Count: &o.reads.Int64}
+	_, sum, err := cbt.Verify(ctx, infile.Tee(ctx, a.Stdin, tmp), cbt.VerifyOptions{})
 	if err != nil {
 		return nil, fmt.Errorf("standard input: %w", err)
 	}

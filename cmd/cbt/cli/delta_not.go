@@ -8,13 +8,15 @@ import (
 	"path/filepath"
 	"strings"
 
+	"cbt/internal/audit"
 	"cbt/internal/fail"
+	"cbt/internal/infile"
 	"cbt/internal/text"
 )
 
 // explainDelta says what a path names instead of a delta: f, or what could not be
 // opened (err); nil if f may be a damaged delta.
-func explainDelta(reads *reading, path string, f *inFile, err error) error {
+func explainDelta(reads *audit.Reading, path string, f *infile.Input, err error) error {
 	if f == nil {
 		return notDeltaFile(reads, path, err)
 	}
@@ -24,12 +26,12 @@ func explainDelta(reads *reading, path string, f *inFile, err error) error {
 // notDelta says what f is instead of a delta; nil if it may be one, if only a
 // damaged one. What is called .cbt should be one. strict is for those to whom what
 // begins like nothing known is none either.
-func notDelta(f *inFile, strict bool) error {
-	path := f.path
+func notDelta(f *infile.Input, strict bool) error {
+	path := f.Path
 	if strings.EqualFold(filepath.Ext(path), deltaSuffix) {
 		return nil
 	}
-	switch found, err := sniff(f, f.stat.size); {
+	switch found, err := sniff(f, f.Info.Size); {
 	case err != nil || found == formatDelta:
 		return nil
 	case found == formatQcow2:
@@ -46,20 +48,26 @@ func notDelta(f *inFile, strict bool) error {
 
 // notDeltaFile says what a path names that could not be opened as a delta: a
 // directory, a snapshot of an image, a stream of a delta.
-func notDeltaFile(reads *reading, path string, err error) error {
+func notDeltaFile(reads *audit.Reading, path string, err error) error {
 	if st, e := os.Stat(path); e == nil && st.IsDir() {
 		return fmt.Errorf("%s: is a directory without deltas: it has no .cbt files that can be read", text.Printable(path))
 	}
-	at := strings.LastIndexByte(path, '@')
-	if !errors.Is(err, fs.ErrNotExist) || at <= 0 {
+	if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	f, e := reads.open(path[:at], nil)
+	if other := addressError(path); other != nil {
+		return other
+	}
+	at := strings.LastIndexByte(path, '@')
+	if at <= 0 {
+		return err
+	}
+	f, e := reads.Open(path[:at], nil)
 	if e != nil {
 		return err
 	}
 	defer f.Close()
-	switch found, _ := sniff(f, f.stat.size); found {
+	switch found, _ := sniff(f, f.Info.Size); found {
 	case formatQcow2:
 		return fail.Usage("%s: is a snapshot of an image and no delta: cbt cat %s >FILE writes its bytes, and so does qemu-img convert -l",
 			text.Printable(path), text.Quote(text.PathArgument(path)))
@@ -80,7 +88,7 @@ func (o *opener) deltaFirst(command string, names []string, targets []namedTarge
 	dir, _, _ := splitDeltaRef(target)
 	isDelta := dir != "" && !exists(target)
 	if f, e := openFile(target, &o.reads, nil); e == nil {
-		found, _ := sniff(f, f.stat.size)
+		found, _ := sniff(f, f.Info.Size)
 		isDelta = found == formatDelta
 		f.Close()
 	}

@@ -113,7 +113,7 @@ func (o *deltaFiles) deltasToChoose(dir string) (list []*logged, all []deltaref.
 	if err != nil {
 		return nil, nil, err
 	}
-	if list, err = readLogged(context.Background(), o.reads.audit, dir, names); err != nil {
+	if list, err = readLogged(context.Background(), o.reads.Audit, dir, names); err != nil {
 		return nil, nil, err
 	}
 	graphOf(list)

@@ -6,6 +6,8 @@ import (
 	"sync"
 
 	"cbt/cbt"
+	"cbt/internal/audit"
+	"cbt/internal/infile"
 	"cbt/internal/report"
 )
 
@@ -14,13 +16,13 @@ import (
 // is safe for concurrent use.
 type deltaFiles struct {
 	report.Reporter
-	reads *reading
+	reads *audit.Reading
 
 	// explain says what a path names that is no delta: f, or, if that is nil,
 	// what could not be opened because of err. It returns nil if f may be a damaged one.
-	explain func(path string, f *inFile, err error) error
+	explain func(path string, f *infile.Input, err error) error
 
-	open     []*inFile
+	open     []*infile.Input
 	looking  sync.Mutex           // held while a directory is looked through
 	dirs     map[string]*deltaDir // directories that were
 	mu       sync.Mutex           // of files and passed: a damaged one may be found at any time
@@ -31,8 +33,8 @@ type deltaFiles struct {
 	locked   map[string]*os.File // directories of deltas, by their real path
 }
 
-func newDeltaFiles(reads *reading, report report.Reporter, explain func(reads *reading, path string, f *inFile, err error) error) *deltaFiles {
-	return &deltaFiles{Reporter: report, reads: reads, explain: func(path string, f *inFile, err error) error {
+func newDeltaFiles(reads *audit.Reading, report report.Reporter, explain func(reads *audit.Reading, path string, f *infile.Input, err error) error) *deltaFiles {
+	return &deltaFiles{Reporter: report, reads: reads, explain: func(path string, f *infile.Input, err error) error {
 		return explain(reads, path, f, err)
 	}}
 }

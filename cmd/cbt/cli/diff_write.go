@@ -163,7 +163,7 @@ func (a *app) output(path string) (w io.Writer, commit func() error, abort func(
 	if path == stdinName {
 		return a.Stdout, a.syncStdout, func() {}, nil
 	}
-	f, err := a.audit.create(path, false)
+	f, err := a.audit.Create(path, false)
 	if errors.Is(err, fs.ErrExist) {
 		return nil, nil, nil, fail.Usage("%s: exists already, and -o never replaces a file", path)
 	}

@@ -87,8 +87,8 @@ func (s *stickyWriter) Write(p []byte) (n int, err error) {
 	return n, err
 }
 
-// written is what was written so far, and whether that is all that was to be.
-func (s *stickyWriter) written() (n int64, sum string, whole bool) {
+// Written is what was written so far, and whether that is all that was to be.
+func (s *stickyWriter) Written() (n int64, sum string, whole bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.n, hex.EncodeToString(s.sum.Sum(nil)), !s.cut

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"cbt/internal/audit"
 	"cbt/internal/sample"
 	"cbt/internal/testtool"
 )
@@ -307,7 +308,7 @@ func readAudit(t *testing.T, path string) map[string]*auditRun {
 		var l map[string]any
 		d := json.NewDecoder(strings.NewReader(line))
 		d.UseNumber()
-		if err := d.Decode(&l); err != nil || !strings.HasPrefix(line, auditPrefix) {
+		if err := d.Decode(&l); err != nil || !strings.HasPrefix(line, audit.Prefix) {
 			t.Fatalf("%q: %v", line, err)
 		}
 		if _, err := time.Parse(time.RFC3339Nano, l["time"].(string)); err != nil || !strings.HasSuffix(l["time"].(string), "Z") {

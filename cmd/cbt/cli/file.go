@@ -6,13 +6,15 @@ import (
 	"io/fs"
 	"os"
 
+	"cbt/internal/audit"
+	"cbt/internal/infile"
 	"cbt/lvm"
 )
 
 // file is a source: a regular file or a block device, open for reading only
 // and without touching its access time where that is possible.
 type file struct {
-	*inFile
+	*infile.Input
 	frozen bool         // the user says that nobody writes to it
 	watch  *deviceWatch // of a device
 
@@ -23,8 +25,8 @@ type file struct {
 
 // openFile opens path for reading, after judge (nil: anything goes) had its say
 // on its real path, and records it. Nothing else opens sources.
-func openFile(path string, reads *reading, judge func(real string) error) (*file, error) {
-	in, err := reads.open(path, judge)
+func openFile(path string, reads *audit.Reading, judge func(real string) error) (*file, error) {
+	in, err := reads.Open(path, judge)
 	if errors.Is(err, fs.ErrNotExist) {
 		if other := addressError(path); other != nil {
 			err = other
@@ -33,7 +35,7 @@ func openFile(path string, reads *reading, judge func(real string) error) (*file
 	if err != nil {
 		return nil, err
 	}
-	return &file{inFile: in, frozen: reads.frozen}, nil
+	return &file{Input: in, frozen: reads.Frozen}, nil
 }
 
 // ReadAt is safe for concurrent use.
@@ -41,15 +43,15 @@ func (f *file) ReadAt(p []byte, off int64) (int, error) {
 	if f.vol != nil {
 		return f.vol.View.ReadAt(p, off)
 	}
-	return f.inFile.ReadAt(p, off)
+	return f.Input.ReadAt(p, off)
 }
 
 // shown is where the file is: of a volume its usual name.
 func (f *file) shown() string {
 	if f.lv != nil {
-		return f.path
+		return f.Path
 	}
-	return f.real
+	return f.Real
 }
 
 // Close closes the file; what stands for one is its opener's.
@@ -70,14 +72,14 @@ func (f *file) changed() error {
 	if f.vol != nil {
 		return f.vol.Recheck()
 	}
-	now, err := statFile(f.File)
+	now, err := infile.StatOf(f.File)
 	switch {
 	case err != nil:
 		return err
-	case !f.stat.unwritten(now):
-		return fmt.Errorf("%s: changed while it was read", f.path)
-	case !f.stat.unchanged(now) && !f.frozen:
-		return fmt.Errorf("%s: may have changed while it was read: its ctime did, as by a write whose time was put back, or by chmod, chown, a link or a rename (run again; --frozen says that nobody writes to it)", f.path)
+	case !f.Info.Unwritten(now):
+		return fmt.Errorf("%s: changed while it was read", f.Path)
+	case !f.Info.Unchanged(now) && !f.frozen:
+		return fmt.Errorf("%s: may have changed while it was read: its ctime did, as by a write whose time was put back, or by chmod, chown, a link or a rename (run again; --frozen says that nobody writes to it)", f.Path)
 	}
 	if f.watch != nil {
 		return f.watch.check(f)

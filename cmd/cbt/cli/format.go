@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"cbt/internal/fail"
+	"cbt/internal/infile"
 	"cbt/internal/text"
 )
 
@@ -106,14 +107,14 @@ func sniff(f io.ReaderAt, size int64) (string, error) {
 
 // guestWritten says whether the first bytes of f may be a guest's doing, who
 // could make them a qcow2 header that names any file of the host as backing.
-func guestWritten(f *inFile) bool {
-	for _, name := range []string{f.path, f.real} {
+func guestWritten(f *infile.Input) bool {
+	for _, name := range []string{f.Path, f.Real} {
 		switch strings.ToLower(filepath.Ext(name)) {
 		case ".raw", ".img", ".dd":
 			return true
 		}
 	}
-	return f.stat.block
+	return f.Info.Block
 }
 
 // decideFormat says what f, named by the user, is. flag is "--format", as the
@@ -122,29 +123,29 @@ func decideFormat(f *file, flag, forced string) (string, error) {
 	if forced == formatRaw {
 		return formatRaw, nil
 	}
-	found, err := sniff(f, f.stat.size)
+	found, err := sniff(f, f.Info.Size)
 	if err != nil {
 		return "", err
 	}
 	if forced != "" {
 		if found != forced {
-			return "", fail.Usage("%s: starts like a %s, not like the %s that %s says", f.path, formatName(found), formatName(forced), flag)
+			return "", fail.Usage("%s: starts like a %s, not like the %s that %s says", f.Path, formatName(found), formatName(forced), flag)
 		}
 		return found, nil
 	}
-	named := containers[strings.ToLower(filepath.Ext(f.path))]
+	named := containers[strings.ToLower(filepath.Ext(f.Path))]
 	switch {
-	case found == formatRaw && named != "" && f.stat.size == 0:
-		return "", fail.Usage("%s: is empty, and so no %s: did what writes it fail?", f.path, formatName(named))
+	case found == formatRaw && named != "" && f.Info.Size == 0:
+		return "", fail.Usage("%s: is empty, and so no %s: did what writes it fail?", f.Path, formatName(named))
 	case found == formatRaw && named != "":
-		return "", fail.Usage("%s: is named like a %s but does not start like one: %s raw reads it as it is", f.path, formatName(named), flag)
+		return "", fail.Usage("%s: is named like a %s but does not start like one: %s raw reads it as it is", f.Path, formatName(named), flag)
 	case found == formatRaw:
-	case guestWritten(f.inFile):
-		return "", fail.Usage("%s: starts like a %s, which may be a guest's doing: say what it is with %s %s", f.path, formatName(found), flag, formatChoice(found))
+	case guestWritten(f.Input):
+		return "", fail.Usage("%s: starts like a %s, which may be a guest's doing: say what it is with %s %s", f.Path, formatName(found), flag, formatChoice(found))
 	case found == formatUnfinished:
-		return "", fail.Usage("%s: is an %s: libvirt did not finish it (%s raw takes its bytes)", f.path, found, flag)
+		return "", fail.Usage("%s: is an %s: libvirt did not finish it (%s raw takes its bytes)", f.Path, found, flag)
 	case found != formatQcow2 && found != formatDelta && found != formatState:
-		return "", fail.Usage("%s: is %s, which cbt does not read: %s, or take its bytes as they are with %s raw", f.path, withArticle(found), wayOut(found, f.path), flag)
+		return "", fail.Usage("%s: is %s, which cbt does not read: %s, or take its bytes as they are with %s raw", f.Path, withArticle(found), wayOut(found, f.Path), flag)
 	}
 	return found, nil
 }

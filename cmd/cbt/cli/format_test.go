@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"cbt/internal/fail"
+	"cbt/internal/infile"
 )
 
 func TestDecideFormat(t *testing.T) {
@@ -76,10 +77,10 @@ func TestDecideFormat(t *testing.T) {
 
 // A block device may hold anything a guest likes.
 func TestDeviceIsGuestWritten(t *testing.T) {
-	if !guestWritten(&inFile{path: "/dev/vg0/vm1", stat: fileStat{block: true}}) {
+	if !guestWritten(&infile.Input{Path: "/dev/vg0/vm1", Info: infile.Stat{Block: true}}) {
 		t.Error("a device's first bytes are believed")
 	}
-	if !guestWritten(&inFile{path: "vm1", real: "/images/vm1.raw"}) {
+	if !guestWritten(&infile.Input{Path: "vm1", Real: "/images/vm1.raw"}) {
 		t.Error("a link to a raw disk hides what it is")
 	}
 }

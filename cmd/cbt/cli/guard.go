@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"cbt/internal/fail"
+	"cbt/internal/infile"
 	"cbt/internal/text"
 	"cbt/lvm"
 	"cbt/sparse"
@@ -33,7 +34,7 @@ func (o *opener) guarded(ctx context.Context, s *source) (sparse.View, error) {
 	}
 	g := &guard{recheck: s.Recheck, look: s.recheck != nil}
 	for _, f := range o.files {
-		if f.stat.block {
+		if f.Info.Block {
 			g.files, g.blind = nil, true
 			break
 		}
@@ -74,7 +75,7 @@ type guard struct {
 	blind   bool    // there are no files whose times tell that nothing happened
 	files   []*file // all that the source is made of
 
-	good   atomic.Pointer[[]stamp] // what the files were when all was well
+	good   atomic.Pointer[[]infile.Stamp] // what the files were when all was well
 	failed atomic.Pointer[error]
 
 	mu      sync.Mutex
@@ -84,10 +85,10 @@ type guard struct {
 
 // stamp looks at f. The ctime stays when the mtime is put back, but also ends by
 // a chmod: to whom the user said that nobody writes, it means nothing.
-func (f *file) stamp() (stamp, error) {
-	now, err := timesOf(f.inFile.File)
+func (f *file) stamp() (infile.Stamp, error) {
+	now, err := infile.TimesOf(f.Input.File)
 	if f.frozen {
-		now.ctime = time.Time{}
+		now.Ctime = time.Time{}
 	}
 	return now, err
 }
@@ -136,7 +137,7 @@ func (g *guard) check() error {
 
 func (g *guard) run() error {
 	began := time.Now()
-	var now []stamp
+	var now []infile.Stamp
 	for _, f := range g.files {
 		s, err := f.stamp()
 		if err != nil {
@@ -148,7 +149,7 @@ func (g *guard) run() error {
 		return err
 	}
 	for _, s := range now {
-		if began.Sub(s.mtime) < settled || began.Sub(s.ctime) < settled {
+		if began.Sub(s.Mtime) < settled || began.Sub(s.Ctime) < settled {
 			return nil
 		}
 	}

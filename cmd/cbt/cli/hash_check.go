@@ -7,6 +7,7 @@ import (
 	"io"
 
 	"cbt/internal/fail"
+	"cbt/internal/infile"
 	"cbt/internal/text"
 	"cbt/sparse"
 )
@@ -71,9 +72,9 @@ func (c *hashChecker) checkList(ctx context.Context, path string) error {
 			return err
 		}
 		defer f.Close()
-		in, name = io.NewSectionReader(f, 0, f.stat.size), path
+		in, name = io.NewSectionReader(f, 0, f.Info.Size), path
 	}
-	lines := bufio.NewScanner(&interruptible{ctx: ctx, r: in})
+	lines := bufio.NewScanner(&infile.Interruptible{Ctx: ctx, R: in})
 	lines.Buffer(nil, hashLineLimit)
 	n := 0
 	for ; lines.Scan(); n++ {

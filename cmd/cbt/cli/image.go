@@ -10,6 +10,8 @@ import (
 
 	"cbt/internal/fail"
 	"cbt/internal/imagelock"
+	"cbt/internal/infile"
+	"cbt/internal/record"
 	"cbt/internal/text"
 	"cbt/qcow2"
 	"cbt/sparse"
@@ -37,10 +39,10 @@ type image struct {
 // load opens f, which it takes over, as an image of the given format, with all
 // that it stands on; above are the files that stand on it. With hold, the
 // active state is going to be read.
-func (o *opener) load(ctx context.Context, f *file, format string, p policy, above []fileID, hold bool) (*image, error) {
-	key := imageKey{f.stat.id(), format}
+func (o *opener) load(ctx context.Context, f *file, format string, p policy, above []infile.ID, hold bool) (*image, error) {
+	key := imageKey{f.Info.Identity(), format}
 	if !hold {
-		o.reads.audit.mayChange(key.id)
+		o.reads.Audit.MayChange(key.id)
 	}
 	if img := o.images[key]; img != nil {
 		f.Close()
@@ -85,9 +87,9 @@ func (o *opener) loadRaw(img *image) error {
 	}
 	raw, err := sparse.OpenRaw(img.file.File)
 	if err != nil {
-		return fmt.Errorf("%s: %w", img.file.path, err)
+		return fmt.Errorf("%s: %w", img.file.Path, err)
 	}
-	img.view = &countedView{raw, img.file.read}
+	img.view = &countedView{raw, img.file.Count}
 	return nil
 }
 
@@ -97,17 +99,17 @@ func (o *opener) refuseIncomplete(f *file) error {
 	if o.metadataOnly || f.vol != nil {
 		return nil
 	}
-	r, how, err := wholeRecord(o.reads.audit, f.File, f.real, "")
-	if err == nil && how == fitsNot && r != nil && r.Pending != nil {
+	r, how, err := record.WholeRecord(o.reads.Audit, f.File, f.Real, "")
+	if err == nil && how == record.FitsNot && r != nil && r.Pending != nil {
 		o.Warnf("%s: the record beside it says that the %s to a file of this name was interrupted, and this is another file: a copy of that one is half written (cbt restore --in-place makes it whole); else remove the record",
-			text.Printable(f.path), text.Printable(r.Pending.Command))
+			text.Printable(f.Path), text.Printable(r.Pending.Command))
 	}
 	return err
 }
 
-func (o *opener) loadQcow2(ctx context.Context, img *image, p policy, chain []fileID) (err error) {
+func (o *opener) loadQcow2(ctx context.Context, img *image, p policy, chain []infile.ID) (err error) {
 	var inner error // says more than what qcow2 makes of it
-	img.qcow, err = qcow2.Open(img.file, img.file.stat.size, qcow2.Options{
+	img.qcow, err = qcow2.Open(img.file, img.file.Info.Size, qcow2.Options{
 		Backing: func(name, format string) (sparse.View, error) {
 			img.backing, inner = o.loadBacking(ctx, img.file, name, format, p, chain)
 			if inner != nil {
@@ -116,7 +118,7 @@ func (o *opener) loadQcow2(ctx context.Context, img *image, p policy, chain []fi
 			img.backingName = name
 			if img.backing == nil {
 				img.leftOut = true
-				return sparse.Missing(fmt.Sprintf("%s %q of %s, which --backing none leaves out", backingFile, name, img.file.path)), nil
+				return sparse.Missing(fmt.Sprintf("%s %q of %s, which --backing none leaves out", backingFile, name, img.file.Path)), nil
 			}
 			return img.backing.view, nil
 		},
@@ -125,7 +127,7 @@ func (o *opener) loadQcow2(ctx context.Context, img *image, p policy, chain []fi
 			if inner != nil {
 				return nil, 0, inner
 			}
-			return img.data, img.data.stat.size, nil
+			return img.data, img.data.Info.Size, nil
 		},
 		AllowCorrupt: o.Force,
 	})
@@ -133,32 +135,32 @@ func (o *opener) loadQcow2(ctx context.Context, img *image, p policy, chain []fi
 	case inner != nil:
 		return inner
 	case errors.Is(err, qcow2.ErrCorrupt), errors.Is(err, qcow2.ErrCutL1):
-		return fail.Usage("%s: %w (--force reads it as it is)", img.file.path, err)
+		return fail.Usage("%s: %w (--force reads it as it is)", img.file.Path, err)
 	case errors.Is(err, qcow2.ErrEncrypted):
-		return fail.Usage("%s: %w (--format raw takes the file as it is, encrypted and with all snapshots; who has the key can make a plain copy with qemu-img convert)", img.file.path, err)
+		return fail.Usage("%s: %w (--format raw takes the file as it is, encrypted and with all snapshots; who has the key can make a plain copy with qemu-img convert)", img.file.Path, err)
 	case err != nil:
-		return fmt.Errorf("%s: %w", img.file.path, err)
+		return fmt.Errorf("%s: %w", img.file.Path, err)
 	}
 	img.view = img.qcow.Active()
 	img.warnCut = func(v *qcow2.View, whose string) {
 		if n, from := v.CutL1(); n > 0 {
 			o.Warnf("%s: the file ends before %s does, of which the last %d entries are missing: from byte %d of %d on nothing counts as stored in it",
-				img.file.path, whose, n, from, v.Size())
+				img.file.Path, whose, n, from, v.Size())
 		}
 	}
 	img.warnCut(img.qcow.Active(), "its L1 table")
 	if img.leftOut && !o.metadataOnly {
-		o.Warnf("%s: its %s %s is left out: what lies there is unknown, and cannot be read", img.file.path, backingFile, text.Printable(img.backingName))
+		o.Warnf("%s: its %s %s is left out: what lies there is unknown, and cannot be read", img.file.Path, backingFile, text.Printable(img.backingName))
 	}
 	if img.qcow.Dirty() {
-		o.Warnf("%s: is marked dirty: a machine did not close it; what it flushed is read", img.file.path)
+		o.Warnf("%s: is marked dirty: a machine did not close it; what it flushed is read", img.file.Path)
 	}
 	return nil
 }
 
 // loadBacking opens a backing file, or what stands for it. It returns nil if
 // that is to be left out.
-func (o *opener) loadBacking(ctx context.Context, owner *file, name, format string, p policy, chain []fileID) (*image, error) {
+func (o *opener) loadBacking(ctx context.Context, owner *file, name, format string, p policy, chain []infile.ID) (*image, error) {
 	f, err := o.openStandIn(owner, backingFile, name)
 	switch {
 	case err != nil:
@@ -187,7 +189,7 @@ func (o *opener) loadBacking(ctx context.Context, owner *file, name, format stri
 	return o.load(ctx, f, format, p, chain, true)
 }
 
-func (o *opener) loadData(ctx context.Context, owner *file, name string, p policy, chain []fileID) (*file, error) {
+func (o *opener) loadData(ctx context.Context, owner *file, name string, p policy, chain []infile.ID) (*file, error) {
 	f, err := o.openStandIn(owner, dataFile, name)
 	if err == nil && f == nil {
 		f, err = o.openNamed(ctx, owner, dataFile, name, p)
@@ -226,12 +228,12 @@ func (o *opener) openStandIn(owner *file, role, name string) (*file, error) {
 	return f, nil
 }
 
-func checkChain(owner *file, role, name string, f *file, chain []fileID) error {
+func checkChain(owner *file, role, name string, f *file, chain []infile.ID) error {
 	switch {
-	case slices.Contains(chain, f.stat.id()):
-		return fmt.Errorf("%s: %s %q closes a loop", owner.path, role, name)
+	case slices.Contains(chain, f.Info.Identity()):
+		return fmt.Errorf("%s: %s %q closes a loop", owner.Path, role, name)
 	case len(chain) >= maxChain:
-		return fmt.Errorf("%s: %s %q is number %d of its chain, %d are the limit", owner.path, role, name, len(chain)+1, maxChain)
+		return fmt.Errorf("%s: %s %q is number %d of its chain, %d are the limit", owner.Path, role, name, len(chain)+1, maxChain)
 	}
 	return nil
 }
@@ -239,7 +241,7 @@ func checkChain(owner *file, role, name string, f *file, chain []fileID) error {
 // hold keeps machines that would write to img from starting until it is
 // closed.
 func (o *opener) hold(img *image, below bool) error {
-	o.reads.audit.mustStand(img.file.stat.id())
+	o.reads.Audit.MustStand(img.file.Info.Identity())
 	if img.held || o.metadataOnly || img.file.vol != nil {
 		return nil
 	}
@@ -249,14 +251,14 @@ func (o *opener) hold(img *image, below bool) error {
 	}
 	switch {
 	case errors.Is(err, imagelock.ErrBusy) && below:
-		return fail.Busy("%s: another program writes to this backing or data file: %w", img.file.path, err)
+		return fail.Busy("%s: another program writes to this backing or data file: %w", img.file.Path, err)
 	case errors.Is(err, imagelock.ErrBusy) && img.format == formatRaw:
-		return fail.Busy("%s: a running machine or another program writes to it: shut the machine down: %w", img.file.path, err)
+		return fail.Busy("%s: a running machine or another program writes to it: shut the machine down: %w", img.file.Path, err)
 	case errors.Is(err, imagelock.ErrBusy):
 		return fail.Busy("%s: a running machine or another program writes to it: take a snapshot and name that (%s), or shut the machine down: %w",
-			img.file.path, text.Quote(img.file.path+"@NAME"), err)
+			img.file.Path, text.Quote(img.file.Path+"@NAME"), err)
 	case err != nil:
-		o.Warnf("%s: cannot be locked, so a machine that starts meanwhile is not noticed: %v", img.file.path, err)
+		o.Warnf("%s: cannot be locked, so a machine that starts meanwhile is not noticed: %v", img.file.Path, err)
 	}
 	img.held = true
 	return nil

@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"cbt/internal/fail"
+	"cbt/internal/infile"
 	"cbt/qcow2"
 )
 
@@ -115,12 +116,12 @@ func (o *opener) describe(ctx context.Context, a *app, ref string, opt refOption
 	if format == formatDelta {
 		return nil, a.infoDelta(o, r.path)
 	}
-	d := &description{file: f, format: format, size: f.stat.size}
+	d := &description{file: f, format: format, size: f.Info.Size}
 	if format == formatRaw {
 		if d.luks, err = startsLikeLUKS(f); err != nil {
 			return nil, err
 		}
-		d.point = rawPoint(f.stat)
+		d.point = rawPoint(f.Info)
 		if o.rawPoint != nil {
 			if d.point, _, err = o.rawPoint(r.path, d.point); err != nil {
 				d.problems = append(d.problems, err)
@@ -134,7 +135,7 @@ func (o *opener) describe(ctx context.Context, a *app, ref string, opt refOption
 func (o *opener) describeQcow2(ctx context.Context, d *description, r reference, opt refOptions) (err error) {
 	img := &image{file: d.file, format: formatQcow2, states: make(map[int]*qcow2.View)}
 	p := policy{own: ownDirs(d.file), allow: o.allow}
-	if problem := o.loadQcow2(ctx, img, p, []fileID{d.file.stat.id()}); problem == nil {
+	if problem := o.loadQcow2(ctx, img, p, []infile.ID{d.file.Info.Identity()}); problem == nil {
 		d.img, d.qcow = img, img.qcow
 	} else {
 		d.problems = append(d.problems, problem)

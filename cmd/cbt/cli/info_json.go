@@ -1,8 +1,6 @@
 package cli
 
-import (
-	"cbt/qcow2"
-)
+import "cbt/qcow2"
 
 // infoJSON has the keys of qemu-img info --output=json; disk-size, point,
 // snapshot and problems are cbt's own.
@@ -63,7 +61,7 @@ type snapshotJSON struct {
 
 func (d *description) json() infoJSON {
 	j := infoJSON{
-		VirtualSize: d.size, Filename: d.file.path, Format: d.format, ActualSize: d.file.stat.stored, Point: d.point,
+		VirtualSize: d.size, Filename: d.file.Path, Format: d.format, ActualSize: d.file.Info.Stored, Point: d.point,
 	}
 	j.Machine, j.Encrypted = d.machine, d.luks
 	for _, err := range d.problems {
@@ -79,11 +77,11 @@ func (d *description) json() infoJSON {
 	if j.Backing = h.BackingFile; j.Backing != "" {
 		j.BackingFormat = d.qcow.BackingFormat()
 		j.FullBacking = h.BackingFile
-		if path, err := resolveName(d.file.path, backingFile, h.BackingFile); err == nil {
+		if path, err := resolveName(d.file.Path, backingFile, h.BackingFile); err == nil {
 			j.FullBacking = path
 		}
 		if d.img != nil && d.img.backing != nil {
-			j.FullBacking = d.img.backing.file.path // or what stands for it
+			j.FullBacking = d.img.backing.file.Path // or what stands for it
 		}
 	}
 	for _, s := range d.qcow.Snapshots() {

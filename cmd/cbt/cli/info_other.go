@@ -47,13 +47,13 @@ func (a *app) infoOther(o *opener, ref string, opt refOptions) (bool, error) {
 	defer f.Close()
 	switch format {
 	case formatELFCore:
-		d, err := vmstate.OpenDump(f, f.stat.size)
+		d, err := vmstate.OpenDump(f, f.Info.Size)
 		if err != nil {
 			return true, refError(ref, err)
 		}
 		return true, a.printCore(ref, f, d)
 	case formatOverlay:
-		s, err := overlay.Describe(f, f.stat.size)
+		s, err := overlay.Describe(f, f.Info.Size)
 		if err != nil {
 			return true, refError(ref, err)
 		}
@@ -77,8 +77,8 @@ func (o *opener) plainFile(ref string, opt refOptions) (*file, string, error) {
 	if err != nil {
 		return nil, "", nil
 	}
-	format, err := sniff(f, f.stat.size)
-	if err == nil && format != formatState && guestWritten(f.inFile) {
+	format, err := sniff(f, f.Info.Size)
+	if err == nil && format != formatState && guestWritten(f.Input) {
 		format = formatRaw
 	}
 	if err != nil {
@@ -89,7 +89,7 @@ func (o *opener) plainFile(ref string, opt refOptions) (*file, string, error) {
 }
 
 func (a *app) printCore(ref string, f *file, d *vmstate.Dump) error {
-	info := coreInfo{Filename: ref, Format: "elf-core", ActualSize: f.stat.size, Machine: d.Machine, CPUs: d.CPUs, Segments: []segmentJSON{}}
+	info := coreInfo{Filename: ref, Format: "elf-core", ActualSize: f.Info.Size, Machine: d.Machine, CPUs: d.CPUs, Segments: []segmentJSON{}}
 	for _, s := range d.Segments {
 		info.Memory += s.Len
 		info.Segments = append(info.Segments, segmentJSON{s.Addr, s.Len, s.Off})
@@ -111,7 +111,7 @@ func (a *app) printCore(ref string, f *file, d *vmstate.Dump) error {
 }
 
 func (a *app) printOverlay(ref string, f *file, s *overlay.Summary) error {
-	info := overlayInfo{ref, "cbt-overlay", s.Size, f.stat.size, s.Written, s.Zeroed, s.Base}
+	info := overlayInfo{ref, "cbt-overlay", s.Size, f.Info.Size, s.Written, s.Zeroed, s.Base}
 	if a.json {
 		return writeJSON(a.Stdout, info)
 	}

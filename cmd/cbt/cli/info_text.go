@@ -19,7 +19,7 @@ func (d *description) print(w io.Writer) error {
 	row := func(key, format string, args ...any) {
 		fmt.Fprintf(t, "%s:\t%s\n", key, fmt.Sprintf(format, args...))
 	}
-	row("image", "%s", text.Printable(d.file.path))
+	row("image", "%s", text.Printable(d.file.Path))
 	if s := d.snapshot; s != nil {
 		row("snapshot", "%s (id %s) of %s", text.Printable(s.Name), text.Printable(s.ID), s.Date.Format(timeLayout))
 	}
@@ -32,8 +32,8 @@ func (d *description) print(w io.Writer) error {
 		row("encryption", "LUKS: what is read and kept are the encrypted bytes")
 	}
 	row("virtual size", "%s (%d bytes)", text.Size(d.size), d.size)
-	if !d.file.stat.block {
-		row("disk size", "%s", text.Size(d.file.stat.stored))
+	if !d.file.Info.Block {
+		row("disk size", "%s", text.Size(d.file.Info.Stored))
 	}
 	if d.qcow != nil {
 		d.printQcow2(row)

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"cbt/cbt"
+	"cbt/internal/audit"
 	"cbt/internal/fail"
 	"cbt/internal/ordered"
 	"cbt/internal/report"
@@ -175,7 +176,7 @@ func deniedError(dir string, denied, all int) error {
 
 // readLogged reads the ends of all deltas. What cannot be read is noted; what was
 // there and is no more, as prune may run, is left out.
-func readLogged(ctx context.Context, u *audit, dir string, names []string) (list []*logged, err error) {
+func readLogged(ctx context.Context, u *audit.Recorder, dir string, names []string) (list []*logged, err error) {
 	list = []*logged{}
 	err = ordered.Map(ctx, 2*runtime.GOMAXPROCS(0),
 		func(_ context.Context, emit func(string) error) error {
@@ -199,8 +200,8 @@ func readLogged(ctx context.Context, u *audit, dir string, names []string) (list
 	return list, err
 }
 
-func readOneLogged(u *audit, dir, path string) *logged {
-	o := newDeltaFiles(&reading{audit: u}, report.None{}, explainDelta)
+func readOneLogged(u *audit.Recorder, dir, path string) *logged {
+	o := newDeltaFiles(&audit.Reading{Audit: u}, report.None{}, explainDelta)
 	defer o.Close()
 	l := &logged{File: filepath.Base(path)}
 	if rel, err := filepath.Rel(dir, path); err == nil { // dir may be ./b or b//

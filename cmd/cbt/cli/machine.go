@@ -4,12 +4,12 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"sync/atomic"
 	"time"
 
 	"cbt/internal/fail"
+	"cbt/internal/infile"
 	"cbt/internal/ordered"
 	"cbt/internal/report"
 	"cbt/internal/text"
@@ -155,7 +155,7 @@ func (m *machine) pointOf(name string) string {
 	}
 	var times pointTimes
 	times.addPoint(m.point)
-	return times.complete(point("ram", appendString(appendString(appendString(nil, ramPointV1), withoutTimes(m.point)), name)))
+	return times.complete(point("ram", infile.AppendString(infile.AppendString(infile.AppendString(nil, ramPointV1), withoutTimes(m.point)), name)))
 }
 
 // openMachine opens the state that ref names; one that cannot be read as such
@@ -200,7 +200,7 @@ func (o *opener) openState(ctx context.Context, ref string, r reference, f *file
 	if err := o.settle(ctx, f); err != nil {
 		return nil, err
 	}
-	s := &source{View: sparse.Plain(f, f.stat.size), Ref: ref, Path: r.path, Format: formatState, Instant: f.stat.lastChange(), Point: rawPoint(f.stat), recheck: f.changed}
+	s := &source{View: sparse.Plain(f, f.Info.Size), Ref: ref, Path: r.path, Format: formatState, Instant: f.Info.LastChange(), Point: rawPoint(f.Info), recheck: f.changed}
 	if r.byID || !r.byName && !opt.state {
 		return nil, fail.Usage("%s: is a saved machine state: %s is a block of its RAM (cbt info names them)", text.Printable(ref), text.Quote(r.path+"@BLOCK"))
 	}
@@ -243,7 +243,7 @@ func (o *opener) startsLikeState(ref string, opt refOptions) (bool, error) {
 		return false, err
 	}
 	defer f.Close()
-	format, err := sniff(f, f.stat.size)
+	format, err := sniff(f, f.Info.Size)
 	return format == formatState || format == formatRaw && o.StateOffset.n > 0, err
 }
 
@@ -316,18 +316,5 @@ func (r *stateReader) ReadAt(p []byte, off int64) (int, error) {
 }
 
 func (o *opener) stateOptions() vmstate.Options {
-	return vmstate.Options{HeadOnly: o.headOnly, Temp: func() (vmstate.TempFile, error) { return spoolFile(o.spoolDir) }}
-}
-
-// spoolFile is a file without a name in dir.
-func spoolFile(dir string) (*os.File, error) {
-	f, err := os.CreateTemp(dir, ".cbt-spool-*")
-	if err != nil {
-		return nil, err
-	}
-	if err := os.Remove(f.Name()); err != nil {
-		f.Close()
-		return nil, err
-	}
-	return f, nil
+	return vmstate.Options{HeadOnly: o.headOnly, Temp: func() (vmstate.TempFile, error) { return infile.Unnamed(o.spoolDir) }}
 }

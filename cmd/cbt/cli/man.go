@@ -68,7 +68,7 @@ func (a *app) writeManPage(dir string, c *cobra.Command) (size int64, err error)
 		return 0, err
 	}
 	name := strings.ReplaceAll(c.CommandPath(), " ", "-") + ".1"
-	f, err := a.audit.create(filepath.Join(dir, name), true)
+	f, err := a.audit.Create(filepath.Join(dir, name), true)
 	if err != nil {
 		return 0, err
 	}

@@ -193,7 +193,7 @@ func unchanged(deltas []*deltaFile) error {
 		if d.dir == "" { // standard input, in a file of our own
 			continue
 		}
-		if err := d.f.written(); err != nil {
+		if err := d.f.Written(); err != nil {
 			return err
 		}
 	}

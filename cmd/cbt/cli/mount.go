@@ -16,6 +16,7 @@ import (
 
 	"cbt/internal/fail"
 	"cbt/internal/fuse"
+	"cbt/internal/infile"
 	"cbt/internal/outfile"
 	"cbt/internal/text"
 	"cbt/internal/tree"
@@ -198,7 +199,7 @@ func mountPoint(dir string, refs []string) (string, error) {
 	case len(entries) > 0:
 		return "", fail.Usage("%s: is not empty, and what it holds would be hidden", text.Printable(dir))
 	}
-	real, err := realPath(dir)
+	real, err := infile.RealPath(dir)
 	if err != nil {
 		return "", err
 	}
@@ -207,7 +208,7 @@ func mountPoint(dir string, refs []string) (string, error) {
 		if err != nil || !info.IsDir() {
 			continue
 		}
-		if of, err := realPath(ref); err == nil && (of == real || within(of, real)) {
+		if of, err := infile.RealPath(ref); err == nil && (of == real || within(of, real)) {
 			return "", fail.Usage("%s: is in %s, which is to be mounted there", text.Printable(dir), text.Printable(ref))
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"cbt/cbt"
+	"cbt/internal/audit"
 	"cbt/internal/fail"
 	"cbt/internal/text"
 	"cbt/internal/tree"
@@ -34,7 +35,7 @@ type points struct {
 	graph *deltaGraph
 	cache *cbt.Cache
 	files *tree.Pool[*logged, *file]
-	reads *reading
+	reads *audit.Reading
 
 	mu     sync.Mutex
 	deltas map[*logged]*cbt.Delta // those that were needed, once for all points

@@ -153,7 +153,7 @@ func (m *mounting) ref(ref string) (*tree.Dir, string, error) {
 		if r.byName || r.byID {
 			return nil, "", fail.Usage("%s: is one block of RAM: name the state alone, and it is ram/%s", text.Printable(ref), text.Printable(r.want))
 		}
-		d = m.state(ref, opt, f.stat.mtime)
+		d = m.state(ref, opt, f.Info.Mtime)
 	case formatQcow2:
 		d, err = m.qcow2(o, ref, r, f, opt)
 	default:
@@ -206,8 +206,8 @@ func (m *mounting) instantOf(o *opener, src *source) (*instant, error) {
 		i.time = time.Unix(src.vol.LV().CreationTime, 0)
 	}
 	stored := view.Size()
-	if src.img != nil && !src.img.file.stat.block && src.img.backing == nil && src.img.data == nil {
-		stored = min(stored, src.img.file.stat.stored)
+	if src.img != nil && !src.img.file.Info.Block && src.img.backing == nil && src.img.data == nil {
+		stored = min(stored, src.img.file.Info.Stored)
 	}
 	i.disks = []instantDisk{{name: onlyDisk, size: view.Size(), stored: stored, below: always(view),
 		source: func() (*opener, *source, error) { return o, src, nil }}}
@@ -232,7 +232,7 @@ func (m *mounting) qcow2(o *opener, ref string, r reference, f *file, opt refOpt
 		named = append(named, tree.Named{Name: s.Name, ID: s.ID})
 	}
 	names := tree.Names(named, "")
-	now := img.file.stat.mtime
+	now := img.file.Info.Mtime
 	if r.byName || r.byID {
 		n, err := r.find(table, opt)
 		if err != nil {
@@ -297,14 +297,14 @@ func (q *qcow2Tree) active(r reference) (*instant, error) {
 func (q *qcow2Tree) source(n int) (*source, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	s := &source{Ref: q.ref, Path: q.img.file.path, Format: formatQcow2, Img: q.img.qcow, img: q.img}
-	return s, refError(q.img.file.path, s.setSnapshot(n))
+	s := &source{Ref: q.ref, Path: q.img.file.Path, Format: formatQcow2, Img: q.img.qcow, img: q.img}
+	return s, refError(q.img.file.Path, s.setSnapshot(n))
 }
 
 // snapshot is a snapshot, which is opened when one of its files is.
 func (q *qcow2Tree) snapshot(n int) *instant {
 	s := &q.table[n]
-	i := &instant{m: q.m, name: q.img.file.path + "@" + text.Printable(s.Name), time: s.Date}
+	i := &instant{m: q.m, name: q.img.file.Path + "@" + text.Printable(s.Name), time: s.Date}
 	var mu sync.Mutex
 	var view sparse.View // one for all, so that they look after the source together
 	open := func(context.Context) (*tree.Handle, error) {
@@ -321,7 +321,7 @@ func (q *qcow2Tree) snapshot(n int) *instant {
 		}
 		return &tree.Handle{View: view}, nil
 	}
-	i.disks = []instantDisk{{name: onlyDisk, size: s.DiskSize, stored: min(s.DiskSize, q.img.file.stat.stored),
+	i.disks = []instantDisk{{name: onlyDisk, size: s.DiskSize, stored: min(s.DiskSize, q.img.file.Info.Stored),
 		below: open,
 		source: func() (*opener, *source, error) {
 			src, err := q.source(n)

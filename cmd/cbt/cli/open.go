@@ -12,8 +12,10 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"cbt/internal/audit"
 	"cbt/internal/fail"
 	"cbt/internal/hostlvm"
+	"cbt/internal/infile"
 	"cbt/internal/report"
 	"cbt/lvm/thin"
 	"cbt/qcow2"
@@ -95,11 +97,11 @@ type opener struct {
 	together bool       // read them with the next ones
 	files    []*file
 	scratch  []scratch // what is written to sources goes there
-	reads    reading
+	reads    audit.Reading
 }
 
 type imageKey struct {
-	id     fileID
+	id     infile.ID
 	format string
 }
 
@@ -122,7 +124,7 @@ func (a *app) newOpener(opt openerOptions) (*opener, error) {
 		return nil, err
 	}
 	o := &opener{openerOptions: opt, allow: allow, stand: stand, Reporter: a, images: make(map[imageKey]*image), lockDir: a.Getenv("CBT_LOCK_DIR"), spoolDir: a.spoolDir("")}
-	o.reads.audit, o.reads.frozen = a.audit, opt.Frozen
+	o.reads.Audit, o.reads.Frozen = a.audit, opt.Frozen
 	o.deltaFiles = newDeltaFiles(&o.reads, a, explainDelta)
 	o.rawPoint = o.pointOfRaw("")
 	o.chainFrom(chainOptions{})
@@ -288,13 +290,13 @@ func (o *opener) delta(ctx context.Context, ref string, r reference, opt refOpti
 // inspect opens a qcow2 image for its metadata alone, also one that is marked
 // corrupt or encrypted: no file that it names is opened, so its views are not to be read.
 func (o *opener) inspect(f *file) (*qcow2.Image, error) {
-	img, err := qcow2.Open(f, f.stat.size, qcow2.Options{
+	img, err := qcow2.Open(f, f.Info.Size, qcow2.Options{
 		Backing:      func(string, string) (sparse.View, error) { return sparse.Zeros(0), nil },
 		Data:         func(string) (io.ReaderAt, int64, error) { return bytes.NewReader(nil), 0, nil },
 		AllowCorrupt: true, AllowEncrypted: true,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", f.path, err)
+		return nil, fmt.Errorf("%s: %w", f.Path, err)
 	}
 	return img, nil
 }
@@ -312,7 +314,7 @@ func (o *opener) snapshotsIn(path string) []qcow2.Snapshot {
 		return nil
 	}
 	defer f.Close()
-	if format, err := sniff(f, f.stat.size); err != nil || format != formatQcow2 {
+	if format, err := sniff(f, f.Info.Size); err != nil || format != formatQcow2 {
 		return nil
 	}
 	img, err := o.inspect(f)
@@ -323,10 +325,10 @@ func (o *opener) snapshotsIn(path string) []qcow2.Snapshot {
 }
 
 // everyFile returns all files that are open, deltas too.
-func (o *opener) everyFile() []*inFile {
+func (o *opener) everyFile() []*infile.Input {
 	all := slices.Clone(o.deltaFiles.open)
 	for _, f := range o.files {
-		all = append(all, f.inFile)
+		all = append(all, f.Input)
 	}
 	return all
 }

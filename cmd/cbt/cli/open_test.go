@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"cbt/internal/fail"
+	"cbt/internal/infile"
 	"cbt/internal/report"
 	"cbt/internal/sample"
 	"cbt/internal/testtool"
@@ -250,7 +251,7 @@ func TestSettle(t *testing.T) {
 	for range 5 {
 		overwrite(t, path)
 		before := open()
-		if age := time.Since(before.Instant); age < fineTick {
+		if age := time.Since(before.Instant); age < infile.FineTick {
 			t.Errorf("opened %v after it was written", age)
 		}
 		overwrite(t, path)
@@ -261,10 +262,10 @@ func TestSettle(t *testing.T) {
 	// A file system that counts in seconds, and one that does not, where somebody
 	// set the mtime to a whole one.
 	second := time.Now().Truncate(time.Second)
-	if wait := untilTold(second.Add(time.Millisecond), second, fileStat{mtime: second, ctime: second}); wait < coarseTick/2 {
+	if wait := infile.UntilTold(second.Add(time.Millisecond), second, infile.Stat{Mtime: second, Ctime: second}); wait < infile.CoarseTick/2 {
 		t.Errorf("on a coarse file system: %v", wait)
 	}
-	if wait := untilTold(second.Add(time.Millisecond), second, fileStat{mtime: second, ctime: second.Add(1)}); wait > fineTick {
+	if wait := infile.UntilTold(second.Add(time.Millisecond), second, infile.Stat{Mtime: second, Ctime: second.Add(1)}); wait > infile.FineTick {
 		t.Errorf("on a fine file system: %v", wait)
 	}
 	future := time.Now().Add(time.Hour)

@@ -93,10 +93,10 @@ func (o *opener) warnInUse(flag string, src *source) error {
 // direct is how a source is read that device-mapper may have written to below
 // the page cache: a device without it.
 func (o *opener) direct(src *source) (sparse.View, error) {
-	if src.img == nil || src.Format != formatRaw || !src.img.file.stat.block {
+	if src.img == nil || src.Format != formatRaw || !src.img.file.Info.Block {
 		return src.View, nil
 	}
-	d, err := hostlvm.OpenDirect(src.img.file.real)
+	d, err := hostlvm.OpenDirect(src.img.file.Real)
 	if err != nil {
 		return nil, err
 	}

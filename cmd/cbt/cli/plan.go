@@ -24,7 +24,7 @@ func effect(ctx context.Context, merges []*cbt.Merge) (data, zero int64, err err
 func (a *app) planApply(ctx context.Context, o *opener, tasks []*task, result writtenImages) error {
 	var merges []*cbt.Merge
 	for _, t := range tasks {
-		if err := a.audit.probe(t.target.record, true); err != nil {
+		if err := a.audit.Probe(t.target.record, true); err != nil {
 			return fmt.Errorf("writing the record of the target's state: %w", err)
 		}
 		merges = append(merges, t.merge)
@@ -60,7 +60,7 @@ func (a *app) planApply(ctx context.Context, o *opener, tasks []*task, result wr
 func (r *restoration) plan(ctx context.Context, targets []namedTarget) error {
 	var merges []*cbt.Merge // in place, then the others
 	for _, t := range r.inPlace {
-		if err := r.audit.probe(t.target.record, true); err != nil {
+		if err := r.audit.Probe(t.target.record, true); err != nil {
 			return fmt.Errorf("writing the record of the target's state: %w", err)
 		}
 		merges = append(merges, t.merge)

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"strings"
 
+	"cbt/internal/infile"
 	"cbt/qcow2"
 )
 
@@ -37,15 +38,15 @@ type pointTimes struct {
 	unknown bool // a system without them
 }
 
-func (t *pointTimes) add(s fileStat) {
-	t.unknown = t.unknown || s.ctime.IsZero()
-	t.b = appendTime(t.b, s.ctime)
+func (t *pointTimes) add(s infile.Stat) {
+	t.unknown = t.unknown || s.Ctime.IsZero()
+	t.b = infile.AppendTime(t.b, s.Ctime)
 }
 
 // addPoint is for points that are made of others.
 func (t *pointTimes) addPoint(p string) {
 	if _, times, ok := strings.Cut(p, "+"); ok {
-		t.b = appendString(t.b, times)
+		t.b = infile.AppendString(t.b, times)
 	}
 }
 
@@ -54,7 +55,7 @@ func (t *pointTimes) complete(p string) string {
 	if p == "" || len(t.b) == 0 || t.unknown {
 		return p
 	}
-	sum := sha256.Sum256(append(appendString(appendString(nil, pointTimesV1), p), t.b...))
+	sum := sha256.Sum256(append(infile.AppendString(infile.AppendString(nil, pointTimesV1), p), t.b...))
 	return p + "+" + hex.EncodeToString(sum[:])
 }
 
@@ -77,13 +78,13 @@ func point(prefix string, encoded []byte) string {
 
 // rawPoint is the point of a raw file; it ends when somebody writes to it. A
 // device has none: nothing tells whether it was written to.
-func rawPoint(s fileStat) string {
-	if s.block || s.untold {
+func rawPoint(s infile.Stat) string {
+	if s.Block || s.Untold {
 		return ""
 	}
 	var times pointTimes
 	times.add(s)
-	return times.complete(point(formatRaw, appendVersion(appendString(nil, rawPointV1), s)))
+	return times.complete(point(formatRaw, appendVersion(infile.AppendString(nil, rawPointV1), s)))
 }
 
 // snapshotPoint is the point of an internal snapshot. The formats reuse ids,
@@ -93,11 +94,11 @@ func rawPoint(s fileStat) string {
 // and by identity, size and times. Backing devices that are no volumes leave it
 // without a point.
 func snapshotPoint(img *image, s *qcow2.Snapshot) string {
-	b := appendString(nil, snapshotPointV1)
+	b := infile.AppendString(nil, snapshotPointV1)
 	b = img.file.appendIdentity(b)
-	b = appendString(b, s.ID)
-	b = appendString(b, s.Name)
-	b = appendTime(b, s.Date)
+	b = infile.AppendString(b, s.ID)
+	b = infile.AppendString(b, s.Name)
+	b = infile.AppendTime(b, s.Date)
 	for _, n := range []uint64{
 		uint64(s.VMClock), uint64(s.L1Offset), uint64(s.L1Entries), uint64(s.DiskSize), s.VMStateSize,
 	} {
@@ -115,7 +116,7 @@ func snapshotPoint(img *image, s *qcow2.Snapshot) string {
 // nobody writes to it.
 func activePoint(img *image) string {
 	var times pointTimes
-	b, ok := img.file.appendVersion(appendString(nil, activePointV1), &times)
+	b, ok := img.file.appendVersion(infile.AppendString(nil, activePointV1), &times)
 	if !ok {
 		return ""
 	}
@@ -133,7 +134,7 @@ func appendBacking(b []byte, img *image, times *pointTimes) (_ []byte, ok bool) 
 			return nil, false // what it reads as is not known
 		}
 		if img.data != nil {
-			b = appendString(b, dataFile)
+			b = infile.AppendString(b, dataFile)
 			if b, ok = img.data.appendVersion(b, times); !ok {
 				return nil, false
 			}
@@ -141,9 +142,9 @@ func appendBacking(b []byte, img *image, times *pointTimes) (_ []byte, ok bool) 
 		if img.backing == nil {
 			return b, true
 		}
-		b = appendString(b, backingFile)
-		b = appendString(b, img.backingName)
-		b = appendString(b, img.backing.format)
+		b = infile.AppendString(b, backingFile)
+		b = infile.AppendString(b, img.backingName)
+		b = infile.AppendString(b, img.backing.format)
 		if b, ok = img.backing.file.appendVersion(b, times); !ok {
 			return nil, false
 		}
@@ -153,8 +154,8 @@ func appendBacking(b []byte, img *image, times *pointTimes) (_ []byte, ok bool) 
 
 // appendVersion encodes a file and that nobody wrote to it since, as far as its
 // mtime tells.
-func appendVersion(b []byte, s fileStat) []byte {
-	b = s.appendIdentity(b)
-	b = binary.BigEndian.AppendUint64(b, uint64(s.size))
-	return appendTime(b, s.mtime)
+func appendVersion(b []byte, s infile.Stat) []byte {
+	b = s.AppendIdentity(b)
+	b = binary.BigEndian.AppendUint64(b, uint64(s.Size))
+	return infile.AppendTime(b, s.Mtime)
 }

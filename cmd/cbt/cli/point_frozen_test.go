@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"cbt/internal/infile"
+	"cbt/internal/record"
 	"cbt/qcow2"
 )
 
@@ -14,21 +16,21 @@ import (
 // ever be another one.
 func TestFrozenPoints(t *testing.T) {
 	at := time.Unix(1_700_000_000, 123_456_789)
-	stat := fileStat{dev: 64769, fsid: 0x1122334455667788, ino: 4711, size: 1 << 20, mtime: at, btime: at.Add(-time.Hour)}
+	stat := infile.Stat{Dev: 64769, Fsid: 0x1122334455667788, Ino: 4711, Size: 1 << 20, Mtime: at, Btime: at.Add(-time.Hour)}
 	nameless := stat
-	nameless.fsid, nameless.btime = 0, time.Time{}
+	nameless.Fsid, nameless.Btime = 0, time.Time{}
 	base := stat
-	base.ino, base.size = 12, 4096
+	base.Ino, base.Size = 12, 4096
 	data := stat
-	data.ino = 13
-	img := &image{file: &file{inFile: &inFile{stat: stat}}, format: formatQcow2}
+	data.Ino = 13
+	img := &image{file: &file{Input: &infile.Input{Info: stat}}, format: formatQcow2}
 	over := &image{
-		file: &file{inFile: &inFile{stat: stat}}, format: formatQcow2, backingName: "base.raw",
-		backing: &image{file: &file{inFile: &inFile{stat: base}}, format: formatRaw},
+		file: &file{Input: &infile.Input{Info: stat}}, format: formatQcow2, backingName: "base.raw",
+		backing: &image{file: &file{Input: &infile.Input{Info: base}}, format: formatRaw},
 	}
 	withData := &image{
-		file: &file{inFile: &inFile{stat: stat}}, format: formatQcow2, backingName: "base.qcow2",
-		backing: &image{file: &file{inFile: &inFile{stat: base}}, format: formatQcow2, data: &file{inFile: &inFile{stat: data}}},
+		file: &file{Input: &infile.Input{Info: stat}}, format: formatQcow2, backingName: "base.qcow2",
+		backing: &image{file: &file{Input: &infile.Input{Info: base}}, format: formatQcow2, data: &file{Input: &infile.Input{Info: data}}},
 	}
 	snap := &qcow2.Snapshot{ID: "1", Name: "monday", Date: at, VMClock: 5, L1Offset: 0x30000, L1Entries: 2, DiskSize: 1 << 20, VMStateSize: 77}
 	m := &machine{point: snapshotPoint(img, snap)}
@@ -52,9 +54,9 @@ func TestFrozenPoints(t *testing.T) {
 	}
 }
 
-func identityIn(st fileStat) string {
-	var r record
-	r.describe(nil, st)
+func identityIn(st infile.Stat) string {
+	var r record.Record
+	r.Describe(nil, st)
 	return r.File
 }
 
@@ -70,7 +72,7 @@ func TestFrozenRecord(t *testing.T) {
   "file": "89ab",
   "mtime": "2023-11-14T22:13:20.123456789Z"
 }`
-	var r record
+	var r record.Record
 	if err := json.Unmarshal([]byte(old), &r); err != nil {
 		t.Fatal(err)
 	}

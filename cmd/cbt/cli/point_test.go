@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"cbt/internal/infile"
 	"cbt/internal/testtool"
 	"cbt/qcow2"
 )
@@ -118,7 +119,7 @@ func TestRawPoints(t *testing.T) {
 	if p := pointOf(t, "other.raw", openerOptions{}); p == a || !mayBe(p, a) {
 		t.Errorf("written to, and its time put back: %s, was %s", p, a)
 	}
-	if p := rawPoint(fileStat{block: true, size: 4096}); p != "" {
+	if p := rawPoint(infile.Stat{Block: true, Size: 4096}); p != "" {
 		t.Errorf("a device has the point %s", p)
 	}
 }
@@ -127,10 +128,10 @@ func TestRawPoints(t *testing.T) {
 func TestSnapshotPointCoversAll(t *testing.T) {
 	old := time.Unix(1e9, 5)
 	snap := qcow2.Snapshot{ID: "1", Name: "daily", Date: old, VMClock: 1, L1Offset: 0x10000, L1Entries: 1, DiskSize: 4096, VMStateSize: 7}
-	stat := fileStat{dev: 1, fsid: 7, ino: 2, size: 3, mtime: old, btime: old}
-	img := func(s fileStat) *image { return &image{file: &file{inFile: &inFile{stat: s}}} }
-	over := func(name string, base fileStat) *image {
-		return &image{file: &file{inFile: &inFile{stat: stat}}, backingName: name, backing: &image{file: &file{inFile: &inFile{stat: base}}, format: formatRaw}}
+	stat := infile.Stat{Dev: 1, Fsid: 7, Ino: 2, Size: 3, Mtime: old, Btime: old}
+	img := func(s infile.Stat) *image { return &image{file: &file{Input: &infile.Input{Info: s}}} }
+	over := func(name string, base infile.Stat) *image {
+		return &image{file: &file{Input: &infile.Input{Info: stat}}, backingName: name, backing: &image{file: &file{Input: &infile.Input{Info: base}}, format: formatRaw}}
 	}
 	points := map[string]string{}
 	add := func(why string, i *image, s qcow2.Snapshot) {
@@ -165,27 +166,27 @@ func TestSnapshotPointCoversAll(t *testing.T) {
 	vary("state size", func(s *qcow2.Snapshot) { s.VMStateSize++ })
 
 	inode, born, noBirth := stat, stat, stat
-	inode.ino++
-	born.btime = old.Add(1)
-	noBirth.btime = time.Time{}
+	inode.Ino++
+	born.Btime = old.Add(1)
+	noBirth.Btime = time.Time{}
 	add("inode", img(inode), snap)
 	add("birth", img(born), snap)
 	add("no birth time", img(noBirth), snap)
-	noBirth.dev++
+	noBirth.Dev++
 	add("no birth time, other device", img(noBirth), snap)
 
-	base := fileStat{dev: 1, fsid: 7, ino: 9, size: 4096, mtime: old, btime: old}
+	base := infile.Stat{Dev: 1, Fsid: 7, Ino: 9, Size: 4096, Mtime: old, Btime: old}
 	add("a backing file", over("base", base), snap)
 	add("its name", over("base2", base), snap)
 	written, grown, replaced := base, base, base
-	written.mtime = old.Add(1)
-	grown.size++
-	replaced.ino++
+	written.Mtime = old.Add(1)
+	grown.Size++
+	replaced.Ino++
 	add("written", over("base", written), snap)
 	add("grown", over("base", grown), snap)
 	add("replaced", over("base", replaced), snap)
 	touched := base
-	base.ctime, touched.ctime = old, old.Add(1)
+	base.Ctime, touched.Ctime = old, old.Add(1)
 	add("with a ctime", over("base", base), snap)
 	add("another ctime", over("base", touched), snap)
 	if !mayBe(points["with a ctime"], points["another ctime"]) || !mayBe(points["with a ctime"], points["a backing file"]) || mayBe(points["with a ctime"], points["written"]) {
@@ -194,21 +195,21 @@ func TestSnapshotPointCoversAll(t *testing.T) {
 
 	// Inode and birth time may be the same on two file systems.
 	elsewhere := stat
-	elsewhere.fsid++
+	elsewhere.Fsid++
 	add("on another file system", img(elsewhere), snap)
 	nameless, other := stat, stat
-	nameless.fsid, other.fsid = 0, 0
-	other.dev++
+	nameless.Fsid, other.Fsid = 0, 0
+	other.Dev++
 	add("on a file system without an ID", img(nameless), snap)
 	add("on another one without", img(other), snap)
 
 	// Where both are known the device number may change, with the next boot.
 	moved := stat
-	moved.dev++
+	moved.Dev++
 	if p := snapshotPoint(img(moved), &snap); p != points["the snapshot"] {
 		t.Error("another device number changes the point")
 	}
-	base.block = true
+	base.Block = true
 	if p := snapshotPoint(over("base", base), &snap); p != "" {
 		t.Errorf("over a device: %s", p)
 	}
@@ -228,7 +229,7 @@ func TestPointOfADataFileBelow(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(2 * fineTick)
+	time.Sleep(2 * infile.FineTick)
 	if _, err := f.WriteAt([]byte("new"), 4096); err != nil {
 		t.Fatal(err)
 	}

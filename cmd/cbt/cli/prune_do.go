@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"cbt/cbt"
+	"cbt/internal/audit"
 	"cbt/internal/outfile"
 	"cbt/internal/retention"
 	"cbt/internal/text"
@@ -205,7 +206,7 @@ func (p *pruner) carryOut(ctx context.Context, g *pruneGroup) error {
 
 // reader opens deltas that are closed again long before the end.
 func (p *pruner) reader() *deltaFiles {
-	return newDeltaFiles(&reading{audit: p.audit}, p.app, explainDelta)
+	return newDeltaFiles(&audit.Reading{Audit: p.audit}, p.app, explainDelta)
 }
 
 func (p *pruner) path(d *prunedDelta) string { return filepath.Join(p.dir, d.File) }
@@ -236,7 +237,7 @@ func (p *pruner) verifyRun(ctx context.Context, g *pruneGroup) error {
 func (p *pruner) verifyOne(ctx context.Context, d *prunedDelta, progress func(int64)) error {
 	o := p.reader()
 	defer o.Close()
-	f, err := o.reads.open(p.path(d), nil)
+	f, err := o.reads.Open(p.path(d), nil)
 	if err != nil {
 		return err
 	}
@@ -261,7 +262,7 @@ func (p *pruner) mergeInto(ctx context.Context, g *pruneGroup, s retention.Step)
 	if err != nil {
 		return err
 	}
-	out, err := p.audit.create(p.path(into), true)
+	out, err := p.audit.Create(p.path(into), true)
 	if err != nil {
 		return err
 	}
@@ -329,7 +330,7 @@ func checkMerged(ctx context.Context, f io.ReaderAt, sum cbt.Summary, merges []*
 // remove deletes a delta, durably: a parent must not be gone while its child is
 // there.
 func (p *pruner) remove(d *prunedDelta) error {
-	if err := p.audit.remove(p.path(d)); err != nil {
+	if err := p.audit.Remove(p.path(d)); err != nil {
 		return err
 	}
 	return outfile.SyncDir(p.dir)

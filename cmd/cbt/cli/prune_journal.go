@@ -36,7 +36,7 @@ func (d *prunedDelta) pointHash() string {
 // of the group, and remembers which bases it had begun to move.
 func (p *pruner) readJournal() (map[string]int, error) {
 	path := filepath.Join(p.dir, journalName)
-	text, err := p.audit.readFile("record", path, maxJournal)
+	text, err := p.audit.ReadFile("record", path, maxJournal)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
 	}
@@ -87,10 +87,10 @@ func (p *pruner) writeJournal(groups []*pruneGroup) error {
 		if err != nil {
 			return err
 		}
-		return p.audit.writeFile("record", path, append(text, '\n'))
+		return p.audit.WriteFile("record", path, append(text, '\n'))
 	}
 	left := outfile.RemovePart(path)
-	err := p.audit.remove(path)
+	err := p.audit.Remove(path)
 	if errors.Is(err, os.ErrNotExist) {
 		return left
 	}

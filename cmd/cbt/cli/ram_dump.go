@@ -123,7 +123,7 @@ func (a *app) writeView(ctx context.Context, path string, v sparse.View, last fu
 		}
 		return a.syncStdout()
 	}
-	f, err := a.audit.create(path, false)
+	f, err := a.audit.Create(path, false)
 	if errors.Is(err, fs.ErrExist) {
 		return fail.Usage("%s: exists already, and -o never replaces a file", path)
 	}

@@ -59,10 +59,10 @@ func (a *app) memoryIn(o *opener, ref string, opt refOptions) ([]ramPiece, func(
 	if f == nil || err != nil {
 		return nil, nil, err
 	}
-	if format != formatELFCore && format != formatRaw || f.stat.block {
+	if format != formatELFCore && format != formatRaw || f.Info.Block {
 		return nil, nil, f.Close()
 	}
-	if format == formatRaw && containers[strings.ToLower(filepath.Ext(f.path))] != "" {
+	if format == formatRaw && containers[strings.ToLower(filepath.Ext(f.Path))] != "" {
 		return nil, nil, f.Close() // it is named like something else, which is said when it is opened
 	}
 	o.files = append(o.files, f)
@@ -73,12 +73,12 @@ func (a *app) memoryIn(o *opener, ref string, opt refOptions) ([]ramPiece, func(
 	if err != nil {
 		return nil, nil, refError(ref, err)
 	}
-	v := &countedView{raw, f.read}
+	v := &countedView{raw, f.Count}
 	if format == formatRaw {
 		a.Notef("%s: is no saved machine: taken for physical memory from address 0 on", text.Printable(ref))
 		return []ramPiece{{block: "file", v: v, n: v.Size(), known: true}}, f.changed, nil
 	}
-	d, err := vmstate.OpenDump(f, f.stat.size)
+	d, err := vmstate.OpenDump(f, f.Info.Size)
 	if err != nil {
 		return nil, nil, refError(ref, err)
 	}

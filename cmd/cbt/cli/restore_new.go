@@ -9,8 +9,11 @@ import (
 	"time"
 
 	"cbt/cbt"
+	"cbt/internal/audit"
 	"cbt/internal/fail"
+	"cbt/internal/infile"
 	"cbt/internal/outfile"
+	"cbt/internal/record"
 	"cbt/qcow2"
 	"cbt/sparse"
 )
@@ -18,7 +21,7 @@ import (
 // newTarget is a target that appears when it is whole.
 type newTarget struct {
 	path   string
-	file   *outFile
+	file   *audit.OutFile
 	old    *imageTarget // what is replaced, held
 	layers []cbt.Layer
 	merge  *cbt.Merge
@@ -27,7 +30,7 @@ type newTarget struct {
 	overwrite bool
 }
 
-func createTarget(u *audit, path string, opt *restoreOptions, layers []cbt.Layer, merge *cbt.Merge) (_ *newTarget, err error) {
+func createTarget(u *audit.Recorder, path string, opt *restoreOptions, layers []cbt.Layer, merge *cbt.Merge) (_ *newTarget, err error) {
 	n := &newTarget{path: path, layers: layers, merge: merge, qcow2: opt.format == formatQcow2, overwrite: opt.overwrite}
 	if exists(path) {
 		// Nothing is written to it, but who uses it must not lose it.
@@ -36,9 +39,9 @@ func createTarget(u *audit, path string, opt *restoreOptions, layers []cbt.Layer
 		}
 	}
 	if opt.dryRun {
-		err = u.probe(path, opt.overwrite)
+		err = u.Probe(path, opt.overwrite)
 	} else {
-		n.file, err = u.create(path, opt.overwrite)
+		n.file, err = u.Create(path, opt.overwrite)
 	}
 	if errors.Is(err, fs.ErrExist) { // came just now, or a dangling link
 		err = fail.Usage("%s: exists already: --overwrite replaces it", path)
@@ -97,24 +100,24 @@ func (n *newTarget) commit(ctx context.Context) (err error) {
 		return fail.Usage("exists already: somebody else made it meanwhile")
 	}
 	if !n.qcow2 {
-		f := &inFile{File: n.file.File.File, path: n.path}
-		if f.stat, err = statFile(n.file.File.File); err != nil {
+		f := &infile.Input{File: n.file.File.File, Path: n.path}
+		if f.Info, err = infile.StatOf(n.file.File.File); err != nil {
 			return err
 		}
-		if err := f.settle(ctx); err != nil {
+		if err := f.Settle(ctx); err != nil {
 			return err
 		}
-		r := recordOf(n.layers[len(n.layers)-1], f.File, f.stat)
+		r := recordOf(n.layers[len(n.layers)-1], f.File, f.Info)
 		r.Ctime = time.Time{} // another one once it has its name
-		if err := r.write(n.file.audit, n.path+recordSuffix); err != nil {
+		if err := r.Write(n.file.Audit, n.path+record.Suffix); err != nil {
 			return err
 		}
 		defer func() {
 			if err == nil {
-				err = n.named(ctx, f.stat, r)
+				err = n.named(ctx, f.Info, r)
 			}
 		}()
-	} else if err := n.file.audit.remove(n.path + recordSuffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	} else if err := n.file.Audit.Remove(n.path + record.Suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err // it would be about the raw target that is replaced
 	}
 	return n.file.Commit()
@@ -123,21 +126,21 @@ func (n *newTarget) commit(ctx context.Context) (err error) {
 // named completes the record of a target that got its name, and was st before:
 // giving it one changed its ctime. A run that is killed before leaves a record
 // that bytes have to confirm.
-func (n *newTarget) named(ctx context.Context, st fileStat, r *record) error {
-	f, err := n.file.audit.again(n.path)
+func (n *newTarget) named(ctx context.Context, st infile.Stat, r *record.Record) error {
+	f, err := n.file.Audit.Again(n.path)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
 	// An interrupt comes too late to undo anything: the target is there.
-	if err := f.settle(context.WithoutCancel(ctx)); err != nil {
+	if err := f.Settle(context.WithoutCancel(ctx)); err != nil {
 		return err
 	}
-	if !st.unwritten(f.stat) {
+	if !st.Unwritten(f.Info) {
 		return nil // somebody was quick to write to it
 	}
-	r.describe(f.File, f.stat)
-	return r.write(n.file.audit, n.path+recordSuffix)
+	r.Describe(f.File, f.Info)
+	return r.Write(n.file.Audit, n.path+record.Suffix)
 }
 
 func (n *newTarget) abort() {

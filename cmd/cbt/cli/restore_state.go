@@ -12,8 +12,10 @@ import (
 	"strings"
 
 	"cbt/cbt"
+	"cbt/internal/audit"
 	"cbt/internal/fail"
 	"cbt/internal/outfile"
+	"cbt/internal/record"
 	"cbt/internal/text"
 	"cbt/qcow2/vmstate"
 )
@@ -34,7 +36,7 @@ type stateTarget struct {
 	path    string
 	format  string
 	domain  *vmstate.Libvirt // of a save image
-	file    *outFile
+	file    *audit.OutFile
 	machine *machine
 }
 
@@ -65,7 +67,7 @@ func (o *opener) openStateTarget(d *deltaFile, targets []namedTarget, opt *resto
 	if t.machine == nil {
 		return nil, fail.Usage("%s: has no machine state: it was made without RAM", d.name)
 	}
-	if t.domain, err = t.machine.domain(o.reads.audit, opt); err != nil {
+	if t.domain, err = t.machine.domain(o.reads.Audit, opt); err != nil {
 		return nil, err
 	}
 	if err := o.refuseSources(append(slices.Clip(targets), namedTarget{path: t.path})); err != nil {
@@ -90,9 +92,9 @@ func (o *opener) openStateTarget(d *deltaFile, targets []namedTarget, opt *resto
 		return nil, err
 	}
 	if opt.dryRun {
-		err = o.reads.audit.probe(t.path, replace)
+		err = o.reads.Audit.Probe(t.path, replace)
 	} else {
-		t.file, err = o.reads.audit.create(t.path, replace)
+		t.file, err = o.reads.Audit.Create(t.path, replace)
 	}
 	if errors.Is(err, fs.ErrExist) {
 		err = fail.Usage("%s: exists already: --overwrite replaces it", t.path)
@@ -102,7 +104,7 @@ func (o *opener) openStateTarget(d *deltaFile, targets []namedTarget, opt *resto
 
 // refuseStateName refuses names of what a state is not.
 func refuseStateName(path string) error {
-	if strings.HasSuffix(path, recordSuffix) {
+	if strings.HasSuffix(path, record.Suffix) {
 		return fail.Usage("--state %s: is named like the record of a target", path)
 	}
 	if format := containers[strings.ToLower(filepath.Ext(path))]; format != "" && format != formatState {
@@ -122,8 +124,8 @@ func (o *opener) refuseOtherContent(path string) error {
 		return err
 	}
 	defer f.Close()
-	found, err := sniff(f, f.stat.size)
-	if err == nil && found != formatState && f.stat.size > 0 {
+	found, err := sniff(f, f.Info.Size)
+	if err == nil && found != formatState && f.Info.Size > 0 {
 		err = fail.Usage("--state %s: holds no machine state: a state replaces nothing else", path)
 	}
 	return err
@@ -131,7 +133,7 @@ func (o *opener) refuseOtherContent(path string) error {
 
 // domain is what a save image has in front: that of the state, or of the XML
 // that the user names.
-func (m *machine) domain(u *audit, opt *restoreOptions) (*vmstate.Libvirt, error) {
+func (m *machine) domain(u *audit.Recorder, opt *restoreOptions) (*vmstate.Libvirt, error) {
 	switch {
 	case opt.stateFormat != stateAsLibvirt:
 		return nil, nil
@@ -140,7 +142,7 @@ func (m *machine) domain(u *audit, opt *restoreOptions) (*vmstate.Libvirt, error
 	case opt.domain == "":
 		return m.Libvirt, nil
 	}
-	text, err := u.readFile("text", opt.domain, domainLimit)
+	text, err := u.ReadFile("text", opt.domain, domainLimit)
 	if err != nil {
 		return nil, err
 	}
@@ -235,7 +237,7 @@ func (t *stateTarget) describe(written int64) string {
 // removeOld removes the state that is to be replaced. Beside another disk, which
 // a crash could leave, it would be worse than none.
 func (t *stateTarget) removeOld() error {
-	err := t.file.audit.remove(t.path)
+	err := t.file.Audit.Remove(t.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

@@ -11,6 +11,7 @@ import (
 
 	"cbt/cbt"
 	"cbt/internal/fail"
+	"cbt/internal/infile"
 	"cbt/internal/text"
 )
 
@@ -178,7 +179,7 @@ func checkRestoreTarget(path string, opt *restoreOptions) (block bool, err error
 	if st.IsDir() {
 		return false, fail.Usage("%s: is a directory: a target is a file, in it perhaps, or a device", text.Printable(path))
 	}
-	if err := kindError(path, st.Mode()); err != nil {
+	if err := infile.KindError(path, st.Mode()); err != nil {
 		return false, err
 	}
 	block = st.Mode()&os.ModeDevice != 0
@@ -194,7 +195,7 @@ func checkRestoreTarget(path string, opt *restoreOptions) (block bool, err error
 }
 
 func tooSmall(t *imageTarget, size int64) error {
-	if t.stat.block && t.Size() < size {
+	if t.stat.Block && t.Size() < size {
 		return fmt.Errorf("%s: a device of %d bytes cannot hold the image of %d", t.path, t.Size(), size)
 	}
 	return nil

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"cbt/internal/fail"
+	"cbt/internal/infile"
 	"cbt/internal/outfile"
 	"cbt/internal/overlay"
 	"cbt/internal/text"
@@ -32,7 +33,7 @@ func (o *overlayOptions) addFlags(fs *pflag.FlagSet) {
 // written; the opener closes the file.
 func (o *opener) overlay(s *source, view sparse.View, path string) (*overlay.Image, error) {
 	if path == overlayTmp {
-		f, err := spoolFile(o.spoolDir)
+		f, err := infile.Unnamed(o.spoolDir)
 		if err != nil {
 			return nil, fmt.Errorf("--overlay tmp: %w", err)
 		}
@@ -81,7 +82,7 @@ func identityOf(s *source) string {
 
 // makeOverlay gives an overlay its name when it is whole.
 func (o *opener) makeOverlay(view sparse.View, identity, path string) error {
-	f, err := o.reads.audit.create(path, false)
+	f, err := o.reads.Audit.Create(path, false)
 	if err != nil {
 		return err
 	}
@@ -99,22 +100,22 @@ func (o *opener) makeOverlay(view sparse.View, identity, path string) error {
 // openOverlayFile opens an existing overlay and keeps other runs out of it. It
 // must not be a file that is read.
 func (o *opener) openOverlayFile(path string) (*os.File, error) {
-	if err := o.reads.audit.refuseSelf(path); err != nil {
+	if err := o.reads.Audit.RefuseSelf(path); err != nil {
 		return nil, err
 	}
-	look, err := openReadOnly(path, nil)
+	look, err := infile.Open(path, nil)
 	if err != nil {
 		return nil, err
 	}
 	defer look.Close()
-	look.read = &o.reads.Int64
+	look.Count = &o.reads.Int64
 	head, err := readHead(look, 8)
 	if err != nil {
 		return nil, err
 	}
-	if look.stat.block || look.stat.size > 0 && !overlay.IsOverlay(head) {
+	if look.Info.Block || look.Info.Size > 0 && !overlay.IsOverlay(head) {
 		err := fail.Usage("%s: is there already, and no overlay", path)
-		return nil, errors.Join(o.reads.audit.input(look), err)
+		return nil, errors.Join(o.reads.Audit.Input(look), err)
 	}
 	real, err := filepath.EvalSymlinks(path)
 	if err != nil {
@@ -124,8 +125,8 @@ func (o *opener) openOverlayFile(path string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	now, err := statFile(f)
-	if err == nil && now.id() != look.stat.id() {
+	now, err := infile.StatOf(f)
+	if err == nil && now.Identity() != look.Info.Identity() {
 		err = fmt.Errorf("%s: replaced while it was opened", path)
 	}
 	if err == nil {
@@ -134,7 +135,7 @@ func (o *opener) openOverlayFile(path string) (*os.File, error) {
 		}
 	}
 	for _, src := range o.everyFile() {
-		if src.stat.id() == now.id() && err == nil {
+		if src.Info.Identity() == now.Identity() && err == nil {
 			err = fail.Usage("%s: is also what is read", path)
 		}
 	}
@@ -177,7 +178,7 @@ func (o *opener) syncOverlays() (written int64, err error) {
 		written += s.Written()
 		err = errors.Join(err, s.Sync())
 		if s.path != "" && err == nil {
-			err = o.reads.audit.wrote("overlay", s.path)
+			err = o.reads.Audit.Wrote("overlay", s.path)
 		}
 	}
 	return written, err

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"cbt/internal/fail"
+	"cbt/internal/infile"
 	"cbt/internal/testtool"
 )
 
@@ -39,9 +40,9 @@ func TestWriteThroughMapping(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "disk.raw")
 	write := mapped(t, path)
 	write(1)
-	time.Sleep(3 * fineTick)
+	time.Sleep(3 * infile.FineTick)
 	s := mustOpen(t, newTestOpener(t, openerOptions{}), path, refOptions{})
-	time.Sleep(fineTick)
+	time.Sleep(infile.FineTick)
 	write(2)
 	if err := s.Recheck(); err == nil {
 		t.Error("a write through a mapping goes unnoticed while the file is read")
@@ -56,7 +57,7 @@ func TestWriteThroughMappingOfTmpfs(t *testing.T) {
 	path := filepath.Join(testtool.Mount(t, "tmpfs", "tmpfs", "size=8m"), "disk.raw")
 	write := mapped(t, path)
 	write(1)
-	time.Sleep(3 * fineTick)
+	time.Sleep(3 * infile.FineTick)
 	_, err := newTestOpener(t, openerOptions{}).open(t.Context(), path, refOptions{})
 	if code := (*fail.Error)(nil); !errors.As(err, &code) || code.Code != fail.BusyCode || !strings.Contains(err.Error(), "--frozen says") {
 		t.Errorf("open for writing elsewhere: %v", err)
@@ -74,7 +75,7 @@ func TestWriteThroughMappingOfTmpfs(t *testing.T) {
 	if s.Point == "" {
 		t.Fatal("no point")
 	}
-	time.Sleep(fineTick)
+	time.Sleep(infile.FineTick)
 	mapped(t, other)(1)
 	if err := s.Recheck(); err == nil {
 		t.Error("a write through a later mapping goes unnoticed")

@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"time"
 
+	"cbt/internal/audit"
 	"cbt/internal/fail"
 	"cbt/internal/hostlvm"
 )
@@ -36,7 +37,7 @@ func WithSignals(parent context.Context) (ctx context.Context, stop func()) {
 			awaitEnd(caught, done)
 			// A held snapshot keeps all that its pool frees until that is full.
 			hostlvm.ReleaseAll(releaseGrace)
-			endAudits(fail.Signal+int(s.(syscall.Signal)), errCutShort)
+			audit.EndAll(fail.Signal+int(s.(syscall.Signal)), errCutShort)
 			os.Exit(fail.Signal + int(s.(syscall.Signal)))
 		case <-done:
 		}
@@ -69,7 +70,7 @@ func awaitEnd(caught <-chan os.Signal, done <-chan struct{}) {
 				return
 			}
 		case <-grace:
-			if !hashingAtEnd.Load() {
+			if !audit.HashingAtEnd.Load() {
 				return
 			}
 			grace = time.After(signalGrace)

@@ -95,7 +95,7 @@ func (s *source) setSnapshot(i int) error {
 
 func (o *opener) openActive(s *source) {
 	view := s.Img.Active()
-	s.View, s.Instant, s.written = view, s.img.file.stat.lastChange(), true
+	s.View, s.Instant, s.written = view, s.img.file.Info.LastChange(), true
 	if o.Frozen || s.img.file.cannotBeWritten() {
 		s.Point = activePoint(s.img)
 	}
@@ -108,7 +108,7 @@ func (o *opener) openActive(s *source) {
 }
 
 func (o *opener) openRaw(s *source) (err error) {
-	s.View, s.Instant, s.written, s.Point = s.img.view, s.img.file.stat.lastChange(), true, rawPoint(s.img.file.stat)
+	s.View, s.Instant, s.written, s.Point = s.img.view, s.img.file.Info.LastChange(), true, rawPoint(s.img.file.Info)
 	s.recheck = s.img.changed
 	if s.img.file.lv != nil {
 		return nil

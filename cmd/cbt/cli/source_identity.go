@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"strings"
 
+	"cbt/internal/infile"
 	"cbt/lvm"
 )
 
@@ -23,8 +24,8 @@ func (s *source) identity() string {
 		return volumeIdentity(s.vol.LV(), s.Point != "")
 	case s.img != nil && s.img.file.lv != nil: // an image in a volume, which has its own snapshots
 		return volumeIdentity(s.img.file.lv, false)
-	case s.img != nil && !s.img.file.stat.block:
-		sum := sha256.Sum256(s.img.file.stat.appendIdentity(appendString(nil, fileSourceV1)))
+	case s.img != nil && !s.img.file.Info.Block:
+		sum := sha256.Sum256(s.img.file.Info.AppendIdentity(infile.AppendString(nil, fileSourceV1)))
 		return "file:" + hex.EncodeToString(sum[:16])
 	}
 	return ""

@@ -1,6 +1,10 @@
 package cli
 
-import "cmp"
+import (
+	"cmp"
+
+	"cbt/internal/record"
+)
 
 // pointOfRaw is the opener's rawPoint: a file that cbt wrote and nobody
 // touched since is at the point that its record says, which links chains; one
@@ -13,11 +17,11 @@ func (o *opener) pointOfRaw(stateDir string) func(path, own string) (point, perh
 			return "", "", err
 		}
 		defer f.Close()
-		r, how, err := wholeRecord(o.reads.audit, f.File, path, stateDir)
+		r, how, err := record.WholeRecord(o.reads.Audit, f.File, path, stateDir)
 		switch {
-		case err != nil || how == fitsNot:
+		case err != nil || how == record.FitsNot:
 			return own, "", err
-		case how == fitsMaybe:
+		case how == record.FitsMaybe:
 			return own, r.Point, nil
 		}
 		return cmp.Or(r.Point, own), "", nil

@@ -94,7 +94,7 @@ func (s *standIns) find(owner *file, role, name string) (path string, ok bool, e
 	case found == 0:
 		return "", false, nil
 	case found > 1:
-		return "", false, fail.Usage("%s: several %s say what stands for its %s %q", owner.path, flag, role, name)
+		return "", false, fail.Usage("%s: several %s say what stands for its %s %q", owner.Path, flag, role, name)
 	case path == "":
 		return "", false, fail.Usage("%s %s: no file after the =", flag, text.Quote(value))
 	}
@@ -102,13 +102,13 @@ func (s *standIns) find(owner *file, role, name string) (path string, ok bool, e
 	// one file cannot stand for both.
 	leads := name
 	if role == dataFile && value == path {
-		leads = owner.real // a file without a name stands for one image's
+		leads = owner.Real // a file without a name stands for one image's
 	} else if !filepath.IsAbs(name) && !hasProtocol(name) {
-		leads = filepath.Join(filepath.Dir(owner.real), name)
+		leads = filepath.Join(filepath.Dir(owner.Real), name)
 	}
 	key := flag + " " + value
 	if before, is := s.used[key]; is && before != leads {
-		return "", false, fail.Usage("%s: %s %q: %s stands already for %s, which is another one", owner.path, role, name, key, before)
+		return "", false, fail.Usage("%s: %s %q: %s stands already for %s, which is another one", owner.Path, role, name, key, before)
 	}
 	s.used[key] = leads
 	return path, true, nil

@@ -11,8 +11,11 @@ import (
 	"time"
 
 	"cbt/cbt"
+	"cbt/internal/audit"
 	"cbt/internal/fail"
 	"cbt/internal/imagelock"
+	"cbt/internal/infile"
+	"cbt/internal/record"
 	"cbt/internal/text"
 	"cbt/sparse"
 )
@@ -109,16 +112,16 @@ type imageTarget struct {
 	f       *os.File
 	path    string
 	record  string // path of its record
-	stat    fileStat
-	audit   *audit
+	stat    infile.Stat
+	audit   *audit.Recorder
 	wrote   cbt.ApplyStats
-	audited *auditTarget // as the record knows it
+	audited *audit.Target // as the record knows it
 }
 
 // openTarget opens an existing target in place. Whatever holds or mounts it
 // makes it busy, which no flag overrides.
-func openTarget(u *audit, path, stateDir string, raw bool) (_ *imageTarget, err error) {
-	if err := u.refuseSelf(path); err != nil {
+func openTarget(u *audit.Recorder, path, stateDir string, raw bool) (_ *imageTarget, err error) {
+	if err := u.RefuseSelf(path); err != nil {
 		return nil, err
 	}
 	// O_NONBLOCK: a pipe must not keep us waiting before it is refused.
@@ -135,7 +138,7 @@ func openTarget(u *audit, path, stateDir string, raw bool) (_ *imageTarget, err 
 	if err != nil {
 		return nil, err
 	}
-	if err := kindError(path, mode.Mode()); err != nil {
+	if err := infile.KindError(path, mode.Mode()); err != nil {
 		return nil, err
 	}
 	if by, err := imagelock.InUse(f); err != nil {
@@ -160,10 +163,10 @@ func openTarget(u *audit, path, stateDir string, raw bool) (_ *imageTarget, err 
 		return nil, fmt.Errorf("%s: cannot be locked: %w", path, err)
 	}
 	t := &imageTarget{f: f, path: path, audit: u}
-	if t.stat, err = statFile(f); err != nil {
+	if t.stat, err = infile.StatOf(f); err != nil {
 		return nil, err
 	}
-	if t.record, err = recordPath(path, t.stat.block, stateDir); err != nil {
+	if t.record, err = record.Path(path, t.stat.Block, stateDir); err != nil {
 		return nil, err
 	}
 	if !raw {
@@ -190,11 +193,11 @@ func refuseContainer(path string, f *os.File) error {
 	if f == nil {
 		return nil
 	}
-	st, err := statFile(f)
+	st, err := infile.StatOf(f)
 	if err != nil {
 		return err
 	}
-	found, err := sniff(f, st.size)
+	found, err := sniff(f, st.Size)
 	if err != nil {
 		return err
 	}
@@ -205,15 +208,15 @@ func refuseContainer(path string, f *os.File) error {
 }
 
 // begin notes, durably, that the target is being written and no longer whole.
-func (t *imageTarget) begin(stream string, p *pending) error {
-	r := &record{Stream: stream, Size: t.Size(), Pending: p}
-	r.describe(t.f, t.stat)
-	if err := r.write(t.audit, t.record); err != nil {
+func (t *imageTarget) begin(stream string, p *record.Pending) error {
+	r := &record.Record{Stream: stream, Size: t.Size(), Pending: p}
+	r.Describe(t.f, t.stat)
+	if err := r.Write(t.audit, t.record); err != nil {
 		return err
 	}
-	t.audited = &auditTarget{t.path, t.stat, t.Size, func() (int64, int64) { return t.wrote.Written, t.wrote.Zeroed }}
-	t.audit.begin(t.audited)
-	if err := markIncomplete(t.f); err != nil {
+	t.audited = &audit.Target{Path: t.path, Stat: t.stat, Size: t.Size, Written: func() (int64, int64) { return t.wrote.Written, t.wrote.Zeroed }}
+	t.audit.Begin(t.audited)
+	if err := record.MarkIncomplete(t.f); err != nil {
 		return fmt.Errorf("%s: marking it incomplete: %w", t.path, err)
 	}
 	return t.Sync()
@@ -226,19 +229,19 @@ func (t *imageTarget) finish(ctx context.Context, layers []cbt.Layer) error {
 		return err
 	}
 	// It is whole. Taking the mark away changes its ctime, which the record notes.
-	if err := unmarkIncomplete(t.f); err != nil {
+	if err := record.UnmarkIncomplete(t.f); err != nil {
 		return err
 	}
-	f := &inFile{File: t.f, path: t.path}
+	f := &infile.Input{File: t.f, Path: t.path}
 	var err error
-	if f.stat, err = statFile(t.f); err != nil {
+	if f.Info, err = infile.StatOf(t.f); err != nil {
 		return err
 	}
 	// Once the tick of the last write is over, no later one can hide in it.
-	if err := f.settle(ctx); err != nil {
+	if err := f.Settle(ctx); err != nil {
 		return err
 	}
-	if err := recordOf(layers[len(layers)-1], t.f, f.stat).write(t.audit, t.record); err != nil {
+	if err := recordOf(layers[len(layers)-1], t.f, f.Info).Write(t.audit, t.record); err != nil {
 		return err
 	}
 	first, last := layers[0], layers[len(layers)-1]
@@ -246,15 +249,15 @@ func (t *imageTarget) finish(ctx context.Context, layers []cbt.Layer) error {
 	if f := first.Delta.Header.Streams[first.Stream].From; f != nil {
 		from = f.Point
 	}
-	return t.audit.finishTarget(t.audited, from, last.Delta.Header.Streams[last.Stream].To, idsOf(layers))
+	return t.audit.FinishTarget(t.audited, from, last.Delta.Header.Streams[last.Stream].To, idsOf(layers))
 }
 
 // recordOf is the record of a target that holds the state after l.
-func recordOf(l cbt.Layer, f *os.File, st fileStat) *record {
+func recordOf(l cbt.Layer, f *os.File, st infile.Stat) *record.Record {
 	s := l.Delta.Header.Streams[l.Stream]
 	id := l.Delta.ID()
-	r := &record{Stream: s.Name, Point: s.To, Delta: id.String(), Size: s.Size}
-	r.describe(f, st)
+	r := &record.Record{Stream: s.Name, Point: s.To, Delta: id.String(), Size: s.Size}
+	r.Describe(f, st)
 	return r
 }
 

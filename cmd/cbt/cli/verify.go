@@ -12,7 +12,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"cbt/cbt"
+	"cbt/internal/audit"
 	"cbt/internal/fail"
+	"cbt/internal/infile"
 	"cbt/internal/text"
 	"cbt/sparse"
 )
@@ -191,17 +193,17 @@ func (a *app) refuseImage(path string) error {
 	if strings.EqualFold(filepath.Ext(path), deltaSuffix) {
 		return nil
 	}
-	reads := reading{audit: a.audit}
+	reads := audit.Reading{Audit: a.audit}
 	f, err := openFile(path, &reads, nil)
 	if err != nil {
 		return nil // verifyFile says so
 	}
 	defer f.Close()
-	return notDelta(f.inFile, false)
+	return notDelta(f.Input, false)
 }
 
 func (a *app) verifyStdin(ctx context.Context, list *[]verified) error {
-	h, sum, err := cbt.Verify(ctx, &interruptible{ctx: ctx, r: a.Stdin}, cbt.VerifyOptions{})
+	h, sum, err := cbt.Verify(ctx, &infile.Interruptible{Ctx: ctx, R: a.Stdin}, cbt.VerifyOptions{})
 	if ctx.Err() != nil {
 		return err
 	}
@@ -236,7 +238,7 @@ func (a *app) verifyFile(ctx context.Context, path string, list *[]verified, cha
 		return a.say(list, path, cbt.Summary{}, err)
 	}
 	defer f.Close()
-	p := a.Start("verifying", f.stat.size)
+	p := a.Start("verifying", f.Info.Size)
 	h, sum, err := cbt.Verify(ctx, f, cbt.VerifyOptions{Progress: p.Set})
 	p.Finish()
 	if ctx.Err() != nil {

@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"cbt/cbt"
+	"cbt/internal/audit"
 	"cbt/internal/fail"
 	"cbt/internal/text"
 	"cbt/sparse"
@@ -34,13 +35,13 @@ type salvaging struct {
 	listed  int // streams
 	total   map[cbt.PieceState]int64
 	unsure  int64
-	image   *outFile
-	mapped  *outFile
+	image   *audit.OutFile
+	mapped  *audit.OutFile
 	mapping *bufio.Writer
 	end     int64 // of the stream, as far as it is known
 
-	maps, images []*outFile // of complete streams, which have no names yet
-	written      int64      // bytes of these images
+	maps, images []*audit.OutFile // of complete streams, which have no names yet
+	written      int64            // bytes of these images
 }
 
 // salvage reads a delta as far as that is possible.
@@ -48,14 +49,14 @@ func (a *app) salvage(ctx context.Context, path string, opt *verifyOptions) erro
 	if path == stdinName {
 		return fail.Usage("--salvage needs a delta in a file")
 	}
-	reads := reading{audit: a.audit}
+	reads := audit.Reading{Audit: a.audit}
 	f, err := openFile(path, &reads, nil)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	p := a.Start("verifying", f.stat.size)
-	_, sum, damage := cbt.Verify(ctx, io.NewSectionReader(f, 0, f.stat.size), cbt.VerifyOptions{Progress: p.Set})
+	p := a.Start("verifying", f.Info.Size)
+	_, sum, damage := cbt.Verify(ctx, io.NewSectionReader(f, 0, f.Info.Size), cbt.VerifyOptions{Progress: p.Set})
 	p.Finish()
 	var format *sparse.FormatError
 	if damage != nil && !errors.As(damage, &format) {
@@ -68,7 +69,7 @@ func (a *app) salvage(ctx context.Context, path string, opt *verifyOptions) erro
 			return err
 		}
 	}
-	if h, err := cbt.ReadHeader(io.NewSectionReader(f, 0, f.stat.size)); err == nil {
+	if h, err := cbt.ReadHeader(io.NewSectionReader(f, 0, f.Info.Size)); err == nil {
 		s.header = &h
 	}
 	if s.out != "" && (s.header == nil || len(s.header.Streams) != 1) {
@@ -116,7 +117,7 @@ func (s *salvaging) run(ctx context.Context, f *file, sum cbt.Summary, damage er
 	} else {
 		fmt.Fprintf(s.w, "%16s %16s  %s\n", "start", "length", "state")
 	}
-	_, err := cbt.Salvage(ctx, f, f.stat.size, s.piece)
+	_, err := cbt.Salvage(ctx, f, f.Info.Size, s.piece)
 	if err == nil {
 		err = s.endStream()
 	}
@@ -207,8 +208,8 @@ func (s *salvaging) beginStream(n int) error {
 	return err
 }
 
-func (a *app) createNew(path string) (*outFile, error) {
-	f, err := a.audit.create(path, false)
+func (a *app) createNew(path string) (*audit.OutFile, error) {
+	f, err := a.audit.Create(path, false)
 	if errors.Is(err, fs.ErrExist) {
 		return nil, fail.Usage("%s: exists already, and is not replaced", text.Printable(path))
 	}
@@ -292,11 +293,11 @@ const (
 func (s *salvaging) commit() error {
 	maps, images := s.maps, s.images
 	s.maps, s.images, s.written = nil, nil, 0
-	return commitTogether(maps, images)
+	return audit.CommitTogether(maps, images)
 }
 
 func (s *salvaging) abort() {
-	for _, f := range append(append([]*outFile{s.image, s.mapped}, s.maps...), s.images...) {
+	for _, f := range append(append([]*audit.OutFile{s.image, s.mapped}, s.maps...), s.images...) {
 		if f != nil {
 			f.Abort()
 		}

@@ -38,7 +38,7 @@ func (o *opener) openHost(ctx context.Context) (*host, error) {
 	if o.host != nil {
 		return o.host, nil
 	}
-	h, err := hostlvm.Open(hostlvm.Options{Context: ctx, LockDir: o.lockDir, Opened: o.reads.audit.device})
+	h, err := hostlvm.Open(hostlvm.Options{Context: ctx, LockDir: o.lockDir, Opened: o.reads.Audit.Device})
 	if err != nil {
 		return nil, fmt.Errorf("this host's volumes: %w (--pv reads volumes without it)", err)
 	}

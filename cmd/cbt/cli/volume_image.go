@@ -12,6 +12,8 @@ import (
 
 	"cbt/internal/dm"
 	"cbt/internal/fail"
+	"cbt/internal/infile"
+	"cbt/internal/record"
 	"cbt/internal/text"
 	"cbt/lvm"
 )
@@ -68,7 +70,7 @@ func (o *opener) locateIn(ctx context.Context, ref string, v volumeRef, opt refO
 		f.Close()
 		return r, nil, err
 	}
-	r = reference{path: f.path}
+	r = reference{path: f.Path}
 	switch {
 	case v.at:
 		r.byName, r.want = true, v.snapshot
@@ -113,11 +115,11 @@ func (o *opener) openCarrier(ctx context.Context, ref string, v volumeRef) (*fil
 		n = uint64(len(o.carriers))
 		o.carriers[lv.ID] = n
 	}
-	in := &inFile{
-		path: "/dev/" + lv.FullName(), real: "/dev/" + lv.FullName(),
-		stat: fileStat{block: true, rdev: 1<<63 | n, size: src.View.Size()}, // no device has such a number
+	in := &infile.Input{
+		Path: "/dev/" + lv.FullName(), Real: "/dev/" + lv.FullName(),
+		Info: infile.Stat{Block: true, Rdev: 1<<63 | n, Size: src.View.Size()}, // no device has such a number
 	}
-	return &file{inFile: in, frozen: o.reads.frozen, lv: lv, vol: src}, nil
+	return &file{Input: in, frozen: o.reads.Frozen, lv: lv, vol: src}, nil
 }
 
 // openCarrierDevice opens the device of a volume in use, by all its nodes: QEMU
@@ -132,19 +134,19 @@ func (o *opener) openCarrierDevice(lv *lvm.LV, path string, number dm.Number) (f
 			}
 			continue // without udev some are not there
 		}
-		major, minor := splitDevice(n.stat.rdev)
-		if (dm.Number{Major: major, Minor: minor}) != number || seen[n.stat.ino] {
+		major, minor := infile.SplitDevice(n.Info.Rdev)
+		if (dm.Number{Major: major, Minor: minor}) != number || seen[n.Info.Ino] {
 			n.Close()
 			continue
 		}
-		seen[n.stat.ino] = true
+		seen[n.Info.Ino] = true
 		if f != nil {
 			f.nodes = append(f.nodes, n.File)
 			continue
 		}
 		f = n
-		f.lv, f.path = lv, "/dev/"+lv.FullName()
-		f.stat.mtime = time.Time{} // its node's
+		f.lv, f.Path = lv, "/dev/"+lv.FullName()
+		f.Info.Mtime = time.Time{} // its node's
 	}
 	if f == nil {
 		return nil, fmt.Errorf("%s: is not the device of %s any more", path, lv.FullName())
@@ -161,11 +163,11 @@ func mapperName(lv *lvm.LV) string {
 // appendIdentity encodes what makes a file this one: of a volume its UUIDs.
 func (f *file) appendIdentity(b []byte) []byte {
 	if f.lv == nil {
-		return f.stat.appendIdentity(b)
+		return f.Info.AppendIdentity(b)
 	}
-	b = appendString(b, "logical volume")
-	b = appendString(b, f.lv.Group().ID)
-	b = appendString(b, f.lv.ID)
+	b = infile.AppendString(b, "logical volume")
+	b = infile.AppendString(b, f.lv.Group().ID)
+	b = infile.AppendString(b, f.lv.ID)
 	return binary.BigEndian.AppendUint64(b, uint64(f.lv.CreationTime))
 }
 
@@ -175,23 +177,23 @@ func (f *file) appendIdentity(b []byte) []byte {
 // names, and a thin snapshot, have points.
 func (f *file) appendVersion(b []byte, times *pointTimes) (_ []byte, ok bool) {
 	switch {
-	case !f.stat.block:
-		times.add(f.stat)
-		return appendVersion(b, f.stat), !f.stat.untold
+	case !f.Info.Block:
+		times.add(f.Info)
+		return appendVersion(b, f.Info), !f.Info.Untold
 	case f.lv == nil:
 		return b, false
 	}
 	b = f.appendIdentity(b)
-	b = binary.BigEndian.AppendUint64(b, uint64(f.stat.size))
+	b = binary.BigEndian.AppendUint64(b, uint64(f.Info.Size))
 	switch {
 	case readOnly(f.lv):
-		return appendString(b, "read-only"), true
+		return infile.AppendString(b, "read-only"), true
 	case f.vol != nil:
 		times.addPoint(f.vol.Point)
-		return appendString(b, withoutTimes(f.vol.Point)), f.vol.Point != ""
+		return infile.AppendString(b, withoutTimes(f.vol.Point)), f.vol.Point != ""
 	}
-	id, writes := deviceState(f.File, f.stat)
-	return appendString(appendString(b, id), sectors(writes)), id != ""
+	id, writes := record.DeviceState(f.File, f.Info)
+	return infile.AppendString(infile.AppendString(b, id), record.Sectors(writes)), id != ""
 }
 
 // cannotBeWritten says that nobody needs to vouch for a volume.
@@ -218,7 +220,7 @@ func (o *opener) openNamedVolume(ctx context.Context, owner *file, role, name, p
 		return nil, false, nil
 	}
 	if group := "/dev/" + v.group; !p.permits(group + "/" + v.name) {
-		return nil, true, fail.Usage("%s: %s %q is another volume: --allow %s would allow it", owner.path, role, name, text.Quote(group))
+		return nil, true, fail.Usage("%s: %s %q is another volume: --allow %s would allow it", owner.Path, role, name, text.Quote(group))
 	}
 	f, err = o.openCarrier(ctx, path, v)
 	var coded *fail.Error

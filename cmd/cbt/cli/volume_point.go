@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"slices"
 
+	"cbt/internal/infile"
 	"cbt/lvm"
 	"cbt/lvm/thin"
 )
@@ -38,7 +39,7 @@ func (v *volume) pointIf(ctx context.Context, frozen bool, related *source, want
 		p, err = v.thinPoint(ctx, related, wanted)
 	case lv.Snapshot != nil && (frozen || !v.writable() && readOnly(lv)):
 		b := appendVolume(nil, thickPointV1, lv)
-		p = point(formatVolume, appendString(b, lv.Snapshot.Origin))
+		p = point(formatVolume, infile.AppendString(b, lv.Snapshot.Origin))
 	}
 	if err != nil || p != "" || v.pvs == nil {
 		return p, err
@@ -49,7 +50,7 @@ func (v *volume) pointIf(ctx context.Context, frozen bool, related *source, want
 		if s.Point == "" {
 			return "", nil
 		}
-		b = appendString(b, withoutTimes(s.Point))
+		b = infile.AppendString(b, withoutTimes(s.Point))
 		times.addPoint(s.Point)
 	}
 	return times.complete(point(formatVolume, b)), nil
@@ -106,7 +107,7 @@ func (v *volume) thinIdentity(ctx context.Context) (string, error) {
 		if err != nil || p == "" {
 			return "", err
 		}
-		b = appendString(b, p)
+		b = infile.AppendString(b, p)
 	}
 	return point(formatVolume, b), nil
 }
@@ -114,9 +115,9 @@ func (v *volume) thinIdentity(ctx context.Context) (string, error) {
 // appendVolume encodes what makes a volume this one: names may be given again,
 // UUIDs are not.
 func appendVolume(b []byte, kind string, lv *lvm.LV) []byte {
-	b = appendString(b, kind)
-	b = appendString(b, lv.Group().ID)
-	b = appendString(b, lv.ID)
+	b = infile.AppendString(b, kind)
+	b = infile.AppendString(b, lv.Group().ID)
+	b = infile.AppendString(b, lv.ID)
 	b = binary.BigEndian.AppendUint64(b, uint64(lv.CreationTime))
 	return binary.BigEndian.AppendUint64(b, uint64(lv.VolumeSize()))
 }

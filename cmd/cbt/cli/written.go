@@ -7,6 +7,7 @@ import (
 
 	"cbt/internal/fail"
 	"cbt/internal/imagelock"
+	"cbt/internal/record"
 	"cbt/internal/text"
 )
 
@@ -37,12 +38,12 @@ func (o *opener) refuseWritten(f *file) error {
 			return err
 		}
 	}
-	if !f.stat.block {
+	if !f.Info.Block {
 		return nil
 	}
 	// What is in the page cache yet is read, and must not count as written later.
 	_ = f.Sync()
-	f.watch = &deviceWatch{writes: deviceWrites(f.stat), frozen: o.Frozen}
+	f.watch = &deviceWatch{writes: record.DeviceWrites(f.Info), frozen: o.Frozen}
 	f.watch.looked.Store(time.Now().UnixNano())
 	return nil
 }
@@ -50,7 +51,7 @@ func (o *opener) refuseWritten(f *file) error {
 func (f *file) refuseWritten(canFreeze bool) error {
 	by, advice, err := imagelock.Written(f.File)
 	if err != nil {
-		return fmt.Errorf("%s: %w", f.path, err)
+		return fmt.Errorf("%s: %w", f.Path, err)
 	}
 	if by == "" {
 		return nil
@@ -64,7 +65,7 @@ func (f *file) refuseWritten(canFreeze bool) error {
 	if advice != "" {
 		advice = " (" + advice + ")"
 	}
-	return fail.Busy("%s: is in use: %s%s", f.path, text.Printable(by), advice)
+	return fail.Busy("%s: is in use: %s%s", f.Path, text.Printable(by), advice)
 }
 
 // check says whether a device was written to since it was opened.
@@ -78,8 +79,8 @@ func (w *deviceWatch) check(f *file) error {
 			}
 		}
 	}
-	if w.writes != "" && sectors(deviceWrites(f.stat)) != sectors(w.writes) {
-		return fmt.Errorf("%s: was written to while it was read", f.path)
+	if w.writes != "" && record.Sectors(record.DeviceWrites(f.Info)) != record.Sectors(w.writes) {
+		return fmt.Errorf("%s: was written to while it was read", f.Path)
 	}
 	return nil
 }

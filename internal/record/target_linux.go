@@ -1,4 +1,4 @@
-package cli
+package record
 
 import (
 	"crypto/sha256"
@@ -9,24 +9,24 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
-)
 
-const openNonblock = unix.O_NONBLOCK
+	"cbt/internal/infile"
+)
 
 // incompleteAttr marks a file that is being written. Unlike its record it
 // stays with the file when that gets another name, has two, or is copied with
 // its attributes.
 const incompleteAttr = "user.cbt.incomplete"
 
-func markIncomplete(f *os.File) error {
+func MarkIncomplete(f *os.File) error {
 	return maySkip(unix.Fsetxattr(int(f.Fd()), incompleteAttr, []byte("1"), 0))
 }
 
-func unmarkIncomplete(f *os.File) error {
+func UnmarkIncomplete(f *os.File) error {
 	return maySkip(unix.Fremovexattr(int(f.Fd()), incompleteAttr))
 }
 
-func isMarkedIncomplete(f *os.File) bool {
+func IsMarkedIncomplete(f *os.File) bool {
 	_, err := unix.Fgetxattr(int(f.Fd()), incompleteAttr, nil)
 	return err == nil
 }
@@ -42,13 +42,13 @@ func maySkip(err error) error {
 	return err
 }
 
-// deviceState tells a block device from any other that gets its name: by the
+// DeviceState tells a block device from any other that gets its name: by the
 // number that the kernel gives each device when it appears (diskseq, linux
 // 5.15), of this boot. And it tells whether anything was written to it since:
 // by the counts of writes and discards of the device and the disk that it is a
 // part of (Documentation/block/stat.rst). What cannot be found out is empty,
 // and fits nothing.
-func deviceState(f *os.File, st fileStat) (id, writes string) {
+func DeviceState(f *os.File, st infile.Stat) (id, writes string) {
 	// What others wrote and the kernel still holds back counts too.
 	if f.Sync() != nil {
 		return "", ""
@@ -57,7 +57,7 @@ func deviceState(f *os.File, st fileStat) (id, writes string) {
 	if err != nil {
 		return "", ""
 	}
-	dir := fmt.Sprintf("/sys/dev/block/%d:%d", unix.Major(st.rdev), unix.Minor(st.rdev))
+	dir := fmt.Sprintf("/sys/dev/block/%d:%d", unix.Major(st.Rdev), unix.Minor(st.Rdev))
 	dirs := []string{dir}
 	if _, err := os.Stat(dir + "/partition"); err == nil {
 		dirs = append(dirs, dir+"/..")
@@ -73,7 +73,7 @@ func deviceState(f *os.File, st fileStat) (id, writes string) {
 		}
 		writes += n + ";"
 	}
-	sum := sha256.Sum256(fmt.Appendf(nil, "%s %s %x", boot, seq, st.rdev))
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s %s %x", boot, seq, st.Rdev))
 	return "device:" + hex.EncodeToString(sum[:]), writes
 }
 
@@ -88,25 +88,11 @@ func countedWrites(dir string) string {
 	return strings.Join([]string{n[4], n[6], n[11], n[13]}, " ")
 }
 
-// deviceWrites are those of a device; empty where the kernel does not count.
-func deviceWrites(st fileStat) string {
-	n := countedWrites(fmt.Sprintf("/sys/dev/block/%d:%d", unix.Major(st.rdev), unix.Minor(st.rdev)))
+// DeviceWrites are those of a device; empty where the kernel does not count.
+func DeviceWrites(st infile.Stat) string {
+	n := countedWrites(fmt.Sprintf("/sys/dev/block/%d:%d", unix.Major(st.Rdev), unix.Minor(st.Rdev)))
 	if n != "" {
 		n += ";"
 	}
 	return n
-}
-
-// splitDevice takes a device number apart.
-func splitDevice(n uint64) (major, minor uint32) { return unix.Major(n), unix.Minor(n) }
-
-// wasClosed says that f is what Go opened in place of a closed standard file:
-// /dev/null for reading and writing, which a shell's > is not.
-func wasClosed(f *os.File) bool {
-	var st, null unix.Stat_t
-	if unix.Fstat(int(f.Fd()), &st) != nil || unix.Stat(os.DevNull, &null) != nil || st.Rdev != null.Rdev || st.Mode&unix.S_IFMT != unix.S_IFCHR {
-		return false
-	}
-	flags, err := unix.FcntlInt(f.Fd(), unix.F_GETFL, 0)
-	return err == nil && flags&unix.O_ACCMODE == unix.O_RDWR
 }

@@ -1,4 +1,4 @@
-package cli
+package infile
 
 import (
 	"errors"
@@ -14,12 +14,12 @@ import (
 
 const procSelfFD = "/proc/self/fd/"
 
-// openReadOnly opens path for reading. An O_PATH descriptor, which opens nothing
+// Open opens path for reading. An O_PATH descriptor, which opens nothing
 // behind the name, is looked at first: its kind and its real path, of which
 // judge (nil: anything goes) has the last word. Only then is the very same
 // file opened through that descriptor, so that nobody can put another one, a
 // pipe or a tape in between.
-func openReadOnly(path string, judge func(real string) error) (*inFile, error) {
+func Open(path string, judge func(real string) error) (*Input, error) {
 	look, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: path, Err: err}
@@ -29,7 +29,7 @@ func openReadOnly(path string, judge func(real string) error) (*inFile, error) {
 	if err != nil {
 		return nil, &os.PathError{Op: "stat", Path: path, Err: err}
 	}
-	if err := kindError(path, mode); err != nil {
+	if err := KindError(path, mode); err != nil {
 		return nil, err
 	}
 	link := procSelfFD + strconv.Itoa(look)
@@ -55,9 +55,9 @@ func openReadOnly(path string, judge func(real string) error) (*inFile, error) {
 		unix.Close(fd)
 		return nil, &os.PathError{Op: "open", Path: path, Err: err}
 	}
-	f := &inFile{File: os.NewFile(uintptr(fd), path), path: path, real: real, stat: st}
-	if st.block {
-		if f.stat.size, err = f.Seek(0, io.SeekEnd); err != nil {
+	f := &Input{File: os.NewFile(uintptr(fd), path), Path: path, Real: real, Info: st}
+	if st.Block {
+		if f.Info.Size, err = f.Seek(0, io.SeekEnd); err != nil {
 			f.Close()
 			return nil, err
 		}
@@ -65,51 +65,51 @@ func openReadOnly(path string, judge func(real string) error) (*inFile, error) {
 	return f, nil
 }
 
-// statFile is what f is now.
-func statFile(f *os.File) (fileStat, error) {
+// StatOf is what f is now.
+func StatOf(f *os.File) (Stat, error) {
 	st, _, err := statFD(int(f.Fd()))
-	if err == nil && st.block {
-		st.size, err = f.Seek(0, io.SeekEnd)
+	if err == nil && st.Block {
+		st.Size, err = f.Seek(0, io.SeekEnd)
 	}
 	return st, err
 }
 
-// timesOf is what statFile says of the times, by one system call.
-func timesOf(f *os.File) (stamp, error) {
+// TimesOf is what statFile says of the times, by one system call.
+func TimesOf(f *os.File) (Stamp, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-		return stamp{}, &os.PathError{Op: "stat", Path: f.Name(), Err: err}
+		return Stamp{}, &os.PathError{Op: "stat", Path: f.Name(), Err: err}
 	}
-	return stamp{time.Unix(st.Mtim.Unix()), time.Unix(st.Ctim.Unix()), st.Size}, nil
+	return Stamp{time.Unix(st.Mtim.Unix()), time.Unix(st.Ctim.Unix()), st.Size}, nil
 }
 
-func statFD(fd int) (fileStat, os.FileMode, error) {
+func statFD(fd int) (Stat, os.FileMode, error) {
 	var x unix.Statx_t
 	if err := unix.Statx(fd, "", unix.AT_EMPTY_PATH, unix.STATX_BASIC_STATS|unix.STATX_BTIME, &x); err != nil {
-		return fileStat{}, 0, err
+		return Stat{}, 0, err
 	}
-	st := fileStat{
-		dev: unix.Mkdev(x.Dev_major, x.Dev_minor), ino: x.Ino,
-		size: int64(x.Size), stored: int64(x.Blocks) * 512,
-		mtime: time.Unix(x.Mtime.Sec, int64(x.Mtime.Nsec)).UTC(),
-		ctime: time.Unix(x.Ctime.Sec, int64(x.Ctime.Nsec)).UTC(),
+	st := Stat{
+		Dev: unix.Mkdev(x.Dev_major, x.Dev_minor), Ino: x.Ino,
+		Size: int64(x.Size), Stored: int64(x.Blocks) * 512,
+		Mtime: time.Unix(x.Mtime.Sec, int64(x.Mtime.Nsec)).UTC(),
+		Ctime: time.Unix(x.Ctime.Sec, int64(x.Ctime.Nsec)).UTC(),
 	}
 	if x.Mask&unix.STATX_BTIME != 0 {
-		st.btime = time.Unix(x.Btime.Sec, int64(x.Btime.Nsec)).UTC()
+		st.Btime = time.Unix(x.Btime.Sec, int64(x.Btime.Nsec)).UTC()
 	}
 	var fs unix.Statfs_t
 	if err := unix.Fstatfs(fd, &fs); err == nil {
-		st.fsid = uint64(uint32(fs.Fsid.Val[0]))<<32 | uint64(uint32(fs.Fsid.Val[1]))
+		st.Fsid = uint64(uint32(fs.Fsid.Val[0]))<<32 | uint64(uint32(fs.Fsid.Val[1]))
 	}
 	switch uint32(fs.Type) {
 	case unix.TMPFS_MAGIC, unix.RAMFS_MAGIC, unix.HUGETLBFS_MAGIC:
-		st.inMemory = true
+		st.InMemory = true
 	}
 	var mode os.FileMode
 	switch x.Mode & syscall.S_IFMT {
 	case syscall.S_IFBLK:
 		mode = os.ModeDevice
-		st.block, st.rdev = true, unix.Mkdev(x.Rdev_major, x.Rdev_minor)
+		st.Block, st.Rdev = true, unix.Mkdev(x.Rdev_major, x.Rdev_minor)
 	case syscall.S_IFCHR:
 		mode = os.ModeDevice | os.ModeCharDevice
 	case syscall.S_IFDIR:

@@ -1,4 +1,4 @@
-package cli
+package audit
 
 import (
 	"context"
@@ -15,27 +15,28 @@ import (
 
 	"cbt/internal/dm"
 	"cbt/internal/fail"
+	"cbt/internal/infile"
 	"cbt/internal/text"
 	"cbt/sparse"
 )
 
-// reading is what one run reads: how many bytes and, with --audit, of which
+// Reading is what one run reads: how many bytes and, with --audit, of which
 // files. Every file that is opened for reading takes one.
-type reading struct {
+type Reading struct {
 	atomic.Int64
-	audit  *audit
-	frozen bool // the user says that nobody writes to what is read
+	Audit  *Recorder
+	Frozen bool // the user says that nobody writes to what is read
 }
 
-// open opens path for reading, after judge (nil: anything goes) had its say on
+// Open opens path for reading, after judge (nil: anything goes) had its say on
 // its real path, and records it. Nothing else opens what is read.
-func (r *reading) open(path string, judge func(real string) error) (*inFile, error) {
-	f, err := openReadOnly(path, judge)
+func (r *Reading) Open(path string, judge func(real string) error) (*infile.Input, error) {
+	f, err := infile.Open(path, judge)
 	if err != nil {
 		return nil, err
 	}
-	f.read = &r.Int64
-	if err := r.audit.input(f); err != nil {
+	f.Count = &r.Int64
+	if err := r.Audit.Input(f); err != nil {
 		f.Close()
 		return nil, err
 	}
@@ -44,7 +45,7 @@ func (r *reading) open(path string, judge func(real string) error) (*inFile, err
 
 // fileVersion is a file as it was at one time.
 type fileVersion struct {
-	fileID
+	infile.ID
 	size         int64
 	mtime, ctime int64 // nanoseconds
 }
@@ -54,9 +55,9 @@ type inputKey struct {
 	fileVersion
 }
 
-// auditInput is a line about something that was read.
-type auditInput struct {
-	auditHead
+// input is a line about something that was read.
+type input struct {
+	head
 	Path   byteText   `json:"path"` // as it was named
 	Real   byteText   `json:"real,omitempty"`
 	Kind   string     `json:"kind"`             // file, device, state record, text, stdin, volume
@@ -67,15 +68,15 @@ type auditInput struct {
 	SHA256 string     `json:"sha256,omitempty"`
 	Note   string     `json:"note,omitempty"`
 
-	id    fileID
+	id    infile.ID
 	ctime time.Time
 	once  sync.Once
 	err   error
 }
 
-// auditAfter is a line about an input at the end of the run.
-type auditAfter struct {
-	auditHead
+// after is a line about an input at the end of the run.
+type after struct {
+	head
 	Path    byteText   `json:"path"`
 	Real    byteText   `json:"real"`
 	Size    *int64     `json:"size,omitempty"`
@@ -88,37 +89,37 @@ type auditAfter struct {
 
 func newSum() hash.Hash { return sha256.New() }
 
-func versionOf(st fileStat) fileVersion {
-	return fileVersion{st.id(), st.size, st.mtime.UnixNano(), st.ctime.UnixNano()}
+func versionOf(st infile.Stat) fileVersion {
+	return fileVersion{st.Identity(), st.Size, st.Mtime.UnixNano(), st.Ctime.UnixNano()}
 }
 
-func newAuditInput(head auditHead, path, real string, st fileStat) *auditInput {
-	in := &auditInput{auditHead: head, Path: byteText(path), Real: byteText(real), Kind: "file", Size: st.size, id: st.id()}
-	number := st.dev
-	if st.block {
-		in.Kind, number = "device", st.rdev
+func newAuditInput(head head, path, real string, st infile.Stat) *input {
+	in := &input{head: head, Path: byteText(path), Real: byteText(real), Kind: "file", Size: st.Size, id: st.Identity()}
+	number := st.Dev
+	if st.Block {
+		in.Kind, number = "device", st.Rdev
 	} else {
-		in.Inode, in.Mtime, in.ctime = st.ino, &st.mtime, st.ctime
+		in.Inode, in.Mtime, in.ctime = st.Ino, &st.Mtime, st.Ctime
 	}
-	in.Device = deviceNumber(number)
+	in.Device = infile.DeviceNumber(number)
 	return in
 }
 
-// input records f, which was just opened, and with --hash before its content.
+// Input records f, which was just opened, and with --hash before its content.
 // The second time that a file is opened under one name it does nothing.
-func (u *audit) input(f *inFile) error {
+func (u *Recorder) Input(f *infile.Input) error {
 	if u == nil {
 		return nil
 	}
 	if st, err := f.Stat(); err == nil && os.SameFile(st, u.file) {
-		return u.refuse(f.path)
+		return u.refuse(f.Path)
 	}
-	version := versionOf(f.stat)
-	key := inputKey{f.path, version}
+	version := versionOf(f.Info)
+	key := inputKey{f.Path, version}
 	u.mu.Lock()
 	in := u.inputs[key]
 	if in == nil {
-		in = newAuditInput(u.head("input"), f.path, f.real, f.stat)
+		in = newAuditInput(u.head("input"), f.Path, f.Real, f.Info)
 		u.inputs[key] = in
 		u.order = append(u.order, in)
 	}
@@ -126,8 +127,8 @@ func (u *audit) input(f *inFile) error {
 	u.mu.Unlock()
 	in.once.Do(func() {
 		if u.before && sum == "" {
-			if sum, in.err = u.hashOf(f.File, f.stat.size); in.err != nil {
-				in.err = fmt.Errorf("%s: hashing it for --audit: %w", f.path, in.err)
+			if sum, in.err = u.hashOf(f.File, f.Info.Size); in.err != nil {
+				in.err = fmt.Errorf("%s: hashing it for --audit: %w", f.Path, in.err)
 				return
 			}
 		}
@@ -144,22 +145,22 @@ func (u *audit) input(f *inFile) error {
 
 // hashOf is the SHA-256 of all bytes of f, which is left where it was opened:
 // looking for holes moves what Read takes next.
-func (u *audit) hashOf(f *os.File, size int64) (string, error) {
+func (u *Recorder) hashOf(f *os.File, size int64) (string, error) {
 	return u.hashIn(u.ctx, f, size)
 }
 
 // hashAtEnd is hashOf also when a signal has ended the run in order, as it ends
 // mounts and servers; another signal ends that too.
-func (u *audit) hashAtEnd(f *os.File, size int64) (string, error) {
-	hashingAtEnd.Store(true)
-	defer hashingAtEnd.Store(false)
+func (u *Recorder) hashAtEnd(f *os.File, size int64) (string, error) {
+	HashingAtEnd.Store(true)
+	defer HashingAtEnd.Store(false)
 	return u.hashIn(context.WithoutCancel(u.ctx), f, size)
 }
 
-// hashingAtEnd says that a run that a signal ended is not stuck.
-var hashingAtEnd atomic.Bool
+// HashingAtEnd says that a run that a signal ended is not stuck.
+var HashingAtEnd atomic.Bool
 
-func (u *audit) hashIn(ctx context.Context, f *os.File, size int64) (string, error) {
+func (u *Recorder) hashIn(ctx context.Context, f *os.File, size int64) (string, error) {
 	if size == 0 {
 		return hex.EncodeToString(newSum().Sum(nil)), nil
 	}
@@ -180,7 +181,7 @@ func (u *audit) hashIn(ctx context.Context, f *os.File, size int64) (string, err
 }
 
 // bytes records a small file that was read as a whole.
-func (u *audit) bytes(kind, path string, content []byte, st fileStat) error {
+func (u *Recorder) bytes(kind, path string, content []byte, st infile.Stat) error {
 	if u == nil {
 		return nil
 	}
@@ -203,8 +204,8 @@ func (u *audit) bytes(kind, path string, content []byte, st fileStat) error {
 	return u.appendLocked(in)
 }
 
-// readFile reads a small file of at most limit bytes, of the given kind.
-func (u *audit) readFile(kind, path string, limit int64) ([]byte, error) {
+// ReadFile reads a small file of at most limit bytes, of the given kind.
+func (u *Recorder) ReadFile(kind, path string, limit int64) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
@@ -224,21 +225,21 @@ func (u *audit) readFile(kind, path string, limit int64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	st, err := statFile(f)
+	st, err := infile.StatOf(f)
 	if err != nil {
 		return nil, err
 	}
 	return content, u.bytes(kind, path, content, st)
 }
 
-// device records a device of this host's volume groups. Its bytes are not
+// Device records a device of this host's volume groups. Its bytes are not
 // hashed: other volumes, which machines write to, lie on it.
-func (u *audit) device(path string, number dm.Number, size int64) error {
+func (u *Recorder) Device(path string, number dm.Number, size int64) error {
 	if u == nil {
 		return nil
 	}
-	in := &auditInput{
-		auditHead: u.head("input"), Path: byteText(path), Real: byteText(path), Kind: "volume", Device: number.String(), Size: size,
+	in := &input{
+		head: u.head("input"), Path: byteText(path), Real: byteText(path), Kind: "volume", Device: number.String(), Size: size,
 		Note: "a device of this host's LVM, which is in use: not hashed",
 	}
 	key := inputKey{path: path, fileVersion: fileVersion{size: size}}
@@ -251,9 +252,9 @@ func (u *audit) device(path string, number dm.Number, size int64) error {
 	return u.appendLocked(in)
 }
 
-// mayChange says that only what is frozen in a file is read, while a machine
+// MayChange says that only what is frozen in a file is read, while a machine
 // may write to the rest; mustStand, which wins, that it may not.
-func (u *audit) mayChange(id fileID) {
+func (u *Recorder) MayChange(id infile.ID) {
 	if u == nil {
 		return
 	}
@@ -264,7 +265,7 @@ func (u *audit) mayChange(id fileID) {
 	}
 }
 
-func (u *audit) mustStand(id fileID) {
+func (u *Recorder) MustStand(id infile.ID) {
 	if u == nil {
 		return
 	}
@@ -275,7 +276,7 @@ func (u *audit) mustStand(id fileID) {
 
 // recheck looks at all inputs again, with --hash after at their bytes too. The
 // error is about the first that is not what it was.
-func (u *audit) recheck() (first error) {
+func (u *Recorder) recheck() (first error) {
 	u.mu.Lock()
 	order := u.order
 	u.mu.Unlock()
@@ -288,8 +289,8 @@ func (u *audit) recheck() (first error) {
 	return first
 }
 
-func (u *audit) recheckOne(in *auditInput, seen map[byteText]string) error {
-	line := auditAfter{auditHead: u.head("input-after"), Path: in.Path, Real: in.Real}
+func (u *Recorder) recheckOne(in *input, seen map[byteText]string) error {
+	line := after{head: u.head("input-after"), Path: in.Path, Real: in.Real}
 	changed, unhashed := false, false
 	u.mu.Lock()
 	mine, live := u.mine[string(in.Real)], u.live[in.id]
@@ -300,17 +301,17 @@ func (u *audit) recheckOne(in *auditInput, seen map[byteText]string) error {
 		return u.append(line)
 	}
 	sum, st, err := u.hashAfter(in, seen)
-	if err != nil && st.size == 0 && st.ino == 0 {
+	if err != nil && st.Size == 0 && st.Ino == 0 {
 		changed, line.Note = true, err.Error()
 	} else {
-		line.Size, line.SHA256 = &st.size, sum
-		changed = st.size != in.Size || in.Mtime != nil && !st.mtime.Equal(*in.Mtime)
+		line.Size, line.SHA256 = &st.Size, sum
+		changed = st.Size != in.Size || in.Mtime != nil && !st.Mtime.Equal(*in.Mtime)
 		if in.Mtime != nil {
-			line.Mtime = &st.mtime
+			line.Mtime = &st.Mtime
 		}
-		if in.Mtime != nil && !changed && !st.ctime.Equal(in.ctime) {
+		if in.Mtime != nil && !changed && !st.Ctime.Equal(in.ctime) {
 			// Bytes tell, if they were hashed twice.
-			line.Ctime = &st.ctime
+			line.Ctime = &st.Ctime
 			changed = in.SHA256 == "" || sum != in.SHA256
 			line.Note = "its ctime is another: it was written to and its mtime put back, or got another mode, owner or name"
 		}
@@ -344,22 +345,22 @@ func (u *audit) recheckOne(in *auditInput, seen map[byteText]string) error {
 }
 
 // hashAfter looks at an input as it is now. Its hash is empty if nobody asked.
-func (u *audit) hashAfter(in *auditInput, seen map[byteText]string) (sum string, st fileStat, err error) {
-	f, err := openReadOnly(string(in.Real), nil)
+func (u *Recorder) hashAfter(in *input, seen map[byteText]string) (sum string, st infile.Stat, err error) {
+	f, err := infile.Open(string(in.Real), nil)
 	if err != nil {
 		return "", st, err
 	}
 	defer f.Close()
-	if f.stat.id() != in.id {
+	if f.Info.Identity() != in.id {
 		return "", st, fmt.Errorf("%s: is another file now", in.Real)
 	}
 	if sum = seen[in.Real]; sum == "" && u.after {
-		if sum, err = u.hashAtEnd(f.File, f.stat.size); err != nil {
-			return "", f.stat, fmt.Errorf("%s: %w", in.Real, err)
+		if sum, err = u.hashAtEnd(f.File, f.Info.Size); err != nil {
+			return "", f.Info, fmt.Errorf("%s: %w", in.Real, err)
 		}
 		seen[in.Real] = sum
 	}
-	return sum, f.stat, nil
+	return sum, f.Info, nil
 }
 
 // hashedReader hashes what is read from standard input.

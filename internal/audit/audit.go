@@ -1,4 +1,7 @@
-package cli
+// Package audit keeps the record of a run: what it read and what it wrote. All files
+// that cbt reads, makes and removes go through a *Recorder, which without a record
+// to keep is nil and does nothing more.
+package audit
 
 import (
 	"bytes"
@@ -17,12 +20,13 @@ import (
 	"unicode/utf8"
 
 	"cbt/internal/fail"
+	"cbt/internal/infile"
 	"cbt/internal/outfile"
 	"cbt/internal/report"
 	"cbt/internal/text"
 )
 
-// audit is the record that --audit keeps of a run: what was started, by whom,
+// Recorder is the record that --audit keeps of a run: what was started, by whom,
 // what it read and wrote. All files are opened and made through it, so that a
 // command cannot leave one out; without --audit it is nil and only opens and
 // makes them. Its methods may be called at the same time from several
@@ -30,44 +34,44 @@ import (
 //
 // Lines are written as things happen: what a killed run read is there, though
 // its last line is missing.
-type audit struct {
+type Recorder struct {
 	log           *outfile.Log
-	path          string
+	Path          string
 	file          os.FileInfo
 	run           string
 	ctx           context.Context
 	report        report.Reporter
 	hash          string // --hash
 	before, after bool
-	stdout        auditStream
+	stdout        Stream
 	stdin         *hashedReader
 
 	mu      sync.Mutex
 	lines   int
 	ended   bool
 	err     error // the first that no command was told of
-	inputs  map[inputKey]*auditInput
-	order   []*auditInput
+	inputs  map[inputKey]*input
+	order   []*input
 	sums    map[fileVersion]string // SHA-256 before
-	live    map[fileID]bool        // machines may write to these; false: not to these
-	targets []*auditTarget         // being written
+	live    map[infile.ID]bool     // machines may write to these; false: not to these
+	targets []*Target              // being written
 	mine    map[string]bool        // real paths of what this run made or removed
 }
 
-// auditPrefix begins every line of an audit file, and no other file: what does
+// Prefix begins every line of an audit file, and no other file: what does
 // not begin like this is never appended to.
-const auditPrefix = `{"cbt-audit":1,`
+const Prefix = `{"cbt-audit":1,`
 
-// auditHead is what all lines begin with.
-type auditHead struct {
+// head is what all lines begin with.
+type head struct {
 	Version int       `json:"cbt-audit"`
 	Event   string    `json:"event"`
 	Run     string    `json:"run"`
 	Time    time.Time `json:"time"` // UTC
 }
 
-type auditStart struct {
-	auditHead
+type start struct {
+	head
 	Program   string     `json:"version"`
 	Arguments []byteText `json:"arguments"`
 	Directory byteText   `json:"directory"`
@@ -77,8 +81,8 @@ type auditStart struct {
 	PID       int        `json:"pid"`
 }
 
-type auditEnd struct {
-	auditHead
+type end struct {
+	head
 	Exit   int    `json:"exit"`
 	Error  string `json:"error,omitempty"`
 	Signal string `json:"signal,omitempty"`
@@ -97,39 +101,39 @@ func (t byteText) MarshalJSON() ([]byte, error) {
 	return json.Marshal(map[string]string{"hex": hex.EncodeToString([]byte(t))})
 }
 
-// recordedRun says what is recorded of a run.
-type recordedRun struct {
-	path      string // of the record, which is appended to
-	version   string // of the program
-	arguments []string
-	report    report.Reporter
+// Run says what is recorded of a run.
+type Run struct {
+	Path      string // of the record, which is appended to
+	Version   string // of the program
+	Arguments []string
+	Report    report.Reporter
 }
 
-// newAudit begins the record of a run. It fails if nothing can be written, before
+// New begins the record of a run. It fails if nothing can be written, before
 // anything else is done; the recorder that comes with some errors takes the end of
 // the run all the same.
-func newAudit(ctx context.Context, run recordedRun) (*audit, error) {
-	log, err := outfile.OpenLog(run.path, auditPrefix)
+func New(ctx context.Context, run Run) (*Recorder, error) {
+	log, err := outfile.OpenLog(run.Path, Prefix)
 	if errors.Is(err, outfile.ErrNotLog) {
-		return nil, fail.Usage("--audit %s: holds something else than records of cbt, to which nothing is added", text.Printable(run.path))
+		return nil, fail.Usage("--audit %s: holds something else than records of cbt, to which nothing is added", text.Printable(run.Path))
 	}
 	if err != nil {
 		return nil, fail.Exit(fail.Failed, "--audit: %w", err)
 	}
 	var id [8]byte
 	rand.Read(id[:])
-	u := &audit{
-		log: log, path: run.path, run: hex.EncodeToString(id[:]), ctx: ctx, report: run.report,
-		inputs: map[inputKey]*auditInput{}, sums: map[fileVersion]string{}, live: map[fileID]bool{}, mine: map[string]bool{},
+	u := &Recorder{
+		log: log, Path: run.Path, run: hex.EncodeToString(id[:]), ctx: ctx, report: run.Report,
+		inputs: map[inputKey]*input{}, sums: map[fileVersion]string{}, live: map[infile.ID]bool{}, mine: map[string]bool{},
 	}
 	remember(u)
 	if u.file, err = log.Stat(); err != nil {
 		return u, fail.Exit(fail.Failed, "--audit: %w", err)
 	}
-	line := auditStart{
-		auditHead: u.head("start"), Program: run.version, PID: os.Getpid(), UID: strconv.Itoa(os.Getuid()), Arguments: []byteText{},
+	line := start{
+		head: u.head("start"), Program: run.Version, PID: os.Getpid(), UID: strconv.Itoa(os.Getuid()), Arguments: []byteText{},
 	}
-	for _, arg := range run.arguments {
+	for _, arg := range run.Arguments {
 		line.Arguments = append(line.Arguments, byteText(arg))
 	}
 	// What cannot be found out is empty.
@@ -145,15 +149,15 @@ func newAudit(ctx context.Context, run recordedRun) (*audit, error) {
 	return u, nil
 }
 
-// auditStream is what is written to standard output, hashed.
-type auditStream interface {
-	// written returns the bytes written so far, their SHA-256 in hex, and whether
+// Stream is what is written to standard output, hashed.
+type Stream interface {
+	// Written returns the bytes written so far, their SHA-256 in hex, and whether
 	// that is all that was to be written.
-	written() (n int64, sum string, whole bool)
+	Written() (n int64, sum string, whole bool)
 }
 
-// output makes the record tell what goes to standard output, which is w below.
-func (u *audit) output(s auditStream, w io.Writer) error {
+// Output makes the record tell what goes to standard output, which is w below.
+func (u *Recorder) Output(s Stream, w io.Writer) error {
 	u.stdout = s
 	if f, ok := w.(*os.File); ok {
 		if st, err := f.Stat(); err == nil && os.SameFile(st, u.file) {
@@ -165,13 +169,13 @@ func (u *audit) output(s auditStream, w io.Writer) error {
 
 // input makes the record tell what is read from standard input, and returns the
 // reader to read it with.
-func (u *audit) standardInput(r io.Reader) io.Reader {
+func (u *Recorder) StandardInput(r io.Reader) io.Reader {
 	u.stdin = &hashedReader{r: r, sum: newSum()}
 	return u.stdin
 }
 
-// setHash says when all inputs are hashed: "before", "after" or "both".
-func (u *audit) setHash(when string) error {
+// SetHash says when all inputs are hashed: "before", "after" or "both".
+func (u *Recorder) SetHash(when string) error {
 	switch when {
 	case "before", "after", "both":
 	default:
@@ -182,19 +186,19 @@ func (u *audit) setHash(when string) error {
 	return nil
 }
 
-func (u *audit) head(event string) auditHead {
-	return auditHead{1, event, u.run, time.Now().UTC()}
+func (u *Recorder) head(event string) head {
+	return head{1, event, u.run, time.Now().UTC()}
 }
 
 // append writes a line.
-func (u *audit) append(line any) error {
+func (u *Recorder) append(line any) error {
 	// Times of the last line and of all before it are in order.
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	return u.appendLocked(line)
 }
 
-func (u *audit) appendLocked(line any) error {
+func (u *Recorder) appendLocked(line any) error {
 	if u.ended {
 		return errors.New("the record of the run is closed")
 	}
@@ -213,7 +217,7 @@ func (u *audit) appendLocked(line any) error {
 
 // note keeps an error that whoever opens a file may not hand on; the run fails
 // by it. mu is held.
-func (u *audit) note(err error) error {
+func (u *Recorder) note(err error) error {
 	if u.err == nil {
 		u.err = err
 	}
@@ -221,15 +225,15 @@ func (u *audit) note(err error) error {
 }
 
 // refuse says that the record itself would be read or written.
-func (u *audit) refuse(path string) error {
+func (u *Recorder) refuse(path string) error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	return u.note(fail.Usage("%s: is the record that --audit keeps", text.Printable(path)))
 }
 
-// finish looks at all inputs again. err is what the command ended with; so is
+// Finish looks at all inputs again. err is what the command ended with; so is
 // the result, unless the record itself failed or found something more.
-func (u *audit) finish(err error) error {
+func (u *Recorder) Finish(err error) error {
 	if u == nil {
 		return err
 	}
@@ -249,8 +253,8 @@ func firstError(list ...error) error {
 	return nil
 }
 
-// end writes the last lines. A run whose record has no end was killed.
-func (u *audit) end(code int, failed error) error {
+// End writes the last lines. A run whose record has no end was killed.
+func (u *Recorder) End(code int, failed error) error {
 	if u == nil {
 		return nil
 	}
@@ -264,7 +268,7 @@ func (u *audit) end(code int, failed error) error {
 		u.appendLocked(u.targetLine(t, false)) // kept by note
 	}
 	u.endStreams(code == fail.Done || code == fail.FindingsCode)
-	line := auditEnd{Exit: code, Hash: u.hash, Lines: u.lines + 1}
+	line := end{Exit: code, Hash: u.hash, Lines: u.lines + 1}
 	if failed != nil {
 		line.Error = failed.Error()
 	}
@@ -272,7 +276,7 @@ func (u *audit) end(code int, failed error) error {
 	if errors.As(context.Cause(u.ctx), &sig) {
 		line.Signal = sig.Signal().String()
 	}
-	line.auditHead = u.head("end")
+	line.head = u.head("end")
 	before := u.err
 	err := u.appendLocked(line)
 	u.ended = true
@@ -282,44 +286,44 @@ func (u *audit) end(code int, failed error) error {
 	return err
 }
 
-// running are the records of this process that have no end yet.
-var running = struct {
+// Running are the records of this process that have no end yet.
+var Running = struct {
 	sync.Mutex
-	list map[*audit]bool
-}{list: map[*audit]bool{}}
+	List map[*Recorder]bool
+}{List: map[*Recorder]bool{}}
 
-func remember(u *audit) {
-	running.Lock()
-	defer running.Unlock()
-	running.list[u] = true
+func remember(u *Recorder) {
+	Running.Lock()
+	defer Running.Unlock()
+	Running.List[u] = true
 }
 
-func forget(u *audit) {
-	running.Lock()
-	defer running.Unlock()
-	delete(running.list, u)
+func forget(u *Recorder) {
+	Running.Lock()
+	defer Running.Unlock()
+	delete(Running.List, u)
 }
 
-// auditGrace is how long the last lines may take when the process is ended.
-const auditGrace = time.Second
+// grace is how long the last lines may take when the process is ended.
+const grace = time.Second
 
-// endAudits ends the records of runs that a signal cuts short.
-func endAudits(code int, why error) {
+// EndAll ends the records of runs that a signal cuts short.
+func EndAll(code int, why error) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		running.Lock()
-		var list []*audit
-		for u := range running.list {
+		Running.Lock()
+		var list []*Recorder
+		for u := range Running.List {
 			list = append(list, u)
 		}
-		running.Unlock()
+		Running.Unlock()
 		for _, u := range list {
-			_ = u.end(code, why) // nobody is left to be told
+			_ = u.End(code, why) // nobody is left to be told
 		}
 	}()
 	select {
 	case <-done:
-	case <-time.After(auditGrace):
+	case <-time.After(grace):
 	}
 }

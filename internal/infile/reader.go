@@ -1,16 +1,16 @@
-package cli
+package infile
 
 import (
 	"context"
 	"io"
 )
 
-// interruptible reads r and gives up when ctx ends even while r blocks: a pipe
+// Interruptible reads r and gives up when ctx ends even while r blocks: a pipe
 // that nobody writes to must not keep a Ctrl-C waiting. The goroutine that
 // waits for r is left behind then; it does not touch the caller's memory.
-type interruptible struct {
-	ctx context.Context
-	r   io.Reader
+type Interruptible struct {
+	Ctx context.Context
+	R   io.Reader
 	buf []byte // read and not yet handed out
 	own []byte
 }
@@ -20,14 +20,14 @@ type readResult struct {
 	err error
 }
 
-func (i *interruptible) Read(p []byte) (int, error) {
+func (i *Interruptible) Read(p []byte) (int, error) {
 	if len(i.buf) == 0 {
 		if i.own == nil {
 			i.own = make([]byte, 1<<20)
 		}
 		done := make(chan readResult, 1)
 		go func() {
-			n, err := i.r.Read(i.own)
+			n, err := i.R.Read(i.own)
 			done <- readResult{n, err}
 		}()
 		select {
@@ -36,9 +36,9 @@ func (i *interruptible) Read(p []byte) (int, error) {
 				return 0, res.err
 			}
 			i.buf = i.own[:res.n]
-		case <-i.ctx.Done():
+		case <-i.Ctx.Done():
 			i.own = nil
-			return 0, context.Cause(i.ctx)
+			return 0, context.Cause(i.Ctx)
 		}
 	}
 	n := copy(p, i.buf)
@@ -46,7 +46,7 @@ func (i *interruptible) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// teeReader reads r for as long as ctx lasts and writes all it reads to w.
-func teeReader(ctx context.Context, r io.Reader, w io.Writer) io.Reader {
-	return io.TeeReader(&interruptible{ctx: ctx, r: r}, w)
+// Tee reads r for as long as ctx lasts and writes all it reads to w.
+func Tee(ctx context.Context, r io.Reader, w io.Writer) io.Reader {
+	return io.TeeReader(&Interruptible{Ctx: ctx, R: r}, w)
 }

@@ -1,6 +1,6 @@
 //go:build !linux
 
-package cli
+package infile
 
 import (
 	"fmt"
@@ -9,10 +9,10 @@ import (
 	"path/filepath"
 )
 
-// openReadOnly opens path for reading after judge (nil: anything goes) had its
+// Open opens path for reading after judge (nil: anything goes) had its
 // say on its real path. Without O_PATH and /proc the name is resolved first
 // and the opened file compared with it.
-func openReadOnly(path string, judge func(real string) error) (*inFile, error) {
+func Open(path string, judge func(real string) error) (*Input, error) {
 	real, err := filepath.EvalSymlinks(path)
 	if err != nil {
 		return nil, err
@@ -24,7 +24,7 @@ func openReadOnly(path string, judge func(real string) error) (*inFile, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := kindError(path, before.Mode()); err != nil {
+	if err := KindError(path, before.Mode()); err != nil {
 		return nil, err
 	}
 	if judge != nil {
@@ -40,37 +40,37 @@ func openReadOnly(path string, judge func(real string) error) (*inFile, error) {
 	if err == nil && !os.SameFile(before, after) {
 		err = fmt.Errorf("%s: replaced while it was opened", path)
 	}
-	var st fileStat
+	var st Stat
 	if err == nil {
-		st, err = statFile(f)
+		st, err = StatOf(f)
 	}
 	if err != nil {
 		f.Close()
 		return nil, err
 	}
-	return &inFile{File: f, path: path, real: real, stat: st}, nil
+	return &Input{File: f, Path: path, Real: real, Info: st}, nil
 }
 
-// statFile is what f is now.
-func statFile(f *os.File) (fileStat, error) {
+// StatOf is what f is now.
+func StatOf(f *os.File) (Stat, error) {
 	info, err := f.Stat()
 	if err != nil {
-		return fileStat{}, err
+		return Stat{}, err
 	}
-	st := fileStat{size: info.Size(), stored: storedBytes(info), mtime: info.ModTime().UTC()}
-	st.block = info.Mode()&os.ModeDevice != 0
-	if st.dev, st.ino, err = fileNumbers(f, info); err == nil && st.block {
-		st.rdev = st.ino
-		st.size, err = f.Seek(0, io.SeekEnd)
+	st := Stat{Size: info.Size(), Stored: storedBytes(info), Mtime: info.ModTime().UTC()}
+	st.Block = info.Mode()&os.ModeDevice != 0
+	if st.Dev, st.Ino, err = fileNumbers(f, info); err == nil && st.Block {
+		st.Rdev = st.Ino
+		st.Size, err = f.Seek(0, io.SeekEnd)
 	}
 	return st, err
 }
 
-// timesOf is what statFile says of the times.
-func timesOf(f *os.File) (stamp, error) {
+// TimesOf is what statFile says of the times.
+func TimesOf(f *os.File) (Stamp, error) {
 	info, err := f.Stat()
 	if err != nil {
-		return stamp{}, err
+		return Stamp{}, err
 	}
-	return stamp{mtime: info.ModTime(), size: info.Size()}, nil
+	return Stamp{Mtime: info.ModTime(), size: info.Size()}, nil
 }

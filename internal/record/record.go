@@ -1,4 +1,6 @@
-package cli
+// Package record keeps what lies beside a restored image: which point it is at, what
+// it looked like then, and work on it that was begun. docs/points.md has the bytes.
+package record
 
 import (
 	"crypto/sha256"
@@ -13,14 +15,16 @@ import (
 	"strings"
 	"time"
 
+	"cbt/internal/audit"
 	"cbt/internal/fail"
+	"cbt/internal/infile"
 )
 
-// record is what apply and restore keep beside a target, as TARGET.cbt-state:
+// Record is what apply and restore keep beside a target, as TARGET.cbt-state:
 // the point that it is at, what it looked like then, and the work in progress
 // if there is any. It holds no path and no name, and is private like the
 // target.
-type record struct {
+type Record struct {
 	Version int       `json:"cbt-state"`
 	Stream  string    `json:"stream"`
 	Point   string    `json:"point,omitempty"`  // empty: a tip, or not there yet
@@ -30,11 +34,11 @@ type record struct {
 	Mtime   time.Time `json:"mtime,omitzero"`   // of a file
 	Ctime   time.Time `json:"ctime,omitzero"`   // of a file; earlier versions did not note it
 	Writes  string    `json:"writes,omitempty"` // of a device: what was ever written to it
-	Pending *pending  `json:"pending,omitempty"`
+	Pending *Pending  `json:"pending,omitempty"`
 }
 
-// pending is work that was begun. Until it is done the target is at no point.
-type pending struct {
+// Pending is work that was begun. Until it is done the target is at no point.
+type Pending struct {
 	Command string   `json:"command"` // "apply" or "restore"
 	From    string   `json:"from,omitempty"`
 	To      string   `json:"to,omitempty"`
@@ -42,15 +46,15 @@ type pending struct {
 }
 
 const (
-	recordVersion = 1
-	recordSuffix  = ".cbt-state"
-	recordLimit   = 1 << 20
+	version = 1
+	Suffix  = ".cbt-state"
+	limit   = 1 << 20
 )
 
-// recordPath is where the record of an existing target lies: beside the file
+// Path is where the record of an existing target lies: beside the file
 // itself, not beside a link to it. Devices have none there: /dev is gone after
 // a reboot.
-func recordPath(target string, block bool, stateDir string) (string, error) {
+func Path(target string, block bool, stateDir string) (string, error) {
 	if block && stateDir == "" {
 		return "", fail.Usage("%s: is a device: --state-dir DIR says where the record of its state is kept", target)
 	}
@@ -59,19 +63,19 @@ func recordPath(target string, block bool, stateDir string) (string, error) {
 		return "", err
 	}
 	if !block {
-		return real + recordSuffix, nil
+		return real + Suffix, nil
 	}
 	if real, err = filepath.Abs(real); err != nil {
 		return "", err
 	}
 	// One name for each path: "/" becomes "-", and what is "-" is escaped.
 	name := strings.NewReplacer("%", "%25", "-", "%2D", "/", "-").Replace(strings.Trim(real, "/"))
-	return filepath.Join(stateDir, name+recordSuffix), nil
+	return filepath.Join(stateDir, name+Suffix), nil
 }
 
-// readRecord returns nil if there is no record. One that cannot be understood
+// Read returns nil if there is no record. One that cannot be understood
 // is an error: it may say that the target is incomplete.
-func readRecord(u *audit, path string) (*record, error) {
+func Read(u *audit.Recorder, path string) (*Record, error) {
 	st, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -82,79 +86,79 @@ func readRecord(u *audit, path string) (*record, error) {
 	if !st.Mode().IsRegular() {
 		return nil, fmt.Errorf("%s: is no record of a target's state", path)
 	}
-	text, err := u.readFile("state record", path, recordLimit)
+	text, err := u.ReadFile("state record", path, limit)
 	if err != nil {
 		return nil, err
 	}
-	var r record
+	var r Record
 	if err := json.Unmarshal(text, &r); err != nil {
 		return nil, fmt.Errorf("%s: is no record of a target's state: %w", path, err)
 	}
-	if r.Version != recordVersion {
-		return nil, fmt.Errorf("%s: has version %d, this version of cbt reads %d", path, r.Version, recordVersion)
+	if r.Version != version {
+		return nil, fmt.Errorf("%s: has version %d, this version of cbt reads %d", path, r.Version, version)
 	}
 	return &r, nil
 }
 
-func (r *record) write(u *audit, path string) error {
-	r.Version = recordVersion
+func (r *Record) Write(u *audit.Recorder, path string) error {
+	r.Version = version
 	text, err := json.MarshalIndent(r, "", "  ")
 	if err != nil {
 		return err
 	}
-	if err := u.writeFile("state record", path, append(text, '\n')); err != nil {
+	if err := u.WriteFile("state record", path, append(text, '\n')); err != nil {
 		return fmt.Errorf("writing the record of the target's state: %w", err)
 	}
 	return nil
 }
 
-// describe notes what the target looks like now.
-func (r *record) describe(f *os.File, st fileStat) {
-	if st.block {
-		r.File, r.Writes = deviceState(f, st)
+// Describe notes what the target looks like now.
+func (r *Record) Describe(f *os.File, st infile.Stat) {
+	if st.Block {
+		r.File, r.Writes = DeviceState(f, st)
 		return
 	}
-	sum := sha256.Sum256(st.appendIdentity(nil))
-	r.File, r.Mtime, r.Ctime = hex.EncodeToString(sum[:]), st.mtime, st.ctime
+	sum := sha256.Sum256(st.AppendIdentity(nil))
+	r.File, r.Mtime, r.Ctime = hex.EncodeToString(sum[:]), st.Mtime, st.Ctime
 }
 
 // fit says how far a record is about a target as it is now.
 type fit int
 
 const (
-	fitsNot   fit = iota // another file, or one that was written to
-	fitsMaybe            // all but the ctime says so: bytes have to tell
-	fits
+	FitsNot   fit = iota // another file, or one that was written to
+	FitsMaybe            // all but the ctime says so: bytes have to tell
+	Fits
 )
 
-// fit looks at the target. While that is being written it is at no definite
+// Fit looks at the target. While that is being written it is at no definite
 // time, and counts as the same. Where only the ctime is another one, or was not
 // noted, the target may have got another mode or name, or have been written to
 // and its mtime put back.
-func (r *record) fit(f *os.File, st fileStat) fit {
-	var now record
-	now.describe(f, st)
+func (r *Record) Fit(f *os.File, st infile.Stat) fit {
+	var now Record
+	now.Describe(f, st)
 	switch {
 	case r == nil || r.File != now.File || r.File == "":
-		return fitsNot
+		return FitsNot
 	case r.Pending != nil:
-		return fits
-	case st.block:
-		if sectors(r.Writes) == sectors(now.Writes) && st.size >= r.Size {
-			return fits
+		return Fits
+	case st.Block:
+		if Sectors(r.Writes) == Sectors(now.Writes) && st.Size >= r.Size {
+			return Fits
 		}
-		return fitsNot
-	case !r.Mtime.Equal(now.Mtime) || r.Size != st.size:
-		return fitsNot
+		return FitsNot
+	case !r.Mtime.Equal(now.Mtime) || r.Size != st.Size:
+		return FitsNot
 	case !r.Ctime.Equal(now.Ctime):
-		return fitsMaybe
+		return FitsMaybe
 	}
-	return fits
+	return Fits
 }
 
-// sectors leaves out of a record's Writes the numbers of requests: on some
+// Sectors leaves out of a record's Writes the numbers of requests: on some
 // devices a flush counts as one. What writes or discards has sectors.
-func sectors(writes string) string {
+func Sectors(writes string) string {
 	var kept []string
 	for device := range strings.SplitSeq(writes, ";") {
 		if n := strings.Fields(device); len(n) == 4 {
@@ -167,43 +171,43 @@ func sectors(writes string) string {
 // errIncomplete says that a target was left half written.
 var errIncomplete = errors.New("incomplete")
 
-func (r *record) incomplete(target string) error {
+func (r *Record) Incomplete(target string) error {
 	return fail.WrongBase("%s: is %w: its %s was interrupted; run the same command again to complete it", target, errIncomplete, r.Pending.Command)
 }
 
-// continues says that p is the work that was begun.
-func (p *pending) continues(q *pending) bool {
+// Continues says that p is the work that was begun.
+func (p *Pending) Continues(q *Pending) bool {
 	return p != nil && p.Command == q.Command && p.To == q.To && slices.Equal(p.Deltas, q.Deltas)
 }
 
-// errIncompleteElsewhere is for a target whose record is not beside it.
-func errIncompleteElsewhere(target string) error {
+// ErrIncompleteElsewhere is for a target whose record is not beside it.
+func ErrIncompleteElsewhere(target string) error {
 	return fail.WrongBase("%s: is %w: writing it was interrupted, and no record tells by which command; cbt restore --in-place makes it whole", target, errIncomplete)
 }
 
-// wholeRecord is the record of the raw file or device f, which is at path, and
+// WholeRecord is the record of the raw file or device f, which is at path, and
 // how far it fits. It is an error if f is incomplete.
-func wholeRecord(u *audit, f *os.File, path, stateDir string) (*record, fit, error) {
-	st, err := statFile(f)
-	if err != nil || st.block && stateDir == "" {
-		return nil, fitsNot, err
+func WholeRecord(u *audit.Recorder, f *os.File, path, stateDir string) (*Record, fit, error) {
+	st, err := infile.StatOf(f)
+	if err != nil || st.Block && stateDir == "" {
+		return nil, FitsNot, err
 	}
-	where, err := recordPath(path, st.block, stateDir)
+	where, err := Path(path, st.Block, stateDir)
 	if err != nil {
-		return nil, fitsNot, err
+		return nil, FitsNot, err
 	}
-	r, err := readRecord(u, where)
+	r, err := Read(u, where)
 	if err != nil {
-		return nil, fitsNot, err
+		return nil, FitsNot, err
 	}
-	how := r.fit(f, st)
+	how := r.Fit(f, st)
 	switch {
-	case how == fits && r.Pending != nil:
-		return nil, fitsNot, r.incomplete(path)
-	case how == fits:
+	case how == Fits && r.Pending != nil:
+		return nil, FitsNot, r.Incomplete(path)
+	case how == Fits:
 		return r, how, nil
-	case isMarkedIncomplete(f), r != nil && r.Pending != nil && st.block:
-		return nil, fitsNot, errIncompleteElsewhere(path)
+	case IsMarkedIncomplete(f), r != nil && r.Pending != nil && st.Block:
+		return nil, FitsNot, ErrIncompleteElsewhere(path)
 	}
 	return r, how, nil
 }

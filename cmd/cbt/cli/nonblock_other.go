@@ -1,0 +1,5 @@
+//go:build !linux
+
+package cli
+
+const openNonblock = 0
