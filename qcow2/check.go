@@ -6,21 +6,21 @@ import (
 	"io"
 	"math"
 
-	"cbt/internal/fault"
+	"cbt/sparse"
 )
 
 // FaultKind says how bad a fault is.
-type FaultKind = fault.Kind
+type FaultKind = sparse.FaultKind
 
 const (
 	// Corruption is metadata that contradicts itself or the format: guest data
 	// may be wrong now or become wrong with the next write.
-	Corruption = fault.Corruption
+	Corruption = sparse.Corruption
 	// Leak is space that is counted as used and is not: nothing is lost.
-	Leak = fault.Leak
+	Leak = sparse.Leak
 	// Note is something that a reader should know and that is no fault of the
 	// image: it is dirty, a bitmap is in use.
-	Note = fault.Note
+	Note = sparse.Note
 )
 
 // Fault is one finding of a check.

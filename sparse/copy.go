@@ -69,9 +69,8 @@ func (s *CopyStats) add(t CopyStats) {
 // the image, and as much of the target with Compare: that bounds the memory,
 // whatever the size of the image. The first error, in the order of the image,
 // ends the copy and is returned, with the count of what was done until then;
-// a short read is one, and so is a panic of src or dst (an
-// *ordered.PanicError). After an error dst is undefined. When ctx is done,
-// Copy returns its cause.
+// a short read is one, and so is a panic of src or dst. After an error dst is
+// undefined. When ctx is done, Copy returns its cause.
 func Copy(ctx context.Context, dst Target, src View, opt CopyOptions) (CopyStats, error) {
 	var total CopyStats
 	size := src.Size()

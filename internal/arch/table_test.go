@@ -3,7 +3,7 @@ package arch
 // layers, from the ground up: a package imports packages of the layers below its own, none beside it and
 // none above. "x/..." is x and all below x. A new package needs a place here.
 var layers = [][]string{
-	{"internal/arch", "internal/deltaref", "internal/dm", "internal/fail", "internal/fault", "internal/lru", "internal/machines", "internal/ordered", "internal/outfile", "internal/report", "internal/retention", "internal/tally", "internal/text", "internal/testdeb", "internal/testtool", "internal/testvm/wire"},
+	{"internal/arch", "internal/deltaref", "internal/dm", "internal/fail", "internal/lru", "internal/machines", "internal/ordered", "internal/outfile", "internal/report", "internal/retention", "internal/tally", "internal/text", "internal/testdeb", "internal/testtool", "internal/testvm/wire"},
 	{"internal/infile"},
 	{"internal/sample", "internal/testimg", "internal/testnbd", "internal/testqemu", "internal/testthin", "internal/testvm", "internal/testvm/agent"},
 	{"sparse"},

@@ -5,22 +5,22 @@ import (
 	"fmt"
 	"io"
 
-	"cbt/internal/fault"
 	"cbt/internal/lru"
+	"cbt/sparse"
 )
 
 // FaultKind says how bad a fault is.
-type FaultKind = fault.Kind
+type FaultKind = sparse.FaultKind
 
 const (
 	// Corruption is metadata that contradict themselves or the format: blocks
 	// of devices are lost, wrong, or become so with the next write.
-	Corruption = fault.Corruption
+	Corruption = sparse.Corruption
 	// Leak is space that is counted as used and is not: nothing is lost.
-	Leak = fault.Leak
+	Leak = sparse.Leak
 	// Note is something that a reader should know and that is no fault by
 	// itself: the pool needs checking, something could not be looked at.
-	Note = fault.Note
+	Note = sparse.Note
 )
 
 // Fault is one finding of a check.

@@ -1,21 +1,20 @@
-// Package fault says how bad a finding of a check is.
-package fault
+package sparse
 
 import "fmt"
 
-// Kind is how bad a fault is. The zero Kind is none.
-type Kind uint8
+// FaultKind says how bad a finding of a check is. The zero FaultKind is none.
+type FaultKind uint8
 
 const (
 	// Corruption is metadata that contradict themselves or the format.
-	Corruption Kind = iota + 1
+	Corruption FaultKind = iota + 1
 	// Leak is space that is counted as used and is not: nothing is lost.
 	Leak
 	// Note is something that a reader should know and that is no fault.
 	Note
 )
 
-func (k Kind) String() string {
+func (k FaultKind) String() string {
 	switch k {
 	case Corruption:
 		return "corruption"
@@ -24,8 +23,8 @@ func (k Kind) String() string {
 	case Note:
 		return "note"
 	}
-	return fmt.Sprintf("Kind(%d)", uint8(k))
+	return fmt.Sprintf("FaultKind(%d)", uint8(k))
 }
 
 // MarshalText makes the kind its name in JSON.
-func (k Kind) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
+func (k FaultKind) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
