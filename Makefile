@@ -1,17 +1,15 @@
 # make demo   shows the program on a shipped image; needs Go and make
 # make test   installs the Debian packages the tests need, then runs every test
 # make more   longer rounds, with more packages: what make test has no time for
-# Long runs: make race | fuzz | torture | torture-lvm | kill | bench
+# Long runs: make fuzz | torture | torture-lvm | kill | bench
 
 GO        ?= go
 PREFIX    ?= /usr/local
 FUZZTIME  ?= 5m
 FUZZROUND ?= 2000x
-# Every package runs with -race but programs, whose tests run the binary, which has none: cmd does in make race, as it
-# takes long. The long rounds of the parsers run once more without.
-RACE      := ./sparse/... ./cbt/... ./internal/... ./fuzz
+# All tests run with -race. Those of the parsers run their short rounds here, and the long ones, without it, in make more.
+RACE      := ./sparse/... ./cbt/... ./internal/... ./cmd/... ./fuzz/... ./bench/...
 SHORT     := ./qcow2/... ./lvm/...
-REST      := ./cmd/... ./qcow2/... ./lvm/... ./fuzz/base/... ./fuzz/kill/... ./fuzz/lvm/... ./fuzz/torture/... ./fuzz/wake/... ./bench/...
 CBT       := CBT=$(CURDIR)/bin/cbt
 BIN       := bin/cbt
 # What version prints: the commit and its day, where git knows them, so that one commit gives one binary.
@@ -19,7 +17,7 @@ COMMIT    := $(shell git describe --always --dirty --abbrev=12 --exclude '*' 2>/
 DATE      := $(shell git log -1 --format=%cs 2>/dev/null)
 LDFLAGS   := -s -w -X cbt/cmd/cbt/cli.commit=$(COMMIT) -X cbt/cmd/cbt/cli.date=$(DATE)
 
-.PHONY: build demo test more race packages lint cross fuzz torture torture-lvm kill bench install clean
+.PHONY: build demo test more packages lint cross fuzz torture torture-lvm kill bench install clean
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/cbt
@@ -30,17 +28,14 @@ demo: build
 # The last line counts the tests.
 test: packages lint cross build
 	CBT_REQUIRE_TOOLS=1 $(GO) run ./internal/tally \
-		-count=1 -timeout=20m -race $(RACE) -- -count=1 -timeout=20m -race -short $(SHORT) -- \
-		-count=1 -timeout=20m $(REST)
+		-count=1 -timeout=20m -race $(RACE) -- -count=1 -timeout=20m -race -short $(SHORT)
 
-# Tests whose names begin with TestMore, and a round of every fuzz target.
+# Tests whose names begin with TestMore, the long rounds of the parsers, and a round of every fuzz target.
 more: build
 	@scripts/packages.sh test more
 	scripts/fuzz.sh $(FUZZROUND)
-	CBT_MORE=1 CBT_REQUIRE_TOOLS=1 $(GO) run ./internal/tally -count=1 -timeout=30m -run '^TestMore' ./...
-
-race: packages
-	CBT_REQUIRE_TOOLS=1 $(GO) run ./internal/tally -count=1 -timeout=40m -race ./cmd/...
+	CBT_MORE=1 CBT_REQUIRE_TOOLS=1 $(GO) run ./internal/tally -count=1 -timeout=30m -run '^TestMore' ./... -- \
+		-count=1 -timeout=30m -skip '^TestMore' $(SHORT)
 
 packages:
 	@scripts/packages.sh test

@@ -18,7 +18,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){
+	testscript.Main(racesOf{m}, map[string]func(){
 		"cbt": func() {
 			infile.InstantByMtime = os.Getenv("CBT_TEST_INSTANT") == "mtime"
 			ctx, stop := WithSignals(context.Background())

@@ -47,6 +47,7 @@ func TestScripts(t *testing.T) {
 		Dir:      "testdata/script",
 		Deadline: time.Now().Add(30 * time.Minute),
 		Setup: func(env *testscript.Env) error {
+			raceOptions(env)
 			env.Values[frozenKey{}] = map[string]string{}
 			return nil
 		},
