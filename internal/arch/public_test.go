@@ -110,3 +110,16 @@ func TestPublicPromisesNothingInternal(t *testing.T) {
 func isCall(values []ast.Expr) bool {
 	return slices.ContainsFunc(values, func(e ast.Expr) bool { _, ok := e.(*ast.CallExpr); return ok })
 }
+
+// TestEveryPublicPackageHasAnExample: one that runs, which go doc shows and go test compares.
+func TestEveryPublicPackageHasAnExample(t *testing.T) {
+	for _, name := range public(t) {
+		parsed := parse(t, token.NewFileSet(), name, func(file string) bool { return strings.HasSuffix(file, "_test.go") })
+		runs := slices.ContainsFunc(parsed, func(f *ast.File) bool {
+			return strings.HasSuffix(f.Name.Name, "_test") && slices.ContainsFunc(doc.Examples(f), func(e *doc.Example) bool { return e.Output != "" })
+		})
+		if !runs {
+			t.Errorf("%s has no Example function with an output in a package %s_test", name, path.Base(name))
+		}
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"bufio"
 	"bytes"
 	"compress/gzip"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -89,16 +90,38 @@ func bare(cell string) string { return strings.Trim(cell, "`") }
 // Dir is the testdata directory at the root of the module.
 func Dir(t testing.TB) string {
 	t.Helper()
-	dir, err := os.Getwd()
+	dir, err := find()
 	if err != nil {
 		t.Fatal(err)
 	}
+	return dir
+}
+
+func find() (string, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
 	for ; ; dir = filepath.Dir(dir) {
 		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
-			return filepath.Join(dir, "testdata")
+			return filepath.Join(dir, "testdata"), nil
 		}
 		if dir == filepath.Dir(dir) {
-			t.Fatal("sample: no go.mod above the working directory")
+			return "", errors.New("sample: no go.mod above the working directory")
+		}
+	}
+}
+
+// Unpack is Open for examples, which have no test to go with: it unpacks the named images into dir, which must
+// be there, and panics where it cannot.
+func Unpack(dir string, names ...string) {
+	from, err := find()
+	if err != nil {
+		panic(err)
+	}
+	for _, n := range names {
+		if err := unpack(filepath.Join(dir, filepath.Base(n)), filepath.Join(from, n+".gz")); err != nil {
+			panic(err)
 		}
 	}
 }
