@@ -13,6 +13,7 @@ import (
 // Exit codes of cbt.
 const (
 	done      = 0
+	usage     = 2
 	findings  = 3
 	wrongBase = 4
 	busy      = 5

@@ -12,7 +12,8 @@ import (
 )
 
 // severalDisks puts changes of two images into one delta, and takes one disk
-// or both out of it.
+// or both out of it. The second disk is a copy of the first one's image with
+// other states in it: two states of one image are refused.
 func (h *history) severalDisks(chain []*delta) {
 	var full, next []*delta
 	for _, d := range chain {
@@ -29,23 +30,33 @@ func (h *history) severalDisks(chain []*delta) {
 		return
 	}
 	a, b := full[0], next[0]
-	ref := func(s *state) (string, bool) {
-		if s.snap == "" || strings.Contains(s.snap, "@") {
-			return "", false // one --frozen or --snapshot cannot tell the disks apart
+	for _, d := range []*delta{a, b, next[1]} {
+		if d.new.snap == "" || strings.Contains(d.new.snap, "@") {
+			return // one --frozen or --snapshot cannot tell the disks apart
 		}
-		return s.f.name + "@" + s.snap, true
 	}
-	oldA, ok1 := ref(a.new)
-	newA, ok2 := ref(next[0].new)
-	newB, ok3 := ref(next[1].new)
-	if !ok1 || !ok2 || !ok3 {
+	ref := func(name string, s *state) string { return name + "@" + s.snap }
+	oldA, newA, newB := ref(a.new.f.name, a.new), ref(b.new.f.name, b.new), ref(next[1].new.f.name, next[1].new)
+	h.oneDiskTwice(a.new, b.new)
+	h.oneDiskTwice(b.new, next[1].new)
+
+	twin, err := h.twin(b.new.f)
+	if err != nil {
+		h.problem("%v", err)
 		return
+	}
+	defer os.Remove(h.path(twin))
+	oldB := ref(twin, b.new)
+	if f := next[1].new.f; f == b.new.f {
+		newB = ref(twin, next[1].new)
+	} else if f == a.new.f {
+		return // the same image as sda's base, with another between them
 	}
 	h.counts["deltas of two disks"]++
-	if _, ok := h.cbt(done, "diff", "--full", "--new", "sda="+oldA, "--new", "sdb="+newA, "-o", "out/both0.cbt"); !ok {
+	if _, ok := h.cbt(done, "diff", "--full", "--new", "sda="+oldA, "--new", "sdb="+oldB, "-o", "out/both0.cbt"); !ok {
 		return
 	}
-	if _, ok := h.cbt(done, "diff", "--old", "sda="+oldA, "--new", "sda="+newA, "--old", "sdb="+newA, "--new", "sdb="+newB,
+	if _, ok := h.cbt(done, "diff", "--old", "sda="+oldA, "--new", "sda="+newA, "--old", "sdb="+oldB, "--new", "sdb="+newB,
 		"-o", "out/both1.cbt"); !ok {
 		return
 	}
@@ -67,6 +78,36 @@ func (h *history) severalDisks(chain []*delta) {
 		h.sameBytes(ta, b.truth, "disk sda of two, applied")
 		h.sameBytes(tb, next[1].truth, "disk sdb of two, applied")
 	}
+}
+
+// oneDiskTwice demands that two states of one image are refused as two disks
+// of one delta, and that nothing is written then.
+func (h *history) oneDiskTwice(a, b *state) {
+	if a.f != b.f {
+		return
+	}
+	h.counts["two states of one disk refused"]++
+	first, second, out := a.f.name, b.f.name, "out/twice.cbt"
+	if h.crng.IntN(2) == 0 {
+		second = h.path(second)
+	}
+	r, ok := h.cbt(usage, "diff", "--full", "--new", "sda="+first+"@"+a.snap, "--new", "sdb="+second+"@"+b.snap, "-o", out)
+	if ok && !strings.Contains(r.Message(), "are two states of one disk, and a delta has one state of each disk") {
+		h.problem("two states of one disk are refused with: %s", r.Message())
+	}
+	h.comparisons++
+	if _, err := os.Lstat(h.path(out)); !errors.Is(err, os.ErrNotExist) {
+		h.problem("%s is there although the run was refused (%v)", out, err)
+		os.Remove(h.path(out))
+	}
+}
+
+// twin copies an image to a name beside it, where the names of its backing
+// files lead to the same. The caller removes it.
+func (h *history) twin(f *file) (string, error) {
+	name := strings.TrimSuffix(f.name, ".qcow2") + "-twin.qcow2"
+	fmt.Fprintf(&h.log, "cp %s %s\n", quote(f.name), quote(name))
+	return name, copyFile(h.path(name), h.path(f.name))
 }
 
 // contents makes deltas of what has no common metadata: raw files, and an
