@@ -3,6 +3,9 @@ package main
 import (
 	"testing"
 	"time"
+
+	"cbt/fuzz/tool"
+	"cbt/internal/testtool"
 )
 
 func TestBytesRead(t *testing.T) {
@@ -35,5 +38,28 @@ func TestReport(t *testing.T) {
 		if spoil(&a); q.report(a) {
 			t.Errorf("%s, and met", name)
 		}
+	}
+}
+
+func TestStartupReport(t *testing.T) {
+	s := &startup{name: "s", ratio: 2, times: []time.Duration{3, 4, 5}, others: []time.Duration{2, 2, 2}, ratios: []float64{1.5, 2, 2.5}}
+	if !s.report() {
+		t.Error("within the limit, and missed")
+	}
+	s.ratios[1] = 2.1
+	if s.report() {
+		t.Error("slow, and met")
+	}
+}
+
+// Both programs are found and end well: a flag that one of them lost would show in make bench only.
+func TestStartups(t *testing.T) {
+	testtool.Need(t, "qemu-img")
+	bin, err := tool.Binary("", t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := startups(bin, t.TempDir(), 2); err != nil {
+		t.Error(err)
 	}
 }
