@@ -35,8 +35,8 @@ func (o *ApplyOptions) workers() int {
 // ApplyStats counts bytes of the target.
 type ApplyStats struct {
 	Read    int64 // read from the target
-	Written int64
-	Zeroed  int64
+	Written int64 // data
+	Zeroed  int64 // made zeros by Target.Zero
 	Same    int64 // left alone because they were right already
 	Checked int64 // compared with the base by their CRC
 }

@@ -50,6 +50,11 @@ const (
 // in one pass. The bytes written depend only on h, the content of the images,
 // and what the sources' Changed name. If ctx ends or an error occurs, what was
 // written is no delta: it has no trailer.
+//
+// The sources are read by several goroutines at once, w is written to by the
+// caller's alone. A header that Header.Validate refuses, or sources that do not
+// fit it, are an error before anything is written; else errors of the sources,
+// of w and of Options.Finish are passed on, and when ctx is done its cause.
 func Write(ctx context.Context, w io.Writer, h Header, sources []Source, opt Options) (Summary, error) {
 	if err := checkSources(&h, sources); err != nil {
 		return Summary{}, err

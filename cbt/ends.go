@@ -116,8 +116,9 @@ func (r *Route) Layers(open func(*Ends) (*Delta, error)) ([]Layer, error) {
 }
 
 // Chain finds the layers that lead to the state after d of one of its streams,
-// oldest first and d itself last, among open deltas. Who looks for several
-// makes a Catalogue instead.
+// oldest first and d itself last, among open deltas. stream is a number in d's
+// header (Delta.Stream). If none of the deltas leads to a point that is needed
+// the error is a *MissingError. Who looks for several makes a Catalogue instead.
 func Chain(d *Delta, stream int, among []*Delta) ([]Layer, error) {
 	open := map[*Ends]*Delta{}
 	var all []*Ends

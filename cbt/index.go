@@ -124,7 +124,7 @@ type leafRef struct {
 
 // Totals counts what one stream of a delta holds.
 type Totals struct {
-	Chunks  int64
+	Chunks  int64 // parts of the file, each a table and its payload
 	Data    int64 // bytes
 	Zero    int64 // bytes that a zero extent covers
 	Checked int64 // bytes of data with a CRC of what they replace

@@ -10,13 +10,15 @@ import (
 )
 
 // Merge is several deltas of one stream seen as one: each block goes from
-// what it was before the first to what it is after the last.
+// what it was before the first to what it is after the last. It is safe for
+// concurrent use.
 type Merge struct {
 	layers []Layer // oldest first
 }
 
 // NewMerge checks that the layers, oldest first, follow one another. The first
-// one may be full.
+// one may be full. A layer that starts at another point than the one before it
+// ends at is a *WrongBaseError. It reads nothing.
 func NewMerge(layers ...Layer) (*Merge, error) {
 	if len(layers) == 0 {
 		return nil, fmt.Errorf("no delta")

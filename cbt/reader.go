@@ -28,7 +28,11 @@ type Delta struct {
 	ends    *Ends
 }
 
-// Open reads the ends of a delta of size bytes.
+// Open reads the ends of a delta: header, index root and trailer of the first
+// size bytes of r, which must stay as they are, and be safe for concurrent use,
+// while the delta is used. What is damaged, or no delta, is a
+// *sparse.FormatError (ErrTruncated without a trailer), what a later version
+// wrote an *UnknownFeatureError; errors of r are passed on.
 func Open(r io.ReaderAt, size int64) (*Delta, error) {
 	if size < int64(len(magicFrame))+trailerSize {
 		return nil, &sparse.FormatError{Struct: "delta", Off: 0, Field: "size", Value: size, Err: ErrTruncated}

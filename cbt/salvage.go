@@ -23,8 +23,8 @@ const (
 
 // Piece is a run of bytes of one stream.
 type Piece struct {
-	Stream   int // number in the header
-	Off, Len int64
+	Stream   int   // number in the header
+	Off, Len int64 // bytes of the image
 	State    PieceState
 	// Unsure: found by its looks alone, behind a gap, where the index is gone.
 	// It may be of another delta, which lay on the disk that this one is of.

@@ -59,7 +59,7 @@ func Verify(ctx context.Context, r io.Reader, opt VerifyOptions) (Header, Summar
 }
 
 // ReadHeader reads the header at the beginning of a delta, and nothing behind
-// it.
+// it. The errors are those of Open.
 func ReadHeader(r io.Reader) (Header, error) {
 	s := &scanner{r: bufio.NewReader(r), sum: sha256.New()}
 	err := s.readHeader()

@@ -12,7 +12,7 @@ import (
 // Layer is one stream of a delta, as part of a chain.
 type Layer struct {
 	Delta  *Delta
-	Stream int
+	Stream int // number in the header, from 0
 }
 
 func (l Layer) stream() *Stream { return &l.Delta.Header.Streams[l.Stream] }
@@ -33,7 +33,8 @@ type Stack struct {
 func NewStack(layers ...Layer) (*Stack, error) { return NewCache().Stack(layers...) }
 
 // Stack checks that the layers, oldest first, are a chain: the first one full,
-// each one's base the point and size of the one before. It reads nothing.
+// each one's base the point and size of the one before; another point is a
+// *WrongBaseError. It reads nothing.
 func (c *Cache) Stack(layers ...Layer) (*Stack, error) {
 	if len(layers) == 0 || !layers[0].stream().Full {
 		return nil, fmt.Errorf("a chain begins with a full delta")

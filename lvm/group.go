@@ -14,8 +14,8 @@ import (
 type Group struct {
 	Name         string
 	ID           string // UUID, with dashes
-	SeqNo        int64
-	ExtentSize   int64 // bytes
+	SeqNo        int64  // how often the text was changed
+	ExtentSize   int64  // bytes
 	Status       []string
 	Flags        []string
 	Tags         []string
@@ -44,7 +44,7 @@ type Member struct {
 	Device     string // where it once was, a hint
 	DeviceSize int64  // bytes; 0 if the text does not say
 	Start      int64  // of its first extent, bytes
-	Extents    int64
+	Extents    int64  // how many it has
 	Status     []string
 	Flags      []string
 	// Disk is the disk that holds it, and Missing says why there is none, or

@@ -40,7 +40,7 @@ func checksumMore(sum uint32, p []byte) uint32 {
 
 // Area is a run of bytes of a disk. A Size of 0 means up to its end.
 type Area struct {
-	Off, Size int64
+	Off, Size int64 // bytes
 }
 
 // label is what a label sector says: struct label_header, struct pv_header

@@ -10,8 +10,8 @@ import (
 // ExtentArea is where a stripe or a mirror leg begins: an extent of a PV, by
 // the text's name for it, or of another volume.
 type ExtentArea struct {
-	Name   string
-	Extent int64
+	Name   string // of a physical volume (Member.Name) or of a volume
+	Extent int64  // counted from 0
 }
 
 // Segment is a run of extents of a volume. Which fields are set depends on the

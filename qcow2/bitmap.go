@@ -44,10 +44,10 @@ var (
 // Bitmap is an entry of the bitmap directory.
 type Bitmap struct {
 	Name          string
-	TableOffset   uint64
+	TableOffset   uint64 // of the bitmap table in the file, bytes
 	TableSize     uint32 // entries
 	Flags         BitmapFlags
-	Type          uint8
+	Type          uint8  // 1: dirty tracking, the only type there is
 	Granularity   uint8  // in bits: a bit stands for 1<<Granularity bytes
 	ExtraDataSize uint32 // bytes
 	Offset        int64  // of the entry in the file

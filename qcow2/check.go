@@ -47,10 +47,10 @@ func (f Fault) String() string {
 type CheckStats struct {
 	Corruptions int64 // wrong entries and clusters whose refcount is too small
 	Leaks       int64 // clusters whose refcount is too large
-	Notes       int64
+	Notes       int64 // what is odd and no fault
 
-	FileSize    int64
-	ClusterSize int64
+	FileSize    int64 // bytes
+	ClusterSize int64 // bytes
 	ImageEnd    int64 // end of the last cluster that is referenced or has a refcount
 	Dirty       bool  // the dirty bit is set: refcounts may be wrong by definition
 
@@ -59,8 +59,8 @@ type CheckStats struct {
 	Total, Allocated, Fragmented, Compressed int64
 
 	L2Tables  int64 // different ones, of the active state and all snapshots
-	Snapshots int64
-	Bitmaps   int64
+	Snapshots int64 // in the snapshot table
+	Bitmaps   int64 // in the bitmap directory
 }
 
 // Check is the function Check on the file of an open image. It may run while

@@ -33,7 +33,7 @@ const (
 
 // Extension says where a header extension lies. Type is 0 for none of them.
 type Extension struct {
-	Type uint32
+	Type uint32 // one of the constants, or a type that this package does not know
 	Off  int64  // of its data, in the file
 	Len  uint32 // of its data, without padding
 }

@@ -46,7 +46,7 @@ var (
 // FeatureKey says which bit of which set a feature name belongs to.
 type FeatureKey struct {
 	Set uint8 // 0 incompatible, 1 compatible, 2 autoclear
-	Bit uint8
+	Bit uint8 // from 0, the lowest
 }
 
 // builtinFeatures has the specification's names, as QEMU writes them.

@@ -45,24 +45,24 @@ const (
 // Header is the header of an image. Fields that a version 2 header does not
 // have hold the values that the specification gives for it.
 type Header struct {
-	Version               uint32
+	Version               uint32 // 2 or 3
 	BackingFileOffset     uint64 // 0: no backing file
 	BackingFileSize       uint32 // bytes of its name
-	ClusterBits           uint32
+	ClusterBits           uint32 // a cluster has 1<<ClusterBits bytes
 	Size                  uint64 // of the disk of the active state, bytes
-	CryptMethod           uint32
+	CryptMethod           uint32 // CryptNone, CryptAES or CryptLUKS
 	L1Size                uint32 // entries
-	L1TableOffset         uint64
+	L1TableOffset         uint64 // bytes, as all offsets here
 	RefcountTableOffset   uint64
-	RefcountTableClusters uint32
-	NbSnapshots           uint32
+	RefcountTableClusters uint32 // clusters
+	NbSnapshots           uint32 // entries of the snapshot table
 	SnapshotsOffset       uint64
 	Incompatible          Incompatible
 	Compatible            Compatible
 	Autoclear             Autoclear
-	RefcountOrder         uint32
-	HeaderLength          uint32
-	CompressionType       uint8
+	RefcountOrder         uint32 // a refcount has 1<<RefcountOrder bits
+	HeaderLength          uint32 // bytes
+	CompressionType       uint8  // CompressionDeflate or CompressionZstd
 
 	BackingFile string // the name, as stored
 }

@@ -9,11 +9,11 @@ import (
 // MapExtent is a row of `qemu-img map --output=json`: the part of a disk that
 // one file of a backing chain holds in one piece.
 type MapExtent struct {
-	Start, Length int64
-	Depth         int  // 0 is the image, 1 its backing file, and so on
-	Present       bool // something at Depth says what is there
-	Zero          bool // reads as zeros
-	Data          bool // has to be read
+	Start, Length int64 // bytes of the disk
+	Depth         int   // 0 is the image, 1 its backing file, and so on
+	Present       bool  // something at Depth says what is there
+	Zero          bool  // reads as zeros
+	Data          bool  // has to be read
 	Compressed    bool
 	Unknown       bool  // it is in a backing file that is not at hand, see sparse.Missing
 	Offset        int64 // where it lies in the file at Depth; -1 if nowhere, or compressed

@@ -26,10 +26,10 @@ type Snapshot struct {
 	VMClock     time.Duration // how long the guest had run
 	VMStateSize uint64        // bytes of machine state; 0 if there is none
 	DiskSize    int64         // bytes
-	L1Offset    int64
-	L1Entries   int
-	ICount      uint64 // instructions counted; all ones if they were not, or the field is absent
-	Offset      int64  // of the entry in the file
+	L1Offset    int64         // of its L1 table in the file, bytes
+	L1Entries   int           // of 8 bytes each
+	ICount      uint64        // instructions counted; all ones if they were not, or the field is absent
+	Offset      int64         // of the entry in the file
 }
 
 // readSnapshots reads the snapshot table. It refuses entries that are cut or

@@ -48,7 +48,7 @@ type CopyOptions struct {
 // image once all of it is copied.
 type CopyStats struct {
 	Read    int64 // of the image
-	Written int64
+	Written int64 // as data
 	Zeroed  int64 // with Target.Zero
 	Skipped int64 // left as the target had them
 }

@@ -39,7 +39,7 @@ func (k Kind) ReadsZero() bool { return k == Zero || k == Hole }
 
 // Extent is the run of bytes [Off, Off+Len) of an image, all of one Kind.
 type Extent struct {
-	Off, Len int64
+	Off, Len int64 // bytes
 	Kind     Kind
 }
 

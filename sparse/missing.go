@@ -20,7 +20,7 @@ func IsMissing(v View) bool {
 // MissingError says that bytes are not known.
 type MissingError struct {
 	What     string // that has them
-	Off, Len int64
+	Off, Len int64  // bytes of the image
 }
 
 func (e *MissingError) Error() string {

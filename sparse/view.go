@@ -67,7 +67,8 @@ func (z zeros) Extents(off, n int64) Seq {
 	return Fill(Of(), off, n, Hole)
 }
 
-// Resize is v seen at another size: cut, or followed by a hole.
+// Resize is v seen at another size in bytes: cut, or followed by a hole. It is as
+// safe for concurrent use as v.
 func Resize(v View, size int64) View {
 	if v.Size() == size {
 		return v

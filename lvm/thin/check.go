@@ -62,16 +62,16 @@ func (f Fault) String() string {
 type CheckStats struct {
 	Corruptions int64 // a run of blocks with one wrong count is counted block by block
 	Leaks       int64
-	Notes       int64
+	Notes       int64 // what is odd and no fault
 
 	Superblock     Superblock
-	Devices        int64 // of the pool; those of a metadata snapshot are not counted
-	Nodes          int64 // different nodes of all trees
-	Mappings       int64 // entries of all different leaves of mapping trees
-	MetadataBlocks uint64
+	Devices        int64  // of the pool; those of a metadata snapshot are not counted
+	Nodes          int64  // different nodes of all trees
+	Mappings       int64  // entries of all different leaves of mapping trees
+	MetadataBlocks uint64 // there are, of 4096 bytes
 	MetadataUsed   uint64 // blocks of these that something refers to
-	DataBlocks     uint64
-	DataUsed       uint64
+	DataBlocks     uint64 // there are, of DataBlockSize bytes
+	DataUsed       uint64 // blocks of these that a device maps
 }
 
 // Check reads all metadata of a pool in r, a device or file of size bytes, and

@@ -15,7 +15,7 @@ type Device struct {
 	ID              uint32 // of 24 bits
 	MappedBlocks    uint64 // data blocks
 	TransactionID   uint64 // of the pool when the device was made
-	CreationTime    uint32
+	CreationTime    uint32 // the pool's time when it was made
 	SnapshottedTime uint32 // when it was last the origin of a snapshot, or made
 	Root            uint64 // metadata block of the root of its mapping tree
 }

@@ -21,7 +21,7 @@ type Superblock struct {
 	Data          SpaceMap
 	Metadata      SpaceMap
 	MappingRoot   uint64 // device tree
-	DetailsRoot   uint64
+	DetailsRoot   uint64 // metadata block of the tree of records
 
 	DataBlockSize     int64  // bytes
 	MetadataBlockSize int64  // bytes
@@ -35,8 +35,8 @@ type Superblock struct {
 type SpaceMap struct {
 	Blocks       uint64 // how many there are
 	Allocated    uint64 // how many are used
-	BitmapRoot   uint64
-	RefCountRoot uint64
+	BitmapRoot   uint64 // metadata block
+	RefCountRoot uint64 // metadata block
 }
 
 // NeedsCheck reports whether an operation of the kernel failed, so that it

@@ -37,9 +37,9 @@ type Dump struct {
 // Segment64 is a piece of guest physical memory in a core file. What is behind
 // Stored bytes reads as zeros.
 type Segment64 struct {
-	Addr        uint64
-	Len, Stored int64
-	Off         int64 // in the file
+	Addr        uint64 // guest physical address
+	Len, Stored int64  // bytes
+	Off         int64  // in the file
 }
 
 // elfReader reads integers of either class and byte order.
@@ -57,7 +57,8 @@ func (e elfReader) word(b []byte) uint64 {
 }
 
 // OpenDump reads the headers of a core file in the first size bytes of r. What is
-// none is ErrNotCore.
+// none is ErrNotCore, what is wrong with one a *sparse.FormatError; errors of r
+// are passed on. The Dump is not changed after that.
 func OpenDump(r io.ReaderAt, size int64) (*Dump, error) {
 	const what = "ELF header"
 	h := make([]byte, elfHeaderSize)
@@ -161,7 +162,7 @@ func (d *Dump) notes(e elfReader, at, end int64) error {
 
 // Piece is a run of guest physical memory.
 type Piece struct {
-	Addr uint64
+	Addr uint64 // guest physical address
 	sparse.View
 }
 

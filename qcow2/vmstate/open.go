@@ -81,9 +81,9 @@ type State struct {
 // Device is a section of device state.
 type Device struct {
 	Name     string // "0000:00:01.1/ide"
-	Instance uint32
-	Version  uint32
-	Size     int64 // bytes of the payload, without header and footer
+	Instance uint32 // tells devices of one name apart
+	Version  uint32 // of the section's layout
+	Size     int64  // bytes of the payload, without header and footer
 }
 
 // Open reads the state in the first size bytes of r: the framing of the stream

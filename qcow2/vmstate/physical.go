@@ -8,7 +8,7 @@ import (
 // Range is a piece of guest physical memory: Len bytes of a block from Off on,
 // at Addr.
 type Range struct {
-	Addr     uint64
+	Addr     uint64 // guest physical address
 	Block    *Block
 	Off, Len int64
 }
