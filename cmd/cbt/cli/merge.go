@@ -37,7 +37,7 @@ kept, so that a wrong base is still found.
 Every byte of the deltas is verified first. An existing file is never replaced;
 -o - writes to stdout. One of the deltas may be - for standard input.`,
 		Example: `  cbt merge monday.cbt tuesday.cbt wednesday.cbt -o week.cbt
-  cbt merge backups/full.cbt backups/monday.cbt -o monday-full.cbt`,
+  cbt merge backups/@2026-11-23 backups/@2026-11-24 -o two-days.cbt`,
 		Annotations: exits(fail.Done, fail.Failed, fail.UsageCode, fail.WrongBaseCode),
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) < 2 {

@@ -67,8 +67,8 @@ files may be inconsistent, or not be there.`,
   mount -o loop /mnt/snapshots/monday/partitions/1.raw /srv
   umount /srv && cbt umount /mnt
 
-  cbt mount backups/ /mnt
-  mount -o ro,loop,noload /mnt/points/tuesday/partitions/1.raw /srv
+  cbt mount backups/@2026-11-24 /mnt
+  mount -o ro,loop,noload /mnt/points/*/partitions/1.raw /srv
   umount /srv && cbt umount /mnt`,
 		Annotations: exits(fail.Done, fail.Failed, fail.UsageCode, fail.WrongBaseCode, fail.BusyCode),
 		Args:        wantArgs("REF...", "DIR"),

@@ -51,10 +51,9 @@ what it would write, and writes nothing.
 
 DELTA may be - for standard input. A delta of several disks: NAME=TARGET for
 each disk that is wanted.`,
-		Example: `  cbt restore tuesday.cbt disk.raw
-  cbt restore backups/@latest disk.raw
+		Example: `  cbt restore backups/@latest disk.raw
   cbt restore backups/@vm1/2026-11-24 disk.raw
-  cbt restore --target-format qcow2 tuesday.cbt disk.qcow2
+  cbt restore --target-format qcow2 backups/@2026-11-24 disk.qcow2
   cbt restore tuesday.cbt disk.raw --state tuesday.state`,
 		Annotations: exits(fail.Done, fail.Failed, fail.UsageCode, fail.WrongBaseCode, fail.BusyCode),
 		Args: func(c *cobra.Command, args []string) error {

@@ -52,14 +52,14 @@ when that ends, with its exit code, and needs neither --socket nor --tcp.
 A socket is for its owner alone. NBD has no encryption and no passwords here:
 --tcp takes no address that other machines reach, unless --allow-remote is given.`,
 		Example: `  cbt serve disk.qcow2@monday --socket monday.sock
-  cbt serve root=backups/tuesday.cbt data=lvm:vg0/data --tcp 127.0.0.1:10809
-  cbt serve tuesday.cbt --run 'nbdinfo --map "$uri"'
-  cbt serve tuesday.cbt --run 'qemu-img convert -p "$uri" -O qcow2 tuesday.qcow2'
-  cbt serve tuesday.cbt --run 'qemu-system-x86_64 -m 1G -snapshot -drive "file=$uri,format=raw,if=virtio"'
+  cbt serve root=backups/@latest data=data.qcow2@tue --tcp 127.0.0.1:10809
+  cbt serve backups/@latest --run 'nbdinfo --map "$uri"'
+  cbt serve backups/@2026-11-24 --run 'qemu-img convert -p "$uri" -O qcow2 that-day.qcow2'
+  cbt serve backups/@latest --run 'qemu-system-x86_64 -m 1G -snapshot -drive "file=$uri,format=raw,if=virtio"'
   cbt serve vm.save@pc.ram --run 'nbdcopy "$uri" pc.ram'
 
-  cbt serve tuesday.cbt --overlay tmp --socket /run/tuesday.sock &
-  nbd-client -unix /run/tuesday.sock /dev/nbd0 && mount /dev/nbd0p1 /srv`,
+  cbt serve backups/@latest --overlay tmp --socket /run/vm1.sock &
+  nbd-client -unix /run/vm1.sock /dev/nbd0 && mount /dev/nbd0p1 /srv`,
 		Annotations: exits(fail.Done, fail.Failed, fail.UsageCode, fail.WrongBaseCode, fail.BusyCode),
 		Args:        wantArgs("REF..."),
 		RunE: func(c *cobra.Command, args []string) error {

@@ -58,8 +58,8 @@ With --against REF the state after the one given delta is compared with an
 image, byte for byte.`,
 		Example: `  cbt verify backups/
   cbt verify --subset 1/7 backups/
-  cbt verify --salvage-to rescued/ backups/damaged.cbt
-  cbt verify --against disk.qcow2@tuesday backups/tuesday.cbt`,
+  cbt verify --salvage-to rescued/ backups/@2026-11-24
+  cbt verify --against disk.qcow2@tuesday backups/@latest`,
 		Annotations: exits(fail.Done, fail.Failed, fail.UsageCode, fail.FindingsCode, fail.WrongBaseCode, fail.BusyCode),
 		Args:        wantArgs("DELTA|DIR..."),
 		RunE: func(c *cobra.Command, args []string) error {
