@@ -64,8 +64,8 @@ DELTA may be - for standard input. Several disks: NAME=TARGET.
 	flags.StringVar(&opt.stateDir, "state-dir", "", "keep the records of devices in `DIR`")
 	flags.StringVar(&opt.raw, "target-format", "", "`FORMAT`: raw: write raw bytes even over what looks like another format")
 	flags.BoolVar(&opt.dryRun, "dry-run", false, "make all checks, say what would be written, and write nothing")
-	opt.chain.addFlags(flags)
-	opt.chain.addSpoolFlag(flags)
+	addChainFlag(&opt.chain, flags)
+	addSpoolFlag(&opt.chain, flags)
 	return c
 }
 
@@ -102,12 +102,12 @@ func (a *app) apply(ctx context.Context, args []string, opt *applyOptions) error
 	defer a.closeOpener(o)
 	deltas, err := a.openDeltas(ctx, o, names, opt.chain)
 	if err != nil {
-		return o.deltaFirst("apply", names, targets, err)
+		return deltaFirst(o, "apply", names, targets, err)
 	}
 	if err := o.refuseSources(targets); err != nil {
 		return err
 	}
-	streams, err := deltas[len(deltas)-1].match(targets)
+	streams, err := matchTargets(deltas[len(deltas)-1], targets)
 	if err != nil {
 		return err
 	}
@@ -198,7 +198,7 @@ func (a *app) openDeltas(ctx context.Context, o *opener, names []string, opt cha
 			err = fail.Usage("standard input (-) is named twice")
 		default:
 			spooled = true
-			d, err = a.spool(ctx, o, opt)
+			d, err = spool(a, ctx, o, opt)
 		}
 		if err != nil {
 			return nil, err

@@ -68,7 +68,7 @@ func (a *app) checkPoint(ctx context.Context, o *opener, t *task, opt *applyOpti
 	default:
 		return fail.WrongBase("%s: wrong base, or unknown: no record says at which point it is (--base DELTA compares it with the state after DELTA)", target.path)
 	}
-	return o.wrongPoint(t, opt.chain, have)
+	return wrongPoint(o, t, opt.chain, have)
 }
 
 // compareBase compares the whole target with the state after --base.

@@ -12,7 +12,7 @@ import (
 
 // wrongPoint says that a target is at another point than the deltas begin at, and
 // what takes it there all the same, where a chain is at hand.
-func (o *opener) wrongPoint(t *task, opt chainOptions, have string) error {
+func wrongPoint(o *opener, t *task, opt chainOptions, have string) error {
 	err := error(&cbt.WrongBaseError{Stream: t.stream(), Want: t.merge.From().Point, Have: have})
 	last := t.layers[len(t.layers)-1]
 	first, d := o.fileOf(t.layers[0].Delta), o.fileOf(last.Delta)

@@ -168,7 +168,7 @@ func (a *app) backup(ctx context.Context, refs []string, dir string, opt *backup
 			a.Warnf("%s: %v", text.Printable(dir), err) // whoever may not write here hears it again
 		}
 	}
-	store, err := a.readStore(ctx, dir)
+	store, err := readStore(ctx, a.audit, dir)
 	if err != nil {
 		return err
 	}

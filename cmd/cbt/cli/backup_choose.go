@@ -64,7 +64,7 @@ func (b *backupRun) candidates(i int) (list []candidate) {
 			func(context.Context) (*source, error) { return b.openLast(l, d) },
 		})
 	}
-	if l, _ := b.store.newest(b.of, d.stream(), d.img); l != nil {
+	if l, _ := b.store.newest(b.of, d.stream(), d.img.identity(), d.img.Point); l != nil {
 		list = append(list, candidate{
 			base{delta: l, why: "the source has no point that " + text.Printable(b.store.dir) + " has"},
 			func(context.Context) (*source, error) { return b.openLast(l, d) },
@@ -133,7 +133,7 @@ func (b *backupRun) chooseFor(ctx context.Context, i int) error {
 		why = "reading what it builds on failed: " + err.Error()
 	}
 	if why == "" {
-		_, there := b.store.newest(b.of, d.stream(), d.img)
+		_, there := b.store.newest(b.of, d.stream(), d.img.identity(), d.img.Point)
 		switch {
 		case there == 0:
 			why = fmt.Sprintf("%s has no delta of %s", text.Printable(b.store.dir), text.Printable(b.image))

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"cbt/internal/audit"
 	"cbt/internal/machines"
 )
 
@@ -23,13 +24,13 @@ type store struct {
 
 // readStore reads the ends of all deltas in dir. What cannot be read is as if
 // it were not there: what only it leads to is written again.
-func (a *app) readStore(ctx context.Context, dir string) (*store, error) {
+func readStore(ctx context.Context, u *audit.Recorder, dir string) (*store, error) {
 	names, err := deltaNames(dir)
 	if err != nil {
 		return nil, err
 	}
 	s := &store{dir: dir, byFile: map[string]*logged{}, ends: map[streamPoint][]*logged{}}
-	if s.list, err = readLogged(ctx, a.audit, dir, names); err != nil {
+	if s.list, err = readLogged(ctx, u, dir, names); err != nil {
 		return nil, err
 	}
 	s.graph = graphOf(s.list)
@@ -116,17 +117,16 @@ func (s *store) with(ends []streamPoint, ram bool, of func(*logged) bool) *logge
 // newest is the newest delta of some machines that has a stream which something
 // can build on, at another point than img's; rather one of the same disk than a
 // newer one of another; nil if there is none. there counts all of these machines.
-func (s *store) newest(of map[int]bool, stream string, img *source) (best *logged, there int) {
+func (s *store) newest(of map[int]bool, stream, source, point string) (best *logged, there int) {
 	var at time.Time
 	var own bool
-	source := img.identity()
 	for i, l := range s.list {
 		if l.Error != "" || !of[s.machines.Of[i]] {
 			continue
 		}
 		there++
 		to := l.to(stream)
-		if to == "" || to == img.Point || !slices.Contains(s.ends[streamPoint{stream, to}], l) {
+		if to == "" || to == point || !slices.Contains(s.ends[streamPoint{stream, to}], l) {
 			continue
 		}
 		same := source != "" && l.source(stream) == source

@@ -38,7 +38,7 @@ range that --offset and --length say.`,
 	flags := c.Flags()
 	opt.source.addFlags(flags)
 	opt.ref.addFlags(flags, "", "REF")
-	opt.chain.addFlags(flags)
+	addChainFlag(&opt.chain, flags)
 	flags.Var(&opt.offset, "offset", "start at this byte (64K, 1G, ...)")
 	flags.Var(&opt.length, "length", "print this many bytes (default: up to the end)")
 	return c

@@ -27,11 +27,11 @@ type chainOptions struct {
 	spoolDir string
 }
 
-func (o *chainOptions) addFlags(fs *pflag.FlagSet) {
+func addChainFlag(o *chainOptions, fs *pflag.FlagSet) {
 	fs.StringVar(&o.dir, "chain", "", "look for the deltas that others build on in `DIR` (default: where the delta is)")
 }
 
-func (o *chainOptions) addSpoolFlag(fs *pflag.FlagSet) {
+func addSpoolFlag(o *chainOptions, fs *pflag.FlagSet) {
 	fs.StringVar(&o.spoolDir, "spool-dir", "", "`DIR` where a delta from standard input is kept until it is verified (default: TMPDIR or /var/tmp)")
 }
 
@@ -330,7 +330,7 @@ func (a *app) spoolDir(flag string) string { return cmp.Or(flag, a.Getenv("TMPDI
 // spool verifies a delta that comes on standard input while it is copied to a
 // file without a name, and opens that: nothing is made of a delta before all
 // of it is there and right.
-func (a *app) spool(ctx context.Context, o *opener, opt chainOptions) (*deltaFile, error) {
+func spool(a *app, ctx context.Context, o *opener, opt chainOptions) (*deltaFile, error) {
 	tmp, err := infile.Unnamed(a.spoolDir(opt.spoolDir))
 	if err != nil {
 		return nil, fmt.Errorf("keeping the delta from standard input: %w", err)

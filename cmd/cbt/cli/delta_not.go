@@ -80,7 +80,7 @@ func notDeltaFile(reads *audit.Reading, path string, err error) error {
 
 // deltaFirst says that a target stands where the delta belongs, and the delta
 // where the target does; any other error stays as it is.
-func (o *opener) deltaFirst(command string, names []string, targets []namedTarget, err error) error {
+func deltaFirst(o *opener, command string, names []string, targets []namedTarget, err error) error {
 	if len(names) != 1 || len(targets) != 1 || targets[0].name != "" || names[0] == stdinName {
 		return err
 	}

@@ -33,10 +33,13 @@ type deltaFiles struct {
 	locked   map[string]*os.File // directories of deltas, by their real path
 }
 
+// newDeltaFiles returns an empty one. explain may be nil where all files are called .cbt.
 func newDeltaFiles(reads *audit.Reading, report report.Reporter, explain func(reads *audit.Reading, path string, f *infile.Input, err error) error) *deltaFiles {
-	return &deltaFiles{Reporter: report, reads: reads, explain: func(path string, f *infile.Input, err error) error {
-		return explain(reads, path, f, err)
-	}}
+	o := &deltaFiles{Reporter: report, reads: reads, explain: func(_ string, _ *infile.Input, err error) error { return err }}
+	if explain != nil {
+		o.explain = func(path string, f *infile.Input, err error) error { return explain(reads, path, f, err) }
+	}
+	return o
 }
 
 // Close closes all deltas and releases the locks on their directories.

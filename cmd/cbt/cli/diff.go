@@ -112,7 +112,7 @@ a delta of it: take a snapshot and name that.`,
 	opt.oldRef.addFlags(flags, "old-", "OLD")
 	opt.newRef.addFlags(flags, "new-", "NEW")
 	opt.fullRef.addFlags(flags, "", "the NEW of --full")
-	opt.chain.addFlags(flags)
+	addChainFlag(&opt.chain, flags)
 	return c
 }
 

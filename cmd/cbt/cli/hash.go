@@ -70,7 +70,7 @@ With --check the arguments are such lists (- is standard input).`,
 	flags.BoolVar(&opt.check, "check", false, "check the lists that are named")
 	opt.source.addFlags(flags)
 	opt.ref.addFlags(flags, "", "REF")
-	opt.chain.addFlags(flags)
+	addChainFlag(&opt.chain, flags)
 	return c
 }
 

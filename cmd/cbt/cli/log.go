@@ -201,7 +201,7 @@ func readLogged(ctx context.Context, u *audit.Recorder, dir string, names []stri
 }
 
 func readOneLogged(u *audit.Recorder, dir, path string) *logged {
-	o := newDeltaFiles(&audit.Reading{Audit: u}, report.None{}, explainDelta)
+	o := newDeltaFiles(&audit.Reading{Audit: u}, report.None{}, nil)
 	defer o.Close()
 	l := &logged{File: filepath.Base(path)}
 	if rel, err := filepath.Rel(dir, path); err == nil { // dir may be ./b or b//

@@ -70,7 +70,7 @@ func (t *treePrinter) print(l *logged, front, rest string) {
 			return
 		}
 		t.reached[l] = true
-		fmt.Fprintf(t.w, "%s%s\n", front, l.line())
+		fmt.Fprintf(t.w, "%s%s\n", front, logLine(l))
 		children := t.below[l]
 		if len(children) != 1 {
 			for i, c := range children {
@@ -89,7 +89,7 @@ func (t *treePrinter) print(l *logged, front, rest string) {
 	}
 }
 
-func (l *logged) line() string {
+func logLine(l *logged) string {
 	if l.Error != "" {
 		return fmt.Sprintf("%s  CANNOT BE READ: %s", text.Printable(l.File), l.Error)
 	}

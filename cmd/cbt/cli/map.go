@@ -43,7 +43,7 @@ qemu-img map --output=json. No guest data are read.`,
 	flags := c.Flags()
 	opt.source.addFlags(flags)
 	opt.ref.addFlags(flags, "", "REF")
-	opt.chain.addFlags(flags)
+	addChainFlag(&opt.chain, flags)
 	flags.Var(&opt.offset, "offset", "start at this byte (64K, 1G, ...)")
 	flags.Var(&opt.length, "length", "list this many bytes (default: up to the end)")
 	return c

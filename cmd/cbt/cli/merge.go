@@ -53,7 +53,7 @@ Every byte of the deltas is verified first. An existing file is never replaced;
 	flags.StringVarP(&opt.out, "output", "o", "", "write the delta to `FILE`, which must not exist; - is stdout")
 	flags.Var(workersValue(&opt.workers), "workers", "`N`: how many read and compress (default: one per processor, at most 16)")
 	flags.StringVar(&opt.name, "name", "", "the result is of the machine `NAME`, also if the deltas are of machines called otherwise")
-	opt.spoolDir.addSpoolFlag(flags)
+	addSpoolFlag(&opt.spoolDir, flags)
 	return c
 }
 

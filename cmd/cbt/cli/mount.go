@@ -79,7 +79,7 @@ files may be inconsistent, or not be there.`,
 	flags := c.Flags()
 	opt.source.addFlags(flags)
 	opt.ref.addFlags(flags, "", "REF")
-	opt.chain.addFlags(flags)
+	addChainFlag(&opt.chain, flags)
 	opt.overlay.addFlags(flags)
 	flags.StringVar(&opt.spoolDir, "spool-dir", "", "`DIR` where what is written with --overlay tmp is kept, and states are unpacked (default: TMPDIR or /var/tmp)")
 	flags.BoolVar(&opt.together, "together", false, "the REFs, each of which names one state, are the disks of one machine")

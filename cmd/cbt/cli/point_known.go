@@ -49,7 +49,7 @@ func (a *app) keepChain(ctx context.Context, o *opener, d *disk, dir string) err
 	if d.old == nil || !d.old.doubtful() {
 		return nil
 	}
-	st, err := a.readStore(ctx, dir)
+	st, err := readStore(ctx, a.audit, dir)
 	if err != nil || st.leading(d.stream(), d.old.Point) != nil {
 		return ctx.Err() // no such directory, or no need
 	}

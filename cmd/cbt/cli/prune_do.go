@@ -206,7 +206,7 @@ func (p *pruner) carryOut(ctx context.Context, g *pruneGroup) error {
 
 // reader opens deltas that are closed again long before the end.
 func (p *pruner) reader() *deltaFiles {
-	return newDeltaFiles(&audit.Reading{Audit: p.audit}, p.app, explainDelta)
+	return newDeltaFiles(&audit.Reading{Audit: p.audit}, p.app, nil)
 }
 
 func (p *pruner) path(d *prunedDelta) string { return filepath.Join(p.dir, d.File) }

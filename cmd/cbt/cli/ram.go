@@ -44,7 +44,7 @@ type ramOptions struct {
 func (o *ramOptions) addFlags(fs *pflag.FlagSet) {
 	o.source.addReadFlags(fs)
 	o.ref.addFlags(fs, "", "REF")
-	o.chain.addFlags(fs)
+	addChainFlag(&o.chain, fs)
 	fs.StringVar(&o.machine, "machine", "", "QEMU's machine `TYPE` (pc, q35), which tells where RAM is, for states that name none")
 }
 

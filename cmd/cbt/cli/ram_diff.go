@@ -40,7 +40,7 @@ QEMU's RAM blocks, and how many there are in each.`,
 	opt.source.addFlags(flags)
 	opt.oldRef.addFlags(flags, "old-", "A")
 	opt.newRef.addFlags(flags, "new-", "B")
-	opt.chain.addFlags(flags)
+	addChainFlag(&opt.chain, flags)
 	return c
 }
 

@@ -75,8 +75,8 @@ each disk that is wanted.`,
 	flags.StringVar(&opt.domain, "domain", "", "domain XML in `FILE` for a save image whose state has none")
 	flags.StringVar(&opt.stateDir, "state-dir", "", "keep the records of devices in `DIR`")
 	flags.BoolVar(&opt.dryRun, "dry-run", false, "make all checks, say what would be written, and write nothing")
-	opt.chain.addFlags(flags)
-	opt.chain.addSpoolFlag(flags)
+	addChainFlag(&opt.chain, flags)
+	addSpoolFlag(&opt.chain, flags)
 	return c
 }
 
@@ -111,7 +111,7 @@ func (a *app) restore(ctx context.Context, args []string, opt *restoreOptions) e
 	o.spoolDir = a.spoolDir(opt.chain.spoolDir)
 	deltas, err := a.openDeltas(ctx, o, names, opt.chain)
 	if err != nil {
-		return o.deltaFirst("restore", names, targets, err)
+		return deltaFirst(o, "restore", names, targets, err)
 	}
 	r := &restoration{app: a, opt: opt, opener: o, delta: deltas[0]}
 	defer func() {

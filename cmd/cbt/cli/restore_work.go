@@ -31,7 +31,7 @@ type restoration struct {
 
 // open prepares all targets. Nothing is written yet.
 func (r *restoration) open(targets []namedTarget) error {
-	streams, err := r.delta.match(targets)
+	streams, err := matchTargets(r.delta, targets)
 	if err != nil {
 		return err
 	}

@@ -73,7 +73,7 @@ A socket is for its owner alone. NBD has no encryption and no passwords here:
 	flags.StringVar(&opt.run, "run", "", "serve while the shell runs `CMD`")
 	opt.source.addFlags(flags)
 	opt.ref.addFlags(flags, "", "each REF")
-	opt.chain.addFlags(flags)
+	addChainFlag(&opt.chain, flags)
 	opt.overlay.addFlags(flags)
 	return c
 }

@@ -84,8 +84,8 @@ func (o *opener) refuseSources(targets []namedTarget) error {
 	return nil
 }
 
-// match gives every target its stream of d.
-func (d *deltaFile) match(targets []namedTarget) ([]int, error) {
+// matchTargets gives every target its stream of d.
+func matchTargets(d *deltaFile, targets []namedTarget) ([]int, error) {
 	var streams []int
 	used := map[int]bool{}
 	for _, t := range targets {

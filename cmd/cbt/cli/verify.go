@@ -74,7 +74,7 @@ image, byte for byte.`,
 	flags.StringVar(&opt.salvageTo, "salvage-to", "", "write each stream that --salvage finds into `DIR`")
 	opt.source.addFlags(flags)
 	opt.ref.addFlags(flags, "", "the image of --against")
-	opt.chain.addFlags(flags)
+	addChainFlag(&opt.chain, flags)
 	return c
 }
 
