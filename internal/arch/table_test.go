@@ -14,7 +14,7 @@ var layers = [][]string{
 	{"internal/fsys"},
 	{"internal/fuse"},
 	{"cbt", "qcow2/...", "lvm/thin/...", "lvm/cow/..."},
-	{"lvm"},
+	{"lvm", "internal/store"},
 	{"internal/hostlvm"},
 	{"cmd/cbt/cli"},
 	{"cmd/cbt"},

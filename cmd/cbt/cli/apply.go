@@ -10,11 +10,12 @@ import (
 	"cbt/cbt"
 	"cbt/internal/fail"
 	"cbt/internal/record"
+	"cbt/internal/store"
 	"cbt/internal/text"
 )
 
 type applyOptions struct {
-	chain      chainOptions
+	chain      store.ChainOptions
 	base       string
 	assumeBase bool
 	stateDir   string
@@ -132,7 +133,7 @@ func (a *app) apply(ctx context.Context, args []string, opt *applyOptions) error
 	if tasks, err = a.unfinished(ctx, o, tasks, deltas, opt); err != nil {
 		return err
 	}
-	if err := o.verifyAll(ctx, layersOf(tasks)); err != nil {
+	if err := o.VerifyAll(ctx, layersOf(tasks)); err != nil {
 		return err
 	}
 	var checked int64
@@ -167,8 +168,8 @@ func (a *app) apply(ctx context.Context, args []string, opt *applyOptions) error
 	if err != nil {
 		return err
 	}
-	if last := deltas[len(deltas)-1]; last.Stream(stateStream) >= 0 {
-		a.Notef("%s: has the machine's RAM too, which is left out: cbt restore %s --state FILE writes it", last.name, text.Quote(text.PathArgument(last.name)))
+	if last := deltas[len(deltas)-1]; last.Stream(store.StateStream) >= 0 {
+		a.Notef("%s: has the machine's RAM too, which is left out: cbt restore %s --state FILE writes it", last.Name, text.Quote(text.PathArgument(last.Name)))
 	}
 	for _, t := range tasks {
 		if t.compared {
@@ -183,16 +184,16 @@ func (a *app) apply(ctx context.Context, args []string, opt *applyOptions) error
 }
 
 // openDeltas opens the deltas of the command line; one may be standard input.
-func (a *app) openDeltas(ctx context.Context, o *opener, names []string, opt chainOptions) ([]*deltaFile, error) {
-	var all []*deltaFile
+func (a *app) openDeltas(ctx context.Context, o *opener, names []string, opt store.ChainOptions) ([]*store.File, error) {
+	var all []*store.File
 	spooled := false
 	for _, name := range names {
-		var d *deltaFile
+		var d *store.File
 		var err error
 		switch {
 		case name != stdinName:
-			if name, err = o.resolve(name); err == nil {
-				d, err = o.openDeltaFile(name)
+			if name, err = o.Resolve(name); err == nil {
+				d, err = o.OpenDelta(name)
 			}
 		case spooled:
 			err = fail.Usage("standard input (-) is named twice")
@@ -209,22 +210,22 @@ func (a *app) openDeltas(ctx context.Context, o *opener, names []string, opt cha
 }
 
 // newApplyTask links one stream of the deltas.
-func (o *opener) newApplyTask(deltas []*deltaFile, last int, opt chainOptions) (*task, error) {
+func (o *opener) newApplyTask(deltas []*store.File, last int, opt store.ChainOptions) (*task, error) {
 	name := deltas[len(deltas)-1].Header.Streams[last].Name
 	t := &task{}
 	for _, d := range deltas {
 		i := d.Stream(name)
 		if i < 0 {
-			return nil, fail.WrongBase("%s: has no stream %s", d.name, text.Printable(name))
+			return nil, fail.WrongBase("%s: has no stream %s", d.Name, text.Printable(name))
 		}
 		if d.Header.Streams[i].Full {
-			return nil, fail.WrongBase("%s: is a full delta, which has no base to be applied to: restore it instead", d.name)
+			return nil, fail.WrongBase("%s: is a full delta, which has no base to be applied to: restore it instead", d.Name)
 		}
 		t.layers = append(t.layers, cbt.Layer{Delta: d.Delta, Stream: i})
 	}
 	var err error
 	if t.merge, err = cbt.NewMerge(t.layers...); err != nil {
-		return nil, fail.WrongBase("%s: %w", deltas[len(deltas)-1].name, o.pointsByName(deltas[0], opt, err))
+		return nil, fail.WrongBase("%s: %w", deltas[len(deltas)-1].Name, o.PointsByName(deltas[0], opt, err))
 	}
 	return t, nil
 }

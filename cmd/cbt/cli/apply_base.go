@@ -9,6 +9,7 @@ import (
 	"cbt/cbt"
 	"cbt/internal/fail"
 	"cbt/internal/record"
+	"cbt/internal/store"
 	"cbt/sparse"
 )
 
@@ -60,7 +61,7 @@ func (a *app) checkPoint(ctx context.Context, o *opener, t *task, opt *applyOpti
 		return fail.WrongBase("%s: the delta was made from an image that was not frozen: only --assume-base applies it", target.path)
 	case how == record.Fits && r.Point == from.Point, rawPoint(target.stat) == from.Point:
 		return nil
-	case how == record.FitsMaybe && r.Point == from.Point, mayBe(rawPoint(target.stat), from.Point):
+	case how == record.FitsMaybe && r.Point == from.Point, store.MayBe(rawPoint(target.stat), from.Point):
 		t.doubt = true
 		return nil
 	case r != nil:
@@ -80,8 +81,8 @@ func (a *app) compareBase(ctx context.Context, o *opener, t *task, opt *applyOpt
 	from := t.merge.From()
 	if base.Point != from.Point || from.Point == "" {
 		err := error(&cbt.WrongBaseError{Stream: t.stream(), Want: from.Point, Have: base.Point})
-		if d := o.fileOf(t.layers[0].Delta); d != nil {
-			err = o.pointsByName(d, opt.chain, err)
+		if d := o.FileOf(t.layers[0].Delta); d != nil {
+			err = o.PointsByName(d, opt.chain, err)
 		}
 		return fail.WrongBase("--base %s: %w", opt.base, err)
 	}
@@ -106,7 +107,7 @@ func (a *app) compareTarget(ctx context.Context, t *task, with sparse.View, what
 
 // confirm compares a target of which only the ctime leaves a doubt with the
 // state that it should be at: the base, or where the deltas lead.
-func (a *app) confirm(ctx context.Context, o *opener, t *task, deltas []*deltaFile, opt *applyOptions) error {
+func (a *app) confirm(ctx context.Context, o *opener, t *task, deltas []*store.File, opt *applyOptions) error {
 	layers, err := o.baseLayers(t, deltas, opt)
 	if errors.As(err, new(*cbt.MissingError)) {
 		return fail.WrongBase("%s: may not be what its record says: its ctime is another, as after a write whose time was put back, or after chmod, a link or a rename; and there is nothing to compare it with: %w (--base DELTA names it; --assume-base takes your word)", t.target.path, err)
@@ -128,7 +129,7 @@ func (a *app) confirm(ctx context.Context, o *opener, t *task, deltas []*deltaFi
 // unfinished leaves out the targets that an interrupted run of the same
 // command finished. If it finished all, or never ran, being there already is a
 // wrong base.
-func (a *app) unfinished(ctx context.Context, o *opener, tasks []*task, deltas []*deltaFile, opt *applyOptions) ([]*task, error) {
+func (a *app) unfinished(ctx context.Context, o *opener, tasks []*task, deltas []*store.File, opt *applyOptions) ([]*task, error) {
 	var rest []*task
 	resumed := false
 	for _, t := range tasks {

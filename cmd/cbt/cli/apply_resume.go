@@ -7,6 +7,7 @@ import (
 
 	"cbt/cbt"
 	"cbt/internal/fail"
+	"cbt/internal/store"
 	"cbt/internal/text"
 	"cbt/sparse"
 )
@@ -31,7 +32,7 @@ const makeWhole = " (nothing was written; cbt restore --in-place writes all of i
 // --assume-base does without, and looks only at what the deltas replace.
 // It returns how many bytes of the old content were looked at; t.compared says that
 // it was all.
-func (a *app) checkHalf(ctx context.Context, o *opener, t *task, deltas []*deltaFile, opt *applyOptions) (seen int64, err error) {
+func (a *app) checkHalf(ctx context.Context, o *opener, t *task, deltas []*store.File, opt *applyOptions) (seen int64, err error) {
 	view, err := t.target.view()
 	if err != nil {
 		return 0, err
@@ -58,7 +59,7 @@ func (a *app) checkHalf(ctx context.Context, o *opener, t *task, deltas []*delta
 }
 
 // baseLayers is the chain that leads to what t's deltas were made from.
-func (o *opener) baseLayers(t *task, deltas []*deltaFile, opt *applyOptions) ([]cbt.Layer, error) {
+func (o *opener) baseLayers(t *task, deltas []*store.File, opt *applyOptions) ([]cbt.Layer, error) {
 	from := t.merge.From()
 	if opt.base != "" {
 		base, err := o.openChain(opt.base, opt.base, refOptions{}, opt.chain)
@@ -70,7 +71,7 @@ func (o *opener) baseLayers(t *task, deltas []*deltaFile, opt *applyOptions) ([]
 		}
 		return base.layers, nil
 	}
-	layers, err := o.chain(deltas[0], t.layers[0].Stream, opt.chain)
+	layers, err := o.Chain(deltas[0], t.layers[0].Stream, opt.chain)
 	if err != nil {
 		return nil, err
 	}

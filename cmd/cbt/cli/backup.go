@@ -14,7 +14,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"cbt/internal/fail"
+	"cbt/internal/infile"
 	"cbt/internal/outfile"
+	"cbt/internal/store"
 	"cbt/internal/text"
 )
 
@@ -126,7 +128,7 @@ func (opt *backupOptions) check(a *app) error {
 		return fail.Usage("--ram %s: must be auto or no", text.Printable(opt.diff.ram))
 	case opt.name != "" && opt.continues != "":
 		return fail.Usage("--name and --continue exclude each other: --name gives a name from now on, --continue keeps the one that is there")
-	case opt.name != "" && fileName(opt.name) != opt.name:
+	case opt.name != "" && store.ImageName(opt.name) != opt.name:
 		return badName(opt.name)
 	}
 	opt.diff.command = "backup"
@@ -136,7 +138,7 @@ func (opt *backupOptions) check(a *app) error {
 
 // badName refuses a name that a delta's file could not have.
 func badName(name string) error {
-	return fail.Usage("--name %s: must be of letters, digits, and . _ - that are not its first, and not longer than %d bytes", text.Printable(name), maxImageName)
+	return fail.Usage("--name %s: must be of letters, digits, and . _ - that are not its first, and not longer than %d bytes", text.Printable(name), store.MaxImageName)
 }
 
 func (a *app) backup(ctx context.Context, refs []string, dir string, opt *backupOptions) error {
@@ -153,26 +155,26 @@ func (a *app) backup(ctx context.Context, refs []string, dir string, opt *backup
 	}
 	defer a.closeOpener(o)
 	o.rawPoint = o.pointOfRaw(opt.diff.stateDir)
-	o.chainFrom(chainOptions{dir: dir})
+	o.chainFrom(store.ChainOptions{Dir: dir})
 	if err := dirLast(refs, dir); err != nil {
 		return err
 	}
 	if err := haveDir(dir); err != nil {
 		return err
 	}
-	if err := o.shareDir(ctx, dir, o.Wait.d); err != nil {
+	if err := o.Share(ctx, dir, o.Wait.d); err != nil {
 		return err
 	}
 	if !opt.dryRun {
-		if err := outfile.Sweep(dir, deltaSuffix); err != nil {
+		if err := outfile.Sweep(dir, store.Suffix); err != nil {
 			a.Warnf("%s: %v", text.Printable(dir), err) // whoever may not write here hears it again
 		}
 	}
-	store, err := readStore(ctx, a.audit, dir)
+	store, err := store.Read(ctx, a.audit, dir)
 	if err != nil {
 		return err
 	}
-	if n, first := store.unread(); n > 0 {
+	if n, first := store.Unread(); n > 0 {
 		a.Warnf("%s: passed over: %s that cannot be read as deltas, the first: %s", text.Printable(dir), text.Count(n, "file"), first)
 	}
 	b := &backupRun{app: a, opt: opt, opener: o, store: store}
@@ -225,10 +227,10 @@ func (a *app) backup(ctx context.Context, refs []string, dir string, opt *backup
 // dirLast refuses arguments whose directory is not the last one: what is there
 // instead may be the name of an image, and no directory should be made of it.
 func dirLast(refs []string, dir string) error {
-	if isDir(dir) {
+	if infile.IsDir(dir) {
 		return nil
 	}
-	at := slices.IndexFunc(refs, isDir)
+	at := slices.IndexFunc(refs, infile.IsDir)
 	if at < 0 {
 		return nil
 	}
@@ -239,18 +241,13 @@ func dirLast(refs []string, dir string) error {
 	return fail.Usage("%s: the directory comes last: `%s`", text.Printable(refs[at]), command)
 }
 
-func isDir(path string) bool {
-	info, err := os.Stat(path)
-	return err == nil && info.IsDir()
-}
-
 // haveDir says what to do where there is no directory: it is not made here, or
 // a disk that is not mounted would be filled below its mount point.
 func haveDir(dir string) error {
 	st, err := os.Stat(dir)
 	switch {
-	case errors.Is(err, fs.ErrNotExist) && addressError(dir) != nil:
-		return addressError(dir)
+	case errors.Is(err, fs.ErrNotExist) && infile.AddressError(dir) != nil:
+		return infile.AddressError(dir)
 	case errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("%s: there is no such directory: is its disk mounted? `mkdir -m 700 %s` makes a new one", text.Printable(dir), text.Quote(text.PathArgument(dir)))
 	case err != nil:
@@ -266,7 +263,7 @@ type backupRun struct {
 	app     *app
 	opt     *backupOptions
 	opener  *opener
-	store   *store
+	store   *store.Store
 	image   string // of the names of its deltas
 	disks   []disk
 	kept    [][]kept          // for each disk, what the source has of it
@@ -283,9 +280,9 @@ type backupRun struct {
 
 // base is what a disk is compared with.
 type base struct {
-	delta *logged // that leads to it; nil: none
-	ref   string  // how the source calls it; empty: the chain has it
-	why   string  // it is no better one
+	delta *store.Entry // that leads to it; nil: none
+	ref   string       // how the source calls it; empty: the chain has it
+	why   string       // it is no better one
 }
 
 // open opens all REFs.
@@ -293,7 +290,7 @@ func (b *backupRun) open(ctx context.Context, refs []string) error {
 	b.image = b.opt.name
 	for _, ref := range refs {
 		name, rest, ok := strings.Cut(ref, "=")
-		if !ok || strings.ContainsAny(name[:min(len(name), 1)], "./") || strings.Contains(name, ":") || exists(ref) {
+		if !ok || strings.ContainsAny(name[:min(len(name), 1)], "./") || strings.Contains(name, ":") || infile.Exists(ref) {
 			name, rest = "", ref
 		}
 		switch {
@@ -327,7 +324,7 @@ func (b *backupRun) open(ctx context.Context, refs []string) error {
 			}
 		}
 		if b.image == "" {
-			b.image = fileName(img.imageName())
+			b.image = store.ImageName(img.imageName())
 		}
 		b.disks = append(b.disks, disk{name: name, img: img})
 	}
@@ -371,17 +368,17 @@ func (s *source) ownName() string {
 }
 
 // there finds a delta that has all that would be backed up.
-func (b *backupRun) there() *logged {
+func (b *backupRun) there() *store.Entry {
 	if b.opt.full {
 		return nil
 	}
-	var ends []streamPoint
+	var ends []store.Point
 	ram := false
 	for i, d := range b.disks {
 		if d.img.Point == "" {
 			return nil
 		}
-		ends = append(ends, streamPoint{d.stream(), d.img.Point})
+		ends = append(ends, store.Point{Stream: d.stream(), Point: d.img.Point})
 		for _, k := range b.kept[i] {
 			ram = ram || k.ram && k.point == d.img.Point && b.opt.diff.ram != ramNo
 		}
@@ -390,8 +387,8 @@ func (b *backupRun) there() *logged {
 	if !frozen {
 		return nil
 	}
-	return b.store.with(append(ends, state...), ram, func(l *logged) bool {
-		return l.Machine == "" || b.of[b.store.machines.Of[b.store.place[l]]]
+	return b.store.With(append(ends, state...), ram, func(l *store.Entry) bool {
+		return l.Machine == "" || b.of[b.store.Machines.Of[b.store.Place[l]]]
 	})
 }
 
@@ -412,7 +409,7 @@ func (b *backupRun) addRAM(ctx context.Context) error {
 	}
 	for i := range disks {
 		d := &disks[i]
-		if d.ram && d.old != nil && b.store.leading(d.stream(), d.old.Point) == nil {
+		if d.ram && d.old != nil && b.store.Leading(d.stream(), d.old.Point) == nil {
 			d.old, d.method = nil, method{}
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"cbt/internal/fail"
+	"cbt/internal/store"
 	"cbt/internal/text"
 )
 
@@ -31,23 +32,23 @@ func (b *backupRun) chooseBitmap(ctx context.Context, i int) error {
 
 // sinceOf is the delta that --since names: a file of the directory, or one that
 // leads to a point of the disk.
-func (b *backupRun) sinceOf(d *disk) (*logged, error) {
-	since, dir, stream := b.opt.since, text.Printable(b.store.dir), d.stream()
-	l := b.store.byFile[filepath.Base(since)]
+func (b *backupRun) sinceOf(d *disk) (*store.Entry, error) {
+	since, dir, stream := b.opt.since, text.Printable(b.store.Dir), d.stream()
+	l := b.store.ByFile[filepath.Base(since)]
 	if l == nil {
-		if l = b.store.leading(stream, since); l == nil {
+		if l = b.store.Leading(stream, since); l == nil {
 			return nil, fail.WrongBase("--since %s: is neither a delta in %s, nor a point of %s that a whole chain there leads to", text.Printable(since), dir, text.Printable(stream))
 		}
 		return l, nil
 	}
-	switch to := l.to(stream); {
+	switch to := l.To(stream); {
 	case l.Error != "":
 		return nil, fmt.Errorf("--since: %s", l.Error)
-	case !l.has(stream):
+	case !l.Has(stream):
 		return nil, fail.WrongBase("--since %s: has no %s", text.Printable(since), text.Printable(stream))
 	case to == "":
 		return nil, fail.WrongBase("--since %s: is no base: it was made from an image that was not frozen, so nothing can build on it", text.Printable(since))
-	case !slices.Contains(b.store.ends[streamPoint{stream, to}], l):
+	case !slices.Contains(b.store.Ends[store.Point{Stream: stream, Point: to}], l):
 		return nil, fail.WrongBase("--since %s: cannot be restored: deltas are missing that it builds on", text.Printable(since))
 	}
 	return l, nil

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path/filepath"
 
+	"cbt/internal/store"
 	"cbt/internal/text"
 )
 
@@ -17,7 +18,7 @@ func (b *backupRun) choose(ctx context.Context) error {
 	length := 0
 	for i := range b.disks {
 		if c := b.candidates(i); len(c) > 0 {
-			length = max(length, b.store.length(c[0].delta, b.disks[i].stream()))
+			length = max(length, b.store.Length(c[0].delta, b.disks[i].stream()))
 		}
 	}
 	if n := b.opt.fullEvery; n > 0 && length >= n {
@@ -53,20 +54,20 @@ func (b *backupRun) candidates(i int) (list []candidate) {
 	d := &b.disks[i]
 	if k := b.newestKept(i); k != nil {
 		list = append(list, candidate{
-			base{delta: b.store.leading(d.stream(), k.point), ref: k.ref, why: "the newest point in " + text.Printable(b.store.dir) + " that the source has"},
+			base{delta: b.store.Leading(d.stream(), k.point), ref: k.ref, why: "the newest point in " + text.Printable(b.store.Dir) + " that the source has"},
 			func(context.Context) (*source, error) { return k.open() },
 		})
 	}
 	// Next, what its times say that it still is, or nearly: bytes will tell.
-	if l := b.store.mayLead(b.of, d.stream(), d.img); l != nil {
+	if l := mayLead(b.store, b.of, d.stream(), d.img); l != nil {
 		list = append(list, candidate{
 			base{delta: l, why: "files of the source have another ctime than when it was made, so its content is compared"},
 			func(context.Context) (*source, error) { return b.openLast(l, d) },
 		})
 	}
-	if l, _ := b.store.newest(b.of, d.stream(), d.img.identity(), d.img.Point); l != nil {
+	if l, _ := b.store.Newest(b.of, d.stream(), d.img.identity(), d.img.Point); l != nil {
 		list = append(list, candidate{
-			base{delta: l, why: "the source has no point that " + text.Printable(b.store.dir) + " has"},
+			base{delta: l, why: "the source has no point that " + text.Printable(b.store.Dir) + " has"},
 			func(context.Context) (*source, error) { return b.openLast(l, d) },
 		})
 	}
@@ -74,12 +75,12 @@ func (b *backupRun) candidates(i int) (list []candidate) {
 }
 
 // openLast opens what l leads to.
-func (b *backupRun) openLast(l *logged, d *disk) (*source, error) {
-	if err := b.opener.openChainOf(b.store, l); err != nil {
+func (b *backupRun) openLast(l *store.Entry, d *disk) (*source, error) {
+	if err := b.opener.OpenChainOf(b.store, l); err != nil {
 		return nil, err
 	}
-	path := filepath.Join(b.store.dir, l.File)
-	return b.opener.openChain(path, path, refOptions{Snapshot: d.stream()}, chainOptions{dir: b.store.dir})
+	path := filepath.Join(b.store.Dir, l.File)
+	return b.opener.openChain(path, path, refOptions{Snapshot: d.stream()}, store.ChainOptions{Dir: b.store.Dir})
 }
 
 // newestKept is the newest state that is both in the source and in the
@@ -105,11 +106,11 @@ func (b *backupRun) newer(i int, k, than *kept) bool {
 		return k.instant.After(than.instant)
 	}
 	length := func(k *kept) int {
-		l := b.store.leading(b.disks[i].stream(), k.point)
+		l := b.store.Leading(b.disks[i].stream(), k.point)
 		if l == nil {
 			return 0
 		}
-		return b.store.length(l, b.disks[i].stream())
+		return b.store.Length(l, b.disks[i].stream())
 	}
 	return length(k) > length(than)
 }
@@ -133,14 +134,14 @@ func (b *backupRun) chooseFor(ctx context.Context, i int) error {
 		why = "reading what it builds on failed: " + err.Error()
 	}
 	if why == "" {
-		_, there := b.store.newest(b.of, d.stream(), d.img.identity(), d.img.Point)
+		_, there := b.store.Newest(b.of, d.stream(), d.img.identity(), d.img.Point)
 		switch {
 		case there == 0:
-			why = fmt.Sprintf("%s has no delta of %s", text.Printable(b.store.dir), text.Printable(b.image))
-		case b.store.tips(b.of, d.stream()):
-			why = fmt.Sprintf("%s has %s of %s, all of an image that was not frozen, so nothing builds on them%s", text.Printable(b.store.dir), text.Count(there, "delta"), text.Printable(b.image), d.img.freezeHint())
+			why = fmt.Sprintf("%s has no delta of %s", text.Printable(b.store.Dir), text.Printable(b.image))
+		case b.store.Tips(b.of, d.stream()):
+			why = fmt.Sprintf("%s has %s of %s, all of an image that was not frozen, so nothing builds on them%s", text.Printable(b.store.Dir), text.Count(there, "delta"), text.Printable(b.image), d.img.freezeHint())
 		default:
-			why = fmt.Sprintf("%s has %s of %s, and to none of this disk a whole chain leads", text.Printable(b.store.dir), text.Count(there, "delta"), text.Printable(b.image))
+			why = fmt.Sprintf("%s has %s of %s, and to none of this disk a whole chain leads", text.Printable(b.store.Dir), text.Count(there, "delta"), text.Printable(b.image))
 		}
 	} else {
 		b.app.Warnf("%s: %s", text.Printable(d.img.Ref), why)

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"cbt/internal/store"
 	"cbt/lvm"
 )
 
@@ -31,12 +32,12 @@ type kept struct {
 // look finds what the source has of each disk.
 func (b *backupRun) look(ctx context.Context) error {
 	for i, d := range b.disks {
-		wanted := func(point string) bool { return b.store.leading(d.stream(), point) != nil }
+		wanted := func(point string) bool { return b.store.Leading(d.stream(), point) != nil }
 		var err error
 		switch {
 		case d.img.vol != nil:
 			b.kept[i], err = b.opener.keptVolumes(ctx, d.img, func(point string) bool {
-				return wanted(point) || b.store.begins(d.stream(), point)
+				return wanted(point) || b.store.Begins(d.stream(), point)
 			})
 		case d.img.Img != nil:
 			b.kept[i] = b.opener.keptSnapshots(d.img)
@@ -44,14 +45,14 @@ func (b *backupRun) look(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		b.own[i] = map[string]bool{withoutTimes(d.img.Point): d.img.Point != "", withoutTimes(d.img.perhaps): d.img.perhaps != ""}
+		b.own[i] = map[string]bool{store.WithoutTimes(d.img.Point): d.img.Point != "", store.WithoutTimes(d.img.perhaps): d.img.perhaps != ""}
 		for _, k := range b.kept[i] {
 			if !k.below && k.point != "" {
-				b.own[i][withoutTimes(k.point)] = true
+				b.own[i][store.WithoutTimes(k.point)] = true
 			}
 		}
 		b.lost[i] = slices.DeleteFunc(slices.Clone(b.kept[i]), func(k kept) bool {
-			return !k.spare || k.point == "" || wanted(k.point) || b.store.mayHave(d.stream(), k.point)
+			return !k.spare || k.point == "" || wanted(k.point) || b.store.MayHave(d.stream(), k.point)
 		})
 		b.kept[i] = slices.DeleteFunc(b.kept[i], func(k kept) bool {
 			return k.point == "" || k.point != d.img.Point && !wanted(k.point)
@@ -180,12 +181,12 @@ func (b *backupRun) lookFurther(ctx context.Context) error {
 		if b.opt.full || v == nil || v.Thin() == nil || b.newestKept(i) != nil {
 			continue
 		}
-		mine := func(l *logged) bool { return b.of[b.store.machines.Of[b.store.place[l]]] }
+		mine := func(l *store.Entry) bool { return b.of[b.store.Machines.Of[b.store.Place[l]]] }
 		wanted := func(point string) bool {
-			l := b.store.leading(d.stream(), point)
+			l := b.store.Leading(d.stream(), point)
 			return l != nil && mine(l)
 		}
-		if !slices.ContainsFunc(b.store.list, func(l *logged) bool { return mine(l) && strings.HasPrefix(l.to(d.stream()), formatVolume+":") }) {
+		if !slices.ContainsFunc(b.store.Entries, func(l *store.Entry) bool { return mine(l) && strings.HasPrefix(l.To(d.stream()), formatVolume+":") }) {
 			continue // the directory has no point of a volume of this machine
 		}
 		lv := v.LV()

@@ -9,32 +9,16 @@ import (
 
 	"cbt/internal/fail"
 	"cbt/internal/machines"
+	"cbt/internal/store"
 	"cbt/internal/text"
 )
-
-// machinesOf says which deltas of a list, in its order, are of one machine.
-func machinesOf(list []*logged) *machines.Directory {
-	all := make([]machines.Delta, len(list))
-	for i, l := range list {
-		d := machines.Delta{Machine: l.Machine}
-		d.Image, d.Time, _ = splitDeltaName(l.File)
-		if l.Instant != nil {
-			d.Time = *l.Instant
-		}
-		for _, s := range l.Streams {
-			d.Streams = append(d.Streams, machines.Stream{Name: s.Name, Source: s.Source, From: s.From, To: s.To})
-		}
-		all[i] = d
-	}
-	return machines.Group(all)
-}
 
 // identify finds out which machine of the directory the disks are of, and what
 // the delta calls it. A source that the directory does not know goes on from
 // nothing there until somebody says what it is: files of one name may be of two
 // machines.
 func (b *backupRun) identify(refs []string) error {
-	in := b.store.machines
+	in := b.store.Machines
 	b.known = b.recognised()
 	switch {
 	case b.opt.continues != "":
@@ -51,7 +35,7 @@ func (b *backupRun) identify(refs []string) error {
 		if n, ok := b.settled(); ok {
 			b.of = map[int]bool{n: true}
 		}
-		if len(b.of) != 1 && b.store.readable() > 0 {
+		if len(b.of) != 1 && b.store.Readable() > 0 {
 			return b.unknown(refs)
 		}
 	}
@@ -60,7 +44,7 @@ func (b *backupRun) identify(refs []string) error {
 		b.opt.diff.machine = b.machineName()
 	}
 	if m := b.opt.diff.machine; machines.Named(m) {
-		b.image = fileName(m)
+		b.image = store.ImageName(m)
 	}
 	b.warnTurns(in)
 	return nil
@@ -71,10 +55,10 @@ func (b *backupRun) identify(refs []string) error {
 // and, of a name that is new, deltas that name no machine and have it in their
 // files' names, unless a machine goes on from them.
 func (b *backupRun) called(name string) map[int]bool {
-	in, of := b.store.machines, map[int]bool{}
+	in, of := b.store.Machines, map[int]bool{}
 	identified := map[int]bool{}
 	for i, d := range in.List {
-		if b.store.list[i].Error == "" && d.Machine == name {
+		if b.store.Entries[i].Error == "" && d.Machine == name {
 			of[in.Of[i]] = true
 		}
 		if d.Machine != "" {
@@ -90,22 +74,22 @@ func (b *backupRun) called(name string) map[int]bool {
 	byName := false
 	for i, d := range in.List {
 		n := in.Of[i]
-		if isNew && b.store.list[i].Error == "" && d.Image == name && !identified[n] && !of[n] {
+		if isNew && b.store.Entries[i].Error == "" && d.Image == name && !identified[n] && !of[n] {
 			byName = byName || !b.known[n]
 			of[n] = true
 		}
 	}
 	if byName {
 		b.app.Warnf("%s: the deltas called %s-... name no machine, and are taken for older ones of %s by that name alone, by prune too: if they are another machine's, remove what this run writes, and give another --name",
-			text.Printable(b.store.dir), text.Printable(name), text.Printable(b.disks[0].img.Ref))
+			text.Printable(b.store.Dir), text.Printable(name), text.Printable(b.disks[0].img.Ref))
 	}
 	return of
 }
 
 // isNamed says whether a user gave the machine a name.
 func (b *backupRun) isNamed(n int) bool {
-	for i, d := range b.store.machines.List {
-		if b.store.machines.Of[i] == n && machines.Named(d.Machine) {
+	for i, d := range b.store.Machines.List {
+		if b.store.Machines.Of[i] == n && machines.Named(d.Machine) {
 			return true
 		}
 	}
@@ -116,13 +100,13 @@ func (b *backupRun) isNamed(n int) bool {
 // and its points tell. Points of backing files do not count: they may be those of
 // other machines too.
 func (b *backupRun) recognised() map[int]bool {
-	in := b.store.machines
+	in := b.store.Machines
 	bySource, byPoint := map[int]bool{}, map[int]bool{}
 	sources, names := make([]string, len(b.disks)), make([]string, len(b.disks))
 	for k, d := range b.disks {
 		sources[k], names[k] = d.img.identity(), d.img.machineName()
 	}
-	for i, l := range b.store.list {
+	for i, l := range b.store.Entries {
 		for k := range b.disks {
 			source, machine := sources[k], names[k]
 			for _, s := range l.Streams {
@@ -130,7 +114,7 @@ func (b *backupRun) recognised() map[int]bool {
 				case machine != "" && machine == l.Machine, source != "" && source == s.Source:
 					bySource[in.Of[i]] = true
 				// What begins at one of its points may be an overlay over it.
-				case b.own[k][withoutTimes(s.To)] || s.Source == "" && b.own[k][withoutTimes(s.From)]:
+				case b.own[k][store.WithoutTimes(s.To)] || s.Source == "" && b.own[k][store.WithoutTimes(s.From)]:
 					byPoint[i] = true
 				}
 			}
@@ -142,7 +126,7 @@ func (b *backupRun) recognised() map[int]bool {
 	of := map[int]bool{}
 	for i := range byPoint {
 		// An older delta is adopted, but not if another disk has adopted it.
-		if l := b.store.list[i]; l.Machine != "" || !b.isOfOther(in.Of[i]) {
+		if l := b.store.Entries[i]; l.Machine != "" || !b.isOfOther(in.Of[i]) {
 			of[in.Of[i]] = true
 		}
 	}
@@ -155,8 +139,8 @@ func (b *backupRun) recognised() map[int]bool {
 // isOfOther says whether deltas of a machine are known to be of disks that are
 // none of these.
 func (b *backupRun) isOfOther(n int) bool {
-	for i, l := range b.store.list {
-		if b.store.machines.Of[i] == n && slices.ContainsFunc(l.Streams, func(s logStream) bool { return s.Source != "" }) {
+	for i, l := range b.store.Entries {
+		if b.store.Machines.Of[i] == n && slices.ContainsFunc(l.Streams, func(s store.Stream) bool { return s.Source != "" }) {
 			return true
 		}
 	}
@@ -167,8 +151,8 @@ func (b *backupRun) isOfOther(n int) bool {
 // name before others; else by the identity of the first disk that has one.
 func (b *backupRun) machineName() string {
 	name, image := "", ""
-	for i, d := range b.store.machines.List {
-		if !b.of[b.store.machines.Of[i]] {
+	for i, d := range b.store.Machines.List {
+		if !b.of[b.store.Machines.Of[i]] {
 			continue
 		}
 		if machines.Named(d.Machine) || d.Machine != "" && !machines.Named(name) {
@@ -177,7 +161,7 @@ func (b *backupRun) machineName() string {
 		image = cmp.Or(d.Image, image)
 	}
 	if name == "" && image != "" && b.opt.continues != "" {
-		name = fileName(image) // of older deltas, which have no name but that
+		name = store.ImageName(image) // of older deltas, which have no name but that
 	}
 	for _, d := range b.disks {
 		name = cmp.Or(name, d.img.machineName())
@@ -190,7 +174,7 @@ func (b *backupRun) machineName() string {
 
 // key is what --continue can call a machine.
 func (b *backupRun) key(n int) string {
-	in := b.store.machines
+	in := b.store.Machines
 	name, image, file, alone := "", "", "", true
 	for i, d := range in.List {
 		if in.Of[i] != n {
@@ -199,7 +183,7 @@ func (b *backupRun) key(n int) string {
 		if machines.Named(d.Machine) || d.Machine != "" && !machines.Named(name) {
 			name = d.Machine
 		}
-		image, file = cmp.Or(d.Image, image), b.store.list[i].File
+		image, file = cmp.Or(d.Image, image), b.store.Entries[i].File
 	}
 	if machines.Named(name) {
 		return name
@@ -223,8 +207,8 @@ func (b *backupRun) key(n int) string {
 func (b *backupRun) keys() (list []string) {
 	var rest []string
 	seen := map[int]bool{}
-	for i, n := range b.store.machines.Of {
-		if seen[n] || b.store.list[i].Error != "" {
+	for i, n := range b.store.Machines.Of {
+		if seen[n] || b.store.Entries[i].Error != "" {
 			continue
 		}
 		seen[n] = true
@@ -241,7 +225,7 @@ func (b *backupRun) keys() (list []string) {
 // continued is the machine that --continue names: as headers or the names of files
 // have it, by the beginning of an identity, or by one of its files.
 func (b *backupRun) continued(name string) (int, error) {
-	in := b.store.machines
+	in := b.store.Machines
 	for _, fits := range []func(d machines.Delta, file string) bool{
 		func(d machines.Delta, _ string) bool { return d.Machine == name },
 		func(d machines.Delta, _ string) bool { return d.Image == name },
@@ -252,7 +236,7 @@ func (b *backupRun) continued(name string) (int, error) {
 	} {
 		found := map[int]bool{}
 		for i, d := range in.List {
-			if b.store.list[i].Error == "" && fits(d, b.store.list[i].File) {
+			if b.store.Entries[i].Error == "" && fits(d, b.store.Entries[i].File) {
 				found[in.Of[i]] = true
 			}
 		}
@@ -262,16 +246,16 @@ func (b *backupRun) continued(name string) (int, error) {
 				keys = append(keys, text.Printable(b.key(n)))
 			}
 			slices.Sort(keys)
-			return 0, fail.Usage("--continue %s: %s has several machines that this fits: %s", text.Printable(name), text.Printable(b.store.dir), strings.Join(keys, ", "))
+			return 0, fail.Usage("--continue %s: %s has several machines that this fits: %s", text.Printable(name), text.Printable(b.store.Dir), strings.Join(keys, ", "))
 		}
 		for n := range found {
 			return n, nil
 		}
 	}
 	if len(in.List) == 0 {
-		return 0, fail.Usage("--continue %s: %s has no delta to go on from (--name gives a machine a name)", text.Printable(name), text.Printable(b.store.dir))
+		return 0, fail.Usage("--continue %s: %s has no delta to go on from (--name gives a machine a name)", text.Printable(name), text.Printable(b.store.Dir))
 	}
-	return 0, fail.Usage("--continue %s: %s has no such machine; there are: %s", text.Printable(name), text.Printable(b.store.dir), strings.Join(printableAll(b.keys()), ", "))
+	return 0, fail.Usage("--continue %s: %s has no such machine; there are: %s", text.Printable(name), text.Printable(b.store.Dir), strings.Join(printableAll(b.keys()), ", "))
 }
 
 func printableAll(list []string) (shown []string) {
@@ -286,15 +270,15 @@ func printableAll(list []string) (shown []string) {
 func (b *backupRun) unknown(refs []string) error {
 	keys := b.keys()
 	of := text.Count(len(keys), "machine")
-	str := fmt.Sprintf("%s: %s knows no such disk, and has deltas of %s: nothing is written until it is said which machine this is", text.Printable(strings.Join(refs, " ")), text.Printable(b.store.dir), of)
+	str := fmt.Sprintf("%s: %s knows no such disk, and has deltas of %s: nothing is written until it is said which machine this is", text.Printable(strings.Join(refs, " ")), text.Printable(b.store.Dir), of)
 	if len(b.of) > 1 {
-		str = fmt.Sprintf("%s: %s has deltas of it under several names: nothing is written until it is said which machine this is", text.Printable(strings.Join(refs, " ")), text.Printable(b.store.dir))
+		str = fmt.Sprintf("%s: %s has deltas of it under several names: nothing is written until it is said which machine this is", text.Printable(strings.Join(refs, " ")), text.Printable(b.store.Dir))
 	}
 	str += fmt.Sprintf("; another one: `%s`", b.commandWith("--name", b.freeName(keys)))
 	const most = 3
 	for i, key := range keys {
 		if i == most {
-			str += fmt.Sprintf("; `cbt log %s` shows %d more", text.Quote(b.store.dir), len(keys)-most)
+			str += fmt.Sprintf("; `cbt log %s` shows %d more", text.Quote(b.store.Dir), len(keys)-most)
 			break
 		}
 		str += fmt.Sprintf("; the same as %s: `%s`", text.Printable(machines.Short(key)), b.commandWith("--continue", key))
@@ -315,27 +299,27 @@ func (b *backupRun) freeName(keys []string) string {
 	for _, key := range keys {
 		taken[key] = true
 	}
-	for _, d := range b.store.machines.List {
+	for _, d := range b.store.Machines.List {
 		taken[d.Image], taken[d.Machine] = true, true
 	}
 	name := b.image
 	for n := 2; taken[name]; n++ {
-		name = fmt.Sprintf("%s-%d", b.image[:min(len(b.image), maxImageName-12)], n)
+		name = fmt.Sprintf("%s-%d", b.image[:min(len(b.image), store.MaxImageName-12)], n)
 	}
 	return name
 }
 
 // recognisedAs says whether the source was backed up under a name.
 func (b *backupRun) recognisedAs(name string) bool {
-	return slices.ContainsFunc(b.store.machines.List, func(d machines.Delta) bool { return d.Machine == name }) &&
-		slices.ContainsFunc(b.store.machines.Of, func(n int) bool { return b.known[n] && b.of[n] })
+	return slices.ContainsFunc(b.store.Machines.List, func(d machines.Delta) bool { return d.Machine == name }) &&
+		slices.ContainsFunc(b.store.Machines.Of, func(n int) bool { return b.known[n] && b.of[n] })
 }
 
 // warnTurns says that two disks are backed up in turns under one name.
 func (b *backupRun) warnTurns(in *machines.Directory) {
 	for _, d := range b.disks {
 		source, seen, last := d.img.identity(), false, ""
-		for i, l := range b.store.list {
+		for i, l := range b.store.Entries {
 			for _, s := range l.Streams {
 				if b.of[in.Of[i]] && s.Name == d.stream() && s.Source != "" {
 					seen, last = seen || s.Source == source, s.Source

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"time"
 
+	"cbt/internal/infile"
+	"cbt/internal/store"
 	"cbt/internal/text"
 )
 
@@ -43,13 +45,13 @@ func (b *backupRun) notInDir() []missing {
 				m.Command = text.CommandLine(text.ScriptQuote, m.words...)
 			}
 			mended := false
-			for _, l := range b.store.list {
+			for _, l := range b.store.Entries {
 				switch {
-				case l.from(d.stream()) == k.point:
+				case l.From(d.stream()) == k.point:
 					m.Children = append(m.Children, l.File)
-				case l.to(d.stream()) == k.point && m.Delta == "" && !b.mends(l, i):
+				case l.To(d.stream()) == k.point && m.Delta == "" && !b.mends(l, i):
 					m.Delta = l.File
-				case l.to(d.stream()) == k.point:
+				case l.To(d.stream()) == k.point:
 					mended = true
 				}
 			}
@@ -91,34 +93,34 @@ func (b *backupRun) hasInstant(i int, k *kept) bool {
 		}
 	}
 	stream := b.disks[i].stream()
-	return slices.ContainsFunc(b.store.list, func(l *logged) bool {
-		return b.of[b.store.machines.Of[b.store.place[l]]] && l.Instant != nil && (l.Instant.Equal(k.instant) || l.Instant.Equal(last)) &&
-			slices.Contains(b.store.ends[streamPoint{stream, l.to(stream)}], l)
+	return slices.ContainsFunc(b.store.Entries, func(l *store.Entry) bool {
+		return b.of[b.store.Machines.Of[b.store.Place[l]]] && l.Instant != nil && (l.Instant.Equal(k.instant) || l.Instant.Equal(last)) &&
+			slices.Contains(b.store.Ends[store.Point{Stream: stream, Point: l.To(stream)}], l)
 	})
 }
 
 // mends says whether a delta leads to where l begins once this run's is there.
-func (b *backupRun) mends(l *logged, i int) bool {
+func (b *backupRun) mends(l *store.Entry, i int) bool {
 	stream, point := b.disks[i].stream(), b.disks[i].img.Point
-	for range b.store.list {
-		from := l.from(stream)
+	for range b.store.Entries {
+		from := l.From(stream)
 		if from == "" || from == point {
 			return from != ""
 		}
-		n := slices.IndexFunc(b.store.list, func(l *logged) bool { return l.to(stream) == from })
+		n := slices.IndexFunc(b.store.Entries, func(l *store.Entry) bool { return l.To(stream) == from })
 		if n < 0 {
 			return false
 		}
-		l = b.store.list[n]
+		l = b.store.Entries[n]
 	}
 	return false
 }
 
 // since is the time of the oldest delta of the machine that has a stream.
 func (b *backupRun) since(stream string) (at time.Time) {
-	in := b.store.machines
-	for i, l := range b.store.list {
-		if t := in.List[i].Time; b.of[in.Of[i]] && l.has(stream) && !t.IsZero() && (at.IsZero() || t.Before(at)) {
+	in := b.store.Machines
+	for i, l := range b.store.Entries {
+		if t := in.List[i].Time; b.of[in.Of[i]] && l.Has(stream) && !t.IsZero() && (at.IsZero() || t.Before(at)) {
 			at = t
 		}
 	}
@@ -147,7 +149,7 @@ func (b *backupRun) again(i int, k *kept) []string {
 				return nil
 			}
 			old = stem + "@" + k.name
-		} else if name, _, ok := strings.Cut(ref, "="); ok && !exists(ref) {
+		} else if name, _, ok := strings.Cut(ref, "="); ok && !infile.Exists(ref) {
 			old = name + "=" + old
 		}
 		at := slices.Index(words, ref)
@@ -176,7 +178,7 @@ func (d *disk) snapshotName() string {
 // it is a warning, the rest may be as it was meant.
 func (b *backupRun) sayMissing(list []missing) {
 	const most = 5
-	dir, said := text.Printable(b.store.dir), 0
+	dir, said := text.Printable(b.store.Dir), 0
 	for _, m := range list {
 		write := ""
 		if m.words != nil {

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"cbt/internal/fail"
+	"cbt/internal/infile"
 	"cbt/internal/testtool"
 )
 
@@ -198,7 +199,7 @@ func (n *nights) restoreAll() {
 	}
 	there := 0
 	for file := range n.sums {
-		if !exists(file) {
+		if !infile.Exists(file) {
 			continue
 		}
 		if code, _, _ := run(n.t, "cat", file); code != fail.WrongBaseCode {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"cbt/internal/machines"
+	"cbt/internal/store"
 	"cbt/internal/text"
 )
 
@@ -33,8 +34,8 @@ type backedUpStream struct {
 }
 
 // reportThere says that there was nothing to do.
-func (b *backupRun) reportThere(l *logged) error {
-	path := filepath.Join(b.store.dir, l.File)
+func (b *backupRun) reportThere(l *store.Entry) error {
+	path := filepath.Join(b.store.Dir, l.File)
 	if said := b.opt.diff.consistency; b.opt.diff.labelled && said != l.Consistency {
 		b.app.Warnf("%s: --consistency %s changes nothing: the delta is there, and is called %s", text.Printable(path), said, l.Consistency)
 	}
@@ -45,7 +46,7 @@ func (b *backupRun) reportThere(l *logged) error {
 		}
 		b.app.Warnf("%s: --name %s changes nothing: the delta is there, %s; the next one has the name", text.Printable(path), b.opt.name, called)
 	}
-	b.app.Notef("%s has %s already: %s", text.Printable(b.store.dir), text.Printable(b.disks[0].img.Ref), text.Printable(path))
+	b.app.Notef("%s has %s already: %s", text.Printable(b.store.Dir), text.Printable(b.disks[0].img.Ref), text.Printable(path))
 	if b.opt.dryRun {
 		return b.printThere(path)
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"cbt/internal/machines"
+	"cbt/internal/store"
 	"cbt/internal/text"
 )
 
@@ -18,19 +19,19 @@ func (b *backupRun) settled() (machine int, ok bool) {
 	if len(b.known) < 2 {
 		return 0, false
 	}
-	in, count, newest := b.store.machines, map[int]int{}, map[int]time.Time{}
+	in, count, newest := b.store.Machines, map[int]int{}, map[int]time.Time{}
 	others := map[int]bool{}
-	for i, l := range b.store.list {
+	for i, l := range b.store.Entries {
 		n := in.Of[i]
 		same := false
 		for _, d := range b.disks {
 			source := d.img.identity()
-			same = same || source != "" && l.source(d.stream()) == source
+			same = same || source != "" && l.Source(d.stream()) == source
 		}
 		switch {
 		case !b.known[n]:
 		case !same:
-			others[n] = others[n] || slices.ContainsFunc(l.Streams, func(s logStream) bool { return s.Source != "" })
+			others[n] = others[n] || slices.ContainsFunc(l.Streams, func(s store.Stream) bool { return s.Source != "" })
 		default:
 			count[n]++
 			if t := in.List[i].Time; t.After(newest[n]) {
@@ -50,8 +51,8 @@ func (b *backupRun) settled() (machine int, ok bool) {
 // warnOther says that a source has had another name so far.
 func (b *backupRun) warnOther() {
 	others := map[string]bool{}
-	for i, d := range b.store.machines.List {
-		if b.known[b.store.machines.Of[i]] && machines.Named(d.Machine) && d.Machine != b.opt.name {
+	for i, d := range b.store.Machines.List {
+		if b.known[b.store.Machines.Of[i]] && machines.Named(d.Machine) && d.Machine != b.opt.name {
 			others[d.Machine] = true
 		}
 	}
@@ -59,8 +60,8 @@ func (b *backupRun) warnOther() {
 		return
 	}
 	ref, so := text.Printable(b.disks[0].img.Ref), slices.Sorted(maps.Keys(others))
-	if slices.ContainsFunc(b.store.list, func(l *logged) bool {
-		return l.Machine == b.opt.name && slices.ContainsFunc(l.Streams, func(s logStream) bool { return s.Source != "" })
+	if slices.ContainsFunc(b.store.Entries, func(l *store.Entry) bool {
+		return l.Machine == b.opt.name && slices.ContainsFunc(l.Streams, func(s store.Stream) bool { return s.Source != "" })
 	}) {
 		b.app.Warnf("%s: was backed up as %s so far, and %s is the name of another disk there: if that is a mistake, the next run with --continue %s instead of --name %s goes on as before",
 			ref, strings.Join(so, ", "), b.opt.name, so[len(so)-1], b.opt.name)

@@ -9,6 +9,8 @@ import (
 	"unicode/utf8"
 
 	"cbt/internal/imagelock"
+	"cbt/internal/infile"
+	"cbt/internal/store"
 	"cbt/internal/text"
 )
 
@@ -60,7 +62,7 @@ func (b *backupRun) noLongerNeeded() []unneeded {
 			if !k.spare || k.point == d.img.Point || k == newest {
 				continue
 			}
-			if b.store.with([]streamPoint{{d.stream(), k.point}}, (k.ram || k.mayRAM) && b.opt.diff.ram != ramNo, nil) == nil {
+			if b.store.With([]store.Point{{Stream: d.stream(), Point: k.point}}, (k.ram || k.mayRAM) && b.opt.diff.ram != ramNo, nil) == nil {
 				continue
 			}
 			list = append(list, b.deletion(k))
@@ -124,7 +126,7 @@ func libvirtKnows(domain, snapshot string) bool {
 	if strings.Contains(domain+snapshot, "/") {
 		return false
 	}
-	return exists(filepath.Join("/var/lib/libvirt/qemu/snapshot", domain, snapshot+".xml"))
+	return infile.Exists(filepath.Join("/var/lib/libvirt/qemu/snapshot", domain, snapshot+".xml"))
 }
 
 // delvm is the command of the human monitor, which knows quotes and a few

@@ -11,7 +11,9 @@ import (
 
 	"cbt/internal/audit"
 	"cbt/internal/fail"
+	"cbt/internal/infile"
 	"cbt/internal/outfile"
+	"cbt/internal/store"
 	"cbt/internal/text"
 )
 
@@ -82,7 +84,7 @@ func (w *outWriter) Write(p []byte) (int, error) {
 // writeOnce writes the delta and gives it its name; writing says that an error
 // is the directory's.
 func (b *backupRun) writeOnce(ctx context.Context) (writing bool, err error) {
-	f, err := b.app.audit.CreateIn(b.store.dir, b.image, deltaSuffix)
+	f, err := b.app.audit.CreateIn(b.store.Dir, b.image, store.Suffix)
 	if err != nil {
 		return true, err
 	}
@@ -104,17 +106,17 @@ func (b *backupRun) commit(f *audit.OutFile) (string, error) {
 	}
 	id := b.job.sum.ID
 	same := func(path string) bool {
-		l := readOneLogged(b.app.audit, b.store.dir, path)
+		l := store.ReadEntry(b.app.audit, b.store.Dir, path)
 		return l.Error == "" && l.ID == id.String()
 	}
 	for try := 1; ; try++ {
-		path := filepath.Join(b.store.dir, deltaFileName(b.image, at, id, try))
-		if exists(path) && !same(path) {
+		path := filepath.Join(b.store.Dir, store.FileName(b.image, at, id, try))
+		if infile.Exists(path) && !same(path) {
 			continue
 		}
 		err := f.CommitAs(filepath.Base(path))
 		if errors.Is(err, fs.ErrExist) && same(path) {
-			err = outfile.SyncDir(b.store.dir)
+			err = outfile.SyncDir(b.store.Dir)
 		}
 		return path, err
 	}

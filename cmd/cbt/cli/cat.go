@@ -9,13 +9,14 @@ import (
 	"github.com/spf13/cobra"
 
 	"cbt/internal/fail"
+	"cbt/internal/store"
 	"cbt/sparse"
 )
 
 type catOptions struct {
 	source openerOptions
 	ref    refOptions
-	chain  chainOptions
+	chain  store.ChainOptions
 	offset sizeValue
 	length sizeValue
 }

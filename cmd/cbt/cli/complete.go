@@ -12,7 +12,9 @@ import (
 	"cbt/cbt"
 	"cbt/internal/audit"
 	"cbt/internal/deltaref"
+	"cbt/internal/infile"
 	"cbt/internal/report"
+	"cbt/internal/store"
 	"cbt/qcow2"
 	"cbt/sparse"
 )
@@ -117,10 +119,10 @@ func (a *app) completeRef(word string) (list []string, _ cobra.ShellCompDirectiv
 		return nil, cobra.ShellCompDirectiveDefault
 	}
 	path := word[:at]
-	if name, rest, ok := strings.Cut(path, "="); ok && !exists(path) && !strings.ContainsAny(name, "./") {
+	if name, rest, ok := strings.Cut(path, "="); ok && !infile.Exists(path) && !strings.ContainsAny(name, "./") {
 		path = rest // NAME=REF
 	}
-	if !exists(path) {
+	if !infile.Exists(path) {
 		return nil, cobra.ShellCompDirectiveDefault
 	}
 	names, _ := a.snapshotWords(path)
@@ -172,11 +174,11 @@ func (a *app) snapshotWords(path string) (names, ids []string) {
 // deltaWords are what may follow DIR@ or DELTA@.
 func (a *app) deltaWords(path string) (words []string) {
 	o := &opener{Reporter: report.None{}}
-	o.deltaFiles = newDeltaFiles(&o.reads, report.None{}, explainDelta)
+	o.Files = store.NewFiles(&o.reads, report.None{}, explainDelta)
 	o.reads.Audit = a.audit
 	defer o.Close()
-	if names, err := deltaNames(path); err == nil && len(names) > 0 {
-		_, all, err := o.deltasToChoose(path)
+	if names, err := store.Names(path); err == nil && len(names) > 0 {
+		_, all, err := o.DeltasToChoose(path)
 		if err != nil {
 			return nil
 		}
@@ -185,7 +187,7 @@ func (a *app) deltaWords(path string) (words []string) {
 			if len(d.Names) > 0 {
 				machines[d.Machine] = d.Names[0]
 			}
-			words = append(words, strings.TrimSuffix(d.File, deltaSuffix))
+			words = append(words, strings.TrimSuffix(d.File, store.Suffix))
 		}
 		if len(machines) < 2 {
 			return onlyHarmless(append(words, deltaref.Latest))
@@ -195,10 +197,10 @@ func (a *app) deltaWords(path string) (words []string) {
 		}
 		return onlyHarmless(words)
 	}
-	if !strings.HasSuffix(path, deltaSuffix) {
+	if !strings.HasSuffix(path, store.Suffix) {
 		return nil
 	}
-	if d, err := o.openDeltaFile(path); err == nil {
+	if d, err := o.OpenDelta(path); err == nil {
 		for _, s := range d.Header.Streams {
 			words = append(words, strings.TrimPrefix(s.Name, "disk/"))
 		}

@@ -12,6 +12,7 @@ import (
 
 	"cbt/cbt"
 	"cbt/internal/fsys"
+	"cbt/internal/store"
 	"cbt/internal/text"
 	"cbt/lvm"
 	"cbt/sparse"
@@ -60,7 +61,7 @@ func (a *app) sayLevel(name string, c cbt.Consistency) {
 }
 
 // sayLevels counts the levels of several deltas.
-func (a *app) sayLevels(dir string, list []*logged) {
+func (a *app) sayLevels(dir string, list []*store.Entry) {
 	var parts []string
 	for _, c := range levelOrder {
 		n := 0

@@ -11,6 +11,7 @@ import (
 	"cbt/internal/audit"
 	"cbt/internal/fail"
 	"cbt/internal/infile"
+	"cbt/internal/store"
 	"cbt/internal/text"
 )
 
@@ -28,7 +29,7 @@ func explainDelta(reads *audit.Reading, path string, f *infile.Input, err error)
 // begins like nothing known is none either.
 func notDelta(f *infile.Input, strict bool) error {
 	path := f.Path
-	if strings.EqualFold(filepath.Ext(path), deltaSuffix) {
+	if strings.EqualFold(filepath.Ext(path), store.Suffix) {
 		return nil
 	}
 	switch found, err := sniff(f, f.Info.Size); {
@@ -55,7 +56,7 @@ func notDeltaFile(reads *audit.Reading, path string, err error) error {
 	if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if other := addressError(path); other != nil {
+	if other := infile.AddressError(path); other != nil {
 		return other
 	}
 	at := strings.LastIndexByte(path, '@')
@@ -85,8 +86,8 @@ func deltaFirst(o *opener, command string, names []string, targets []namedTarget
 		return err
 	}
 	target := targets[0].path
-	dir, _, _ := splitDeltaRef(target)
-	isDelta := dir != "" && !exists(target)
+	dir, _, _ := store.SplitRef(target)
+	isDelta := dir != "" && !infile.Exists(target)
 	if f, e := openFile(target, &o.reads, nil); e == nil {
 		found, _ := sniff(f, f.Info.Size)
 		isDelta = found == formatDelta

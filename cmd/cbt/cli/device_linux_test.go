@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"cbt/internal/fail"
+	"cbt/internal/store"
 	"cbt/internal/testtool"
 )
 
@@ -97,7 +98,7 @@ func TestDeviceTellsNoTime(t *testing.T) {
 			t.Fatal(stderr)
 		}
 		files := dirNames(t, "b")
-		if _, at, ok := splitDeltaName(files[len(files)-1]); !ok || at.Before(before) || len(files) != night+1 {
+		if _, at, ok := store.SplitName(files[len(files)-1]); !ok || at.Before(before) || len(files) != night+1 {
 			t.Fatalf("after %v: %v", before, files)
 		}
 		if code, out, stderr := run(t, "log", "--json", "b"); code != fail.Done || strings.Contains(out, "instant") {

@@ -9,6 +9,7 @@ import (
 
 	"cbt/cbt"
 	"cbt/internal/fail"
+	"cbt/internal/store"
 	"cbt/internal/text"
 	"cbt/sparse"
 )
@@ -19,7 +20,7 @@ type diffOptions struct {
 	oldRef      refOptions
 	newRef      refOptions
 	fullRef     refOptions // of NEW with --full
-	chain       chainOptions
+	chain       store.ChainOptions
 	olds, news  []string
 	full        bool
 	out         string
@@ -182,8 +183,8 @@ func (a *app) diff(ctx context.Context, args []string, opt *diffOptions) error {
 // not known, or there will be none.
 func (opt *diffOptions) chainDir() string {
 	switch {
-	case opt.chain.dir != "" || opt.out == "":
-		return opt.chain.dir
+	case opt.chain.Dir != "" || opt.out == "":
+		return opt.chain.Dir
 	case opt.out == stdinName:
 		return ""
 	}

@@ -6,6 +6,7 @@ import (
 
 	"cbt/cbt"
 	"cbt/internal/fail"
+	"cbt/internal/store"
 	"cbt/internal/text"
 )
 
@@ -172,7 +173,7 @@ func (a *app) addRAM(ctx context.Context, o *opener, disks []disk, opt *diffOpti
 		}
 		disks = append(disks, d)
 	}
-	return append(disks, disk{name: stateStream, img: img.source(nil), ram: true}), nil
+	return append(disks, disk{name: store.StateStream, img: img.source(nil), ram: true}), nil
 }
 
 // freeze finds out at which point a volume is that holds the state.

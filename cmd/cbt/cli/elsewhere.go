@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"cbt/internal/fail"
+	"cbt/internal/store"
 	"cbt/internal/text"
 	"cbt/qcow2"
 )
@@ -115,14 +116,14 @@ func (b *backupRun) stateOfBase() string {
 		if snap := snapshotOf(d.old); snap != nil && snap.VMStateSize > 0 || d.old.chain != nil {
 			return ""
 		}
-		var best *logged
-		for _, l := range b.store.ends[streamPoint{d.stream(), d.old.Point}] {
-			if l.has(stateStream) && !slices.Contains(l.Missing, stateStream) && (best == nil || b.store.length(l, stateStream) < b.store.length(best, stateStream)) {
+		var best *store.Entry
+		for _, l := range b.store.Ends[store.Point{Stream: d.stream(), Point: d.old.Point}] {
+			if l.Has(store.StateStream) && !slices.Contains(l.Missing, store.StateStream) && (best == nil || b.store.Length(l, store.StateStream) < b.store.Length(best, store.StateStream)) {
 				best = l
 			}
 		}
 		if best != nil {
-			return filepath.Join(b.store.dir, best.File)
+			return filepath.Join(b.store.Dir, best.File)
 		}
 	}
 	return ""
@@ -156,11 +157,11 @@ func stateTwice(img *source) error {
 }
 
 // stateEnds are the points of the machine state that --new-state names.
-func (b *backupRun) stateEnds() (ends []streamPoint, frozen bool) {
+func (b *backupRun) stateEnds() (ends []store.Point, frozen bool) {
 	m := b.opt.diff.newMachine
 	if m == nil {
 		return nil, true
 	}
-	to := m.pointOf(stateStream)
-	return []streamPoint{{stateStream, to}}, to != ""
+	to := m.pointOf(store.StateStream)
+	return []store.Point{{Stream: store.StateStream, Point: to}}, to != ""
 }

@@ -28,7 +28,7 @@ type file struct {
 func openFile(path string, reads *audit.Reading, judge func(real string) error) (*file, error) {
 	in, err := reads.Open(path, judge)
 	if errors.Is(err, fs.ErrNotExist) {
-		if other := addressError(path); other != nil {
+		if other := infile.AddressError(path); other != nil {
 			err = other
 		}
 	}

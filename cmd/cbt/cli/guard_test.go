@@ -125,17 +125,17 @@ func TestGuardedRaw(t *testing.T) {
 func TestDirectoryOfDeltasIsLocked(t *testing.T) {
 	dir := t.TempDir()
 	one, two, prune := newTestOpener(t, openerOptions{}), newTestOpener(t, openerOptions{}), newTestOpener(t, openerOptions{})
-	share := func(o *opener) error { return o.shareDir(t.Context(), dir, 0) }
+	share := func(o *opener) error { return o.Share(t.Context(), dir, 0) }
 	if err := errors.Join(share(one), share(one), share(two)); err != nil {
 		t.Fatal(err)
 	}
 	var coded *fail.Error
-	if err := prune.ownDir(t.Context(), dir, 0); !errors.As(err, &coded) || coded.Code != fail.BusyCode {
+	if err := prune.Own(t.Context(), dir, 0); !errors.As(err, &coded) || coded.Code != fail.BusyCode {
 		t.Errorf("two share it: %v", err)
 	}
 	one.Close()
 	two.Close()
-	if err := prune.ownDir(t.Context(), dir, 0); err != nil {
+	if err := prune.Own(t.Context(), dir, 0); err != nil {
 		t.Error(err)
 	}
 	if err := share(one); !errors.As(err, &coded) || coded.Code != fail.BusyCode {

@@ -11,6 +11,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"cbt/internal/fail"
+	"cbt/internal/infile"
+	"cbt/internal/store"
 	"cbt/internal/text"
 	"cbt/sparse"
 )
@@ -18,7 +20,7 @@ import (
 type hashOptions struct {
 	source openerOptions
 	ref    refOptions
-	chain  chainOptions
+	chain  store.ChainOptions
 	algos  []string
 	piece  sizeValue
 	offset sizeValue
@@ -118,13 +120,13 @@ func (a *app) hashOne(ctx context.Context, o *opener, out *hashPrinter, ref stri
 	if err := refuseUnknown(ctx, src, off, n); err != nil {
 		return err
 	}
-	if src.Format != formatRaw && opt.name == "" && exists(ref) && !a.json {
+	if src.Format != formatRaw && opt.name == "" && infile.Exists(ref) && !a.json {
 		a.Notef("%s: these are the hashes of the image in it, not of the file (--format raw: of the file)", text.Printable(ref))
 	}
 	if n == 0 && src.View.Size() > 0 {
 		return fail.Usage("%s: no bytes to hash from offset %d on", text.Printable(ref), off)
 	}
-	name := cmp.Or(opt.name, o.resolved[ref], ref)
+	name := cmp.Or(opt.name, o.Resolved[ref], ref)
 	out.begin(name, src.View.Size(), off, n, opt.piece.n > 0)
 	s := newSummer(out.algos, off, opt.piece.n, out.onPiece)
 	defer s.close()

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"cbt/internal/infile"
 )
 
 // Lists of hashes have the forms of GNU coreutils, which its programs check:
@@ -90,7 +92,7 @@ func nameOfPart(name string, off, n int64) string {
 // splitPart undoes nameOfPart; all of an image has no part in its name.
 func splitPart(name string) (ref string, off, n int64, part bool) {
 	m := partName.FindStringSubmatch(name)
-	if m == nil || exists(name) {
+	if m == nil || infile.Exists(name) {
 		return name, 0, 0, false
 	}
 	first, err1 := strconv.ParseInt(m[2], 10, 64)

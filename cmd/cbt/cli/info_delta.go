@@ -39,7 +39,7 @@ type streamInfo struct {
 
 // infoDelta describes a delta from its header and index.
 func (a *app) infoDelta(o *opener, path string) error {
-	d, err := o.openDeltaFile(path)
+	d, err := o.OpenDelta(path)
 	if err != nil {
 		return err
 	}
@@ -69,7 +69,7 @@ func (a *app) infoDelta(o *opener, path string) error {
 	row("id", "%s", info.ID)
 	row("consistency", "%s: %s", info.Consistency, levels[d.Header.Consistency].long)
 	if info.Instant != nil {
-		row("instant", "%s", info.Instant.UTC().Format(timeLayout))
+		row("instant", "%s", info.Instant.UTC().Format(text.TimeLayout))
 	}
 	if info.Machine != "" {
 		row("machine", "%s", info.Machine)

@@ -287,5 +287,5 @@ func formatUnix(sec int64) string {
 	if sec == 0 {
 		return "-"
 	}
-	return time.Unix(sec, 0).UTC().Format(timeLayout)
+	return time.Unix(sec, 0).UTC().Format(text.TimeLayout)
 }

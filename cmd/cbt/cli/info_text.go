@@ -11,9 +11,6 @@ import (
 	"cbt/qcow2"
 )
 
-// timeLayout is how instants are printed, always in UTC.
-const timeLayout = "2006-01-02 15:04:05Z"
-
 func (d *description) print(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	row := func(key, format string, args ...any) {
@@ -21,7 +18,7 @@ func (d *description) print(w io.Writer) error {
 	}
 	row("image", "%s", text.Printable(d.file.Path))
 	if s := d.snapshot; s != nil {
-		row("snapshot", "%s (id %s) of %s", text.Printable(s.Name), text.Printable(s.ID), s.Date.Format(timeLayout))
+		row("snapshot", "%s (id %s) of %s", text.Printable(s.Name), text.Printable(s.ID), s.Date.Format(text.TimeLayout))
 	}
 	if d.qcow != nil {
 		row("format", "%s, compat %s", d.format, compat(d.qcow.Header()))
@@ -108,7 +105,7 @@ func (d *description) printSnapshots(w io.Writer) error {
 			ram = text.Size(int64(min(s.VMStateSize, 1<<63-1)))
 		}
 		fmt.Fprintf(t, "  %s\t%s\t%s\t%s\t%s\t%s\n", text.Printable(s.ID), text.Printable(s.Name),
-			s.Date.Format(timeLayout), text.Size(s.DiskSize), ram, formatClock(s.VMClock))
+			s.Date.Format(text.TimeLayout), text.Size(s.DiskSize), ram, formatClock(s.VMClock))
 	}
 	return t.Flush()
 }

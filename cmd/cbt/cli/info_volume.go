@@ -71,7 +71,7 @@ func (a *app) infoLV(ctx context.Context, o *opener, ref string, r volumeRef, op
 			j.Volume.Mapped = &n
 		}
 		if !src.Instant.IsZero() {
-			j.Instant = src.Instant.Format(timeLayout)
+			j.Instant = src.Instant.Format(text.TimeLayout)
 		}
 		if !o.inUse {
 			j.Point, err = src.vol.point(ctx, o.Frozen, nil)

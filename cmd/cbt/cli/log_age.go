@@ -10,6 +10,7 @@ import (
 	"cbt/internal/fail"
 	"cbt/internal/machines"
 	"cbt/internal/retention"
+	"cbt/internal/store"
 	"cbt/internal/text"
 )
 
@@ -38,7 +39,7 @@ type machineAge struct {
 
 // agesOf are the machines of a directory, by name. Deltas that neither name a machine
 // nor have a name that backup gave count together: nothing tells what they are.
-func (a *app) agesOf(list []*logged, in *machines.Directory) []*machineAge {
+func (a *app) agesOf(list []*store.Entry, in *machines.Directory) []*machineAge {
 	const unnamed = -1
 	byNumber, labels := map[int]*machineAge{}, labelsOf(in)
 	var all []*machineAge
@@ -62,7 +63,7 @@ func (a *app) agesOf(list []*logged, in *machines.Directory) []*machineAge {
 			m.broken++
 			continue
 		case time.Until(at) > time.Hour:
-			a.Warnf("%s: is of a time to come, %s: not counted", text.Printable(l.File), at.Format(timeLayout))
+			a.Warnf("%s: is of a time to come, %s: not counted", text.Printable(l.File), at.Format(text.TimeLayout))
 		case at.After(m.newest):
 			m.newest = at
 		}
@@ -99,7 +100,7 @@ func labelsOf(in *machines.Directory) map[int]string {
 
 // ofMachines are the deltas of the machines that names call, and which of the
 // names call none. The name of an image calls those of no machine that has it.
-func ofMachines(list []*logged, in *machines.Directory, names []string) (of []*logged, none []string) {
+func ofMachines(list []*store.Entry, in *machines.Directory, names []string) (of []*store.Entry, none []string) {
 	wanted := map[int]bool{}
 	for _, name := range names {
 		found := slices.ContainsFunc(in.List, func(d machines.Delta) bool { return d.Machine == name })
@@ -149,7 +150,7 @@ func judge(all []*machineAge, most ageValue, now time.Time) (s state) {
 			s.old = append(s.old, of+"no delta tells when its point was")
 			continue
 		case m.newest.Before(limit):
-			s.old = append(s.old, fmt.Sprintf("%sthe newest point that can be restored is of %s, %s ago", of, m.newest.UTC().Format(timeLayout), roundAge(age)))
+			s.old = append(s.old, fmt.Sprintf("%sthe newest point that can be restored is of %s, %s ago", of, m.newest.UTC().Format(text.TimeLayout), roundAge(age)))
 		default:
 			s.good = append(s.good, fmt.Sprintf("%s %s", text.Printable(name), roundAge(age)))
 		}

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"cbt/internal/machines"
+	"cbt/internal/store"
 	"cbt/internal/text"
 )
 
@@ -16,24 +17,24 @@ import (
 // below one that it builds on; others are named after it.
 //
 // Of several machines, the chains of each stand together.
-func printLogged(w io.Writer, list []*logged, in *machines.Directory) error {
-	t := &treePrinter{w: bufio.NewWriter(w), below: map[*logged][]*logged{}, reached: map[*logged]bool{}}
+func printLogged(w io.Writer, list []*store.Entry, in *machines.Directory) error {
+	t := &treePrinter{w: bufio.NewWriter(w), below: map[*store.Entry][]*store.Entry{}, reached: map[*store.Entry]bool{}}
 	for _, l := range list {
-		if l.below != nil {
-			t.below[l.below] = append(t.below[l.below], l)
+		if l.Below != nil {
+			t.below[l.Below] = append(t.below[l.Below], l)
 		}
 	}
-	of := map[*logged]int{}
+	of := map[*store.Entry]int{}
 	for i, l := range list {
 		of[l] = in.Of[i]
 	}
-	var roots []*logged
+	var roots []*store.Entry
 	for _, l := range list {
-		if _, there := of[l.below]; l.below == nil || !there {
+		if _, there := of[l.Below]; l.Below == nil || !there {
 			roots = append(roots, l)
 		}
 	}
-	slices.SortStableFunc(roots, func(a, b *logged) int { return cmp.Compare(of[a], of[b]) })
+	slices.SortStableFunc(roots, func(a, b *store.Entry) int { return cmp.Compare(of[a], of[b]) })
 	for _, l := range roots {
 		t.print(l, "", "")
 	}
@@ -43,28 +44,15 @@ func printLogged(w io.Writer, list []*logged, in *machines.Directory) error {
 	return t.w.Flush()
 }
 
-func byTime(a, b *logged) int {
-	switch {
-	case a.Instant != nil && b.Instant != nil && !a.Instant.Equal(*b.Instant):
-		return a.Instant.Compare(*b.Instant)
-	case (a.Instant == nil) != (b.Instant == nil):
-		if a.Instant == nil {
-			return -1
-		}
-		return 1
-	}
-	return strings.Compare(a.File, b.File)
-}
-
 type treePrinter struct {
 	w       *bufio.Writer
-	below   map[*logged][]*logged
-	reached map[*logged]bool
+	below   map[*store.Entry][]*store.Entry
+	reached map[*store.Entry]bool
 }
 
 // print prints a delta and what is below it. A chain without branches does not
 // go to the right, or those of years would leave the screen.
-func (t *treePrinter) print(l *logged, front, rest string) {
+func (t *treePrinter) print(l *store.Entry, front, rest string) {
 	for {
 		if t.reached[l] {
 			return
@@ -89,13 +77,13 @@ func (t *treePrinter) print(l *logged, front, rest string) {
 	}
 }
 
-func logLine(l *logged) string {
+func logLine(l *store.Entry) string {
 	if l.Error != "" {
 		return fmt.Sprintf("%s  CANNOT BE READ: %s", text.Printable(l.File), l.Error)
 	}
-	when := strings.Repeat(" ", len(timeLayout))
+	when := strings.Repeat(" ", len(text.TimeLayout))
 	if l.Instant != nil {
-		when = l.Instant.UTC().Format(timeLayout)
+		when = l.Instant.UTC().Format(text.TimeLayout)
 	}
 	kind := "increment"
 	if l.Full {
@@ -132,7 +120,7 @@ func logLine(l *logged) string {
 	}
 	var others []string
 	for _, p := range l.Parents {
-		if l.below == nil || p != l.below.File {
+		if l.Below == nil || p != l.Below.File {
 			others = append(others, p)
 		}
 	}

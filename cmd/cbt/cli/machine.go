@@ -12,6 +12,7 @@ import (
 	"cbt/internal/infile"
 	"cbt/internal/ordered"
 	"cbt/internal/report"
+	"cbt/internal/store"
 	"cbt/internal/text"
 	"cbt/qcow2"
 	"cbt/qcow2/vmstate"
@@ -36,8 +37,6 @@ type machine struct {
 	// point of its own.
 	streams map[string]*source
 }
-
-const stateStream = "vmstate"
 
 func ramStream(b *vmstate.Block) string { return "ram/" + b.Name }
 
@@ -70,25 +69,25 @@ func refError(ref string, err error) error {
 // machineAfter is the state after a delta.
 func (o *opener) machineAfter(ref string, c *chainRef) (*machine, error) {
 	d := c.delta
-	if d.Stream(stateStream) < 0 {
+	if d.Stream(store.StateStream) < 0 {
 		return nil, nil
 	}
 	m := &machine{ref: ref, streams: map[string]*source{}}
-	routes := o.routes(d, c.opt)
+	routes := o.Routes(d, c.opt)
 	for i, s := range d.Header.Streams {
-		if s.Name != stateStream && !strings.HasPrefix(s.Name, "ram/") {
+		if s.Name != store.StateStream && !strings.HasPrefix(s.Name, "ram/") {
 			continue
 		}
 		view, err := routes.View(d.Ends(), i)
 		if err != nil {
-			return nil, o.noChain(d, c.opt, err)
+			return nil, o.NoChain(d, c.opt, err)
 		}
-		m.streams[s.Name] = &source{View: view, Ref: ref, Path: d.name, Format: formatDelta, Point: s.To, stream: s.Name, layers: view.Layers()}
+		m.streams[s.Name] = &source{View: view, Ref: ref, Path: d.Name, Format: formatDelta, Point: s.To, stream: s.Name, layers: view.Layers()}
 	}
 	if d.Header.Instant != nil {
 		m.instant = *d.Header.Instant
 	}
-	rest := m.streams[stateStream].View
+	rest := m.streams[store.StateStream].View
 	var err error
 	if m.State, err = vmstate.Open(rest, rest.Size(), o.stateOptions()); err != nil {
 		return nil, fmt.Errorf("%s: machine state: %w", ref, err)
@@ -128,7 +127,7 @@ func (m *machine) ram(b *vmstate.Block) (sparse.View, error) {
 
 // source is one stream of the state: a block, or, if that is nil, all but RAM.
 func (m *machine) source(b *vmstate.Block) *source {
-	name := stateStream
+	name := store.StateStream
 	if b != nil {
 		name = ramStream(b)
 	}
@@ -155,7 +154,7 @@ func (m *machine) pointOf(name string) string {
 	}
 	var times pointTimes
 	times.addPoint(m.point)
-	return times.complete(point("ram", infile.AppendString(infile.AppendString(infile.AppendString(nil, ramPointV1), withoutTimes(m.point)), name)))
+	return times.complete(point("ram", infile.AppendString(infile.AppendString(infile.AppendString(nil, ramPointV1), store.WithoutTimes(m.point)), name)))
 }
 
 // openMachine opens the state that ref names; one that cannot be read as such

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"cbt/internal/fail"
+	"cbt/internal/store"
 	"cbt/qcow2"
 	"cbt/sparse"
 )
@@ -17,7 +18,7 @@ import (
 type mapOptions struct {
 	source openerOptions
 	ref    refOptions
-	chain  chainOptions
+	chain  store.ChainOptions
 	offset sizeValue
 	length sizeValue
 }

@@ -4,14 +4,14 @@ import (
 	"bufio"
 	"cmp"
 	"context"
-	"errors"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"cbt/cbt"
 	"cbt/internal/fail"
-	"cbt/internal/machines"
+	"cbt/internal/infile"
+	"cbt/internal/store"
 	"cbt/internal/text"
 )
 
@@ -19,7 +19,7 @@ type mergeOptions struct {
 	out      string
 	name     string
 	workers  int
-	spoolDir chainOptions
+	spoolDir store.ChainOptions
 }
 
 func newMergeCommand(a *app) *cobra.Command {
@@ -61,11 +61,11 @@ func (a *app) merge(ctx context.Context, args []string, opt *mergeOptions) error
 	switch {
 	case opt.out == "":
 		last := args[len(args)-1]
-		if len(args) > 2 && last != stdinName && !exists(last) {
+		if len(args) > 2 && last != stdinName && !infile.Exists(last) {
 			return fail.Usage("merge: -o is missing: -o %s writes the delta there", text.Quote(last))
 		}
 		return fail.Usage("merge: -o FILE is missing: where should the delta go?")
-	case opt.name != "" && fileName(opt.name) != opt.name:
+	case opt.name != "" && store.ImageName(opt.name) != opt.name:
 		return badName(opt.name)
 	case opt.out == stdinName && a.StdoutTerminal:
 		return fail.Usage("-o -: stdout is a terminal: redirect it, or name a file")
@@ -84,18 +84,18 @@ func (a *app) merge(ctx context.Context, args []string, opt *mergeOptions) error
 	if err != nil {
 		return err
 	}
-	line, err := o.line(deltas)
+	line, err := o.Line(deltas)
 	if err != nil {
 		return err
 	}
 	if opt.name == "" {
-		if err := o.oneMachine(line); err != nil {
+		if err := o.OneMachine(line); err != nil {
 			return err
 		}
 	}
 	h, merges, err := cbt.Merged(line)
 	if err != nil {
-		return o.lineError(err)
+		return o.LineError(err)
 	}
 	h.Machine = cmp.Or(opt.name, h.Machine)
 	out, commit, abort, err := a.output(opt.out)
@@ -103,7 +103,7 @@ func (a *app) merge(ctx context.Context, args []string, opt *mergeOptions) error
 		return err
 	}
 	defer abort()
-	if err := o.verifyAll(ctx, [][]cbt.Layer{anyLayers(line)}); err != nil {
+	if err := o.VerifyAll(ctx, [][]cbt.Layer{store.AnyLayers(line)}); err != nil {
 		return err
 	}
 	w := bufio.NewWriterSize(out, 1<<20)
@@ -112,7 +112,7 @@ func (a *app) merge(ctx context.Context, args []string, opt *mergeOptions) error
 	sum, err := cbt.WriteMerges(ctx, w, h, merges, cbt.Options{
 		Workers:  opt.workers,
 		Progress: func(stream int, done int64) { p.Set(before(h.Streams, stream) + done) },
-		Finish:   func() error { return unchanged(deltas) },
+		Finish:   func() error { return store.Unchanged(deltas) },
 	})
 	if err == nil {
 		err = w.Flush()
@@ -127,80 +127,7 @@ func (a *app) merge(ctx context.Context, args []string, opt *mergeOptions) error
 	return a.reportMerge(o, opt, h, deltas, sum, time.Since(start))
 }
 
-// line puts deltas in the order in which they follow one another.
-func (o *deltaFiles) line(deltas []*deltaFile) ([]*cbt.Delta, error) {
-	var list []*cbt.Delta
-	for _, d := range deltas {
-		list = append(list, d.Delta)
-	}
-	line, err := cbt.Line(list)
-	return line, o.lineError(err)
-}
-
-// lineError names the two files of a *cbt.LineError.
-func (o *deltaFiles) lineError(err error) error {
-	var line *cbt.LineError
-	if !errors.As(err, &line) {
-		return err
-	}
-	return fail.WrongBase("%s and %s: %w", o.deltaName(line.A), o.deltaName(line.B), err)
-}
-
-// oneMachine says whether deltas that follow one another are of two machines, as
-// an overlay and a backing file can be that both were backed up.
-func (o *deltaFiles) oneMachine(line []*cbt.Delta) error {
-	list := make([]machines.Delta, len(line))
-	for i, d := range line {
-		list[i] = machineFacts(d.Header)
-	}
-	of := machines.Group(list).Of
-	for i, n := range of {
-		if n != of[0] {
-			return fail.WrongBase("%s and %s: are of two machines, %s and %s (--name NAME says whose the result is)", o.deltaName(line[0]), o.deltaName(line[i]),
-				text.Printable(machines.Short(cmp.Or(line[0].Header.Machine, "one without a name"))), text.Printable(machines.Short(cmp.Or(line[i].Header.Machine, "one without a name"))))
-		}
-	}
-	return nil
-}
-
-// machineFacts is what a header says of a machine.
-func machineFacts(h cbt.Header) machines.Delta {
-	d := machines.Delta{Machine: h.Machine}
-	if h.Instant != nil {
-		d.Time = *h.Instant
-	}
-	for _, s := range h.Streams {
-		st := machines.Stream{Name: s.Name, Source: s.Source, To: s.To}
-		if s.From != nil {
-			st.From = s.From.Point
-		}
-		d.Streams = append(d.Streams, st)
-	}
-	return d
-}
-
-// anyLayers is a layer of each delta, for what looks at whole deltas.
-func anyLayers(deltas []*cbt.Delta) (layers []cbt.Layer) {
-	for _, d := range deltas {
-		layers = append(layers, cbt.Layer{Delta: d})
-	}
-	return layers
-}
-
-// unchanged says whether somebody wrote to the deltas since they were opened.
-func unchanged(deltas []*deltaFile) error {
-	for _, d := range deltas {
-		if d.dir == "" { // standard input, in a file of our own
-			continue
-		}
-		if err := d.f.Written(); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (a *app) reportMerge(o *opener, opt *mergeOptions, h cbt.Header, deltas []*deltaFile, sum cbt.Summary, took time.Duration) error {
+func (a *app) reportMerge(o *opener, opt *mergeOptions, h cbt.Header, deltas []*store.File, sum cbt.Summary, took time.Duration) error {
 	result := writtenDelta{Delta: opt.out, ID: sum.ID.String(), Size: sum.Size, Payload: sum.Payload, Read: o.BytesRead()}
 	var data, zero, was int64
 	for _, d := range deltas {

@@ -18,6 +18,7 @@ import (
 	"cbt/internal/fuse"
 	"cbt/internal/infile"
 	"cbt/internal/outfile"
+	"cbt/internal/store"
 	"cbt/internal/text"
 	"cbt/internal/tree"
 )
@@ -25,7 +26,7 @@ import (
 type mountOptions struct {
 	source     openerOptions
 	ref        refOptions
-	chain      chainOptions
+	chain      store.ChainOptions
 	overlay    overlayOptions
 	spoolDir   string
 	together   bool
@@ -189,9 +190,9 @@ func mountPoint(dir string, refs []string) (string, error) {
 	entries, err := os.ReadDir(dir)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return "", fmt.Errorf("%w: the directory to mount at has to be there", dirError(dir, err))
+		return "", fmt.Errorf("%w: the directory to mount at has to be there", store.DirError(dir, err))
 	case errors.Is(err, syscall.ENOTDIR):
-		return "", dirError(dir, err)
+		return "", store.DirError(dir, err)
 	case errors.Is(err, syscall.ENOTCONN):
 		return "", fmt.Errorf("%s: a mount whose server was killed is there: cbt umount %s takes it away", text.Printable(dir), text.Quote(text.PathArgument(dir)))
 	case err != nil:
@@ -241,7 +242,7 @@ func (a *app) mountLog(opt *mountOptions) (*mountLog, error) {
 	if opt.logFile == "" {
 		return l, nil
 	}
-	if !exists(opt.logFile) {
+	if !infile.Exists(opt.logFile) {
 		if err := outfile.RefuseNew(opt.logFile); err != nil {
 			return nil, err
 		}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"strings"
 
+	"cbt/internal/store"
 	"cbt/internal/tree"
 )
 
@@ -12,8 +13,8 @@ const machinesDir = "machines"
 // byMachine are the points of a directory that has several machines, in a
 // directory for each; nil if it has one, or if points can be written to, which
 // then are in one place only. names are those of the points.
-func (p *points) byMachine(shown []*logged, names []string) []tree.Entry {
-	in := machinesOf(shown)
+func (p *points) byMachine(shown []*store.Entry, names []string) []tree.Entry {
+	in := store.MachinesOf(shown)
 	if p.m.opt.overlay.path != "" {
 		return nil
 	}

@@ -13,6 +13,7 @@ import (
 	"cbt/cbt"
 	"cbt/internal/audit"
 	"cbt/internal/fail"
+	"cbt/internal/store"
 	"cbt/internal/text"
 	"cbt/internal/tree"
 	"cbt/sparse"
@@ -22,7 +23,7 @@ import (
 type mountedPoint struct {
 	m    *mounting
 	in   *points
-	l    *logged
+	l    *store.Entry
 	path string
 	dir  string
 }
@@ -31,15 +32,15 @@ type mountedPoint struct {
 type points struct {
 	m     *mounting
 	dir   string
-	list  []*logged
-	graph *deltaGraph
+	list  []*store.Entry
+	graph *store.Graph
 	cache *cbt.Cache
-	files *tree.Pool[*logged, *file]
+	files *tree.Pool[*store.Entry, *file]
 	reads *audit.Reading
 
 	mu     sync.Mutex
-	deltas map[*logged]*cbt.Delta // those that were needed, once for all points
-	passed map[*cbt.Ends]bool     // damaged ones that others lead past
+	deltas map[*store.Entry]*cbt.Delta // those that were needed, once for all points
+	passed map[*cbt.Ends]bool          // damaged ones that others lead past
 }
 
 // directory is the tree of a directory of deltas.
@@ -48,7 +49,7 @@ func (m *mounting) directory(dir string) (*tree.Dir, error) {
 	if err != nil {
 		return nil, err
 	}
-	var shown []*logged
+	var shown []*store.Entry
 	var named []tree.Named
 	var streams []string // of which deltas are left out
 	without := map[string][]string{}
@@ -63,14 +64,14 @@ func (m *mounting) directory(dir string) (*tree.Dir, error) {
 			without[missing] = append(without[missing], text.Printable(filepath.Join(dir, l.File)))
 		default:
 			shown = append(shown, l)
-			named = append(named, tree.Named{Name: strings.TrimSuffix(l.File, deltaSuffix), ID: l.ID[:12]})
+			named = append(named, tree.Named{Name: strings.TrimSuffix(l.File, store.Suffix), ID: l.ID[:12]})
 		}
 	}
 	for _, s := range streams {
 		m.log.Warnf("left out: %s: no chain leads to %s from a full delta", strings.Join(without[s], ", "), text.Printable(s))
 	}
 	if len(p.list) == 0 {
-		return nil, fail.Usage("%s: has no %s files", text.Printable(dir), deltaSuffix)
+		return nil, fail.Usage("%s: has no %s files", text.Printable(dir), store.Suffix)
 	}
 	m.a.sayLevels(dir, shown)
 	names := tree.Names(named, "")
@@ -91,19 +92,19 @@ func (m *mounting) delta(ref string, r reference) (*tree.Dir, error) {
 		return nil, fail.Usage("%s: is a delta and has no snapshots", text.Printable(ref))
 	}
 	dir := filepath.Dir(r.path)
-	if m.opt.chain.dir != "" {
-		dir = m.opt.chain.dir
+	if m.opt.chain.Dir != "" {
+		dir = m.opt.chain.Dir
 	}
 	p, err := m.pointsIn(dir)
 	if err != nil {
 		return nil, err
 	}
 	base := filepath.Base(r.path)
-	own := readOneLogged(m.a.audit, filepath.Dir(r.path), r.path)
+	own := store.ReadEntry(m.a.audit, filepath.Dir(r.path), r.path)
 	if own.Error != "" {
 		return nil, errors.New(own.Error)
 	}
-	i := slices.IndexFunc(p.list, func(l *logged) bool { return l.ID == own.ID })
+	i := slices.IndexFunc(p.list, func(l *store.Entry) bool { return l.ID == own.ID })
 	if i < 0 {
 		return nil, fail.WrongBase("%s: is not in %s, where --chain looks", text.Printable(r.path), text.Printable(dir))
 	}
@@ -127,23 +128,23 @@ func (m *mounting) pointsIn(dir string) (*points, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := o.shareDir(m.ctx, dir, 0); err != nil {
+	if err := o.Share(m.ctx, dir, 0); err != nil {
 		return nil, err
 	}
 	abs, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, err
 	}
-	names, err := deltaNames(abs)
+	names, err := store.Names(abs)
 	if err != nil {
 		return nil, err
 	}
-	p := &points{m: m, dir: abs, files: tree.NewPool[*logged, *file](openDeltas), reads: &o.reads, cache: cbt.NewCache(), deltas: map[*logged]*cbt.Delta{}, passed: map[*cbt.Ends]bool{}}
+	p := &points{m: m, dir: abs, files: tree.NewPool[*store.Entry, *file](openDeltas), reads: &o.reads, cache: cbt.NewCache(), deltas: map[*store.Entry]*cbt.Delta{}, passed: map[*cbt.Ends]bool{}}
 	m.deltas = append(m.deltas, p.files)
-	if p.list, err = readLogged(m.ctx, m.a.audit, abs, names); err != nil {
+	if p.list, err = store.ReadEntries(m.ctx, m.a.audit, abs, names); err != nil {
 		return nil, err
 	}
-	p.graph = graphOf(p.list)
+	p.graph = store.NewGraph(p.list)
 	return p, nil
 }
 
@@ -158,9 +159,9 @@ func (p *points) time() (t time.Time) {
 }
 
 // missing is the first stream of l to whose state no chain leads.
-func (p *points) missing(l *logged) string {
+func (p *points) missing(l *store.Entry) string {
 	for _, name := range l.Missing {
-		if _, err := p.graph.Way(l.ends, l.ends.Stream(name)); err != nil {
+		if _, err := p.graph.Way(l.Ends, l.Ends.Stream(name)); err != nil {
 			return name
 		}
 	}
@@ -168,13 +169,13 @@ func (p *points) missing(l *logged) string {
 }
 
 // point is the state after l.
-func (p *points) point(l *logged) *mountedPoint {
+func (p *points) point(l *store.Entry) *mountedPoint {
 	return &mountedPoint{m: p.m, in: p, l: l, path: filepath.Join(p.dir, l.File), dir: p.dir}
 }
 
 // held are the bytes of payload in all deltas that a stream of l is read from.
-func (p *points) held(l *logged, stream int) int64 {
-	r, err := p.graph.Way(l.ends, stream)
+func (p *points) held(l *store.Entry, stream int) int64 {
+	r, err := p.graph.Way(l.Ends, stream)
 	if err != nil {
 		return 0
 	}
@@ -194,7 +195,7 @@ func (p *mountedPoint) open() (openPoint, error) {
 		if !strings.HasPrefix(s.Name, diskStream) {
 			continue
 		}
-		view, err := p.in.routes().View(p.l.ends, n)
+		view, err := p.in.routes().View(p.l.Ends, n)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", p.path, err)
 		}
@@ -205,7 +206,7 @@ func (p *mountedPoint) open() (openPoint, error) {
 
 // delta is a delta of the directory, opened when it is first needed.
 func (p *points) delta(e *cbt.Ends) (*cbt.Delta, error) {
-	l := p.graph.of[e]
+	l := p.graph.Of[e]
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if d := p.deltas[l]; d != nil {
@@ -225,7 +226,7 @@ func (p *points) delta(e *cbt.Ends) (*cbt.Delta, error) {
 // them was read once, so one that was replaced meanwhile gives errors.
 type deltaReader struct {
 	in   *points
-	l    *logged
+	l    *store.Entry
 	path string
 }
 
@@ -253,7 +254,7 @@ func (p *points) routes() cbt.Routes {
 }
 
 func (p *points) name(e *cbt.Ends) string {
-	return text.Printable(filepath.Join(p.dir, p.graph.of[e].File))
+	return text.Printable(filepath.Join(p.dir, p.graph.Of[e].File))
 }
 
 // passedOver says once of a delta that it is damaged, and does not matter.
@@ -263,24 +264,24 @@ func (p *points) passedOver(e *cbt.Ends, err error) {
 	p.passed[e] = true
 	p.mu.Unlock()
 	if !said {
-		p.m.log.Warnf(passedOverText, p.name(e), err)
+		p.m.log.Warnf(store.PassedOverText, p.name(e), err)
 	}
 }
 
 // opener reads what is at the point from the deltas of the directory.
-func (p *mountedPoint) opener() (*opener, *deltaFile, error) {
+func (p *mountedPoint) opener() (*opener, *store.File, error) {
 	o, err := p.m.newOpener()
 	if err != nil {
 		return nil, nil, err
 	}
 	routes := p.in.routes()
-	o.given = &routes
-	d, err := p.in.delta(p.l.ends)
+	o.Given = &routes
+	d, err := p.in.delta(p.l.Ends)
 	if err != nil {
 		_ = o.Close()
 		return nil, nil, fmt.Errorf("%s: %w", p.path, err)
 	}
-	return o, o.keep(&deltaFile{Delta: d, name: p.path, dir: p.dir}), nil
+	return o, o.Keep(&store.File{Delta: d, Name: p.path, Dir: p.dir}), nil
 }
 
 // source is a disk at the point as a source of its own.
@@ -290,13 +291,13 @@ func (p *mountedPoint) source(stream int) (*opener, *source, error) {
 		return nil, nil, err
 	}
 	p.m.files = append(p.m.files, o)
-	src, err := o.streamAfter(d, stream, d.name, chainOptions{dir: p.dir})
+	src, err := o.streamAfter(d, stream, d.Name, store.ChainOptions{Dir: p.dir})
 	return o, src, err
 }
 
 // find is the stream of a disk, -1 if there is none of that name.
 func (p *mountedPoint) find(name string) int {
-	return slices.IndexFunc(p.l.Streams, func(s logStream) bool {
+	return slices.IndexFunc(p.l.Streams, func(s store.Stream) bool {
 		return s.Name == diskStream+name || s.Name == name && strings.HasPrefix(name, diskStream)
 	})
 }
@@ -329,7 +330,7 @@ func (p *mountedPoint) instant(only string) *instant {
 			return &tree.Handle{View: at[n], Release: release}, nil
 		}, source: func() (*opener, *source, error) { return p.source(n) }})
 	}
-	if only == "" && slices.ContainsFunc(p.l.Streams, func(s logStream) bool { return s.Name == stateStream }) {
+	if only == "" && slices.ContainsFunc(p.l.Streams, func(s store.Stream) bool { return s.Name == store.StateStream }) {
 		i.ram = p.state
 	}
 	return i
@@ -342,8 +343,8 @@ func (p *mountedPoint) state() (*openState, error) {
 		return nil, err
 	}
 	s := &openState{o: o, guard: func(v sparse.View) sparse.View { return v }}
-	if s.machine, err = o.machineAfter(d.name, &chainRef{d, chainOptions{dir: p.dir}}); err == nil && s.machine == nil {
-		err = fmt.Errorf("%s: has no machine state", d.name)
+	if s.machine, err = o.machineAfter(d.Name, &chainRef{d, store.ChainOptions{Dir: p.dir}}); err == nil && s.machine == nil {
+		err = fmt.Errorf("%s: has no machine state", d.Name)
 	}
 	if err != nil {
 		_ = o.Close()

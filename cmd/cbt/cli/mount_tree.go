@@ -68,7 +68,7 @@ func (m *mounting) newOpener() (*opener, error) {
 	if err != nil {
 		return nil, err
 	}
-	o.Reporter, o.deltaFiles.Reporter, o.spoolDir = m.log, m.log, m.a.spoolDir(m.opt.spoolDir)
+	o.Reporter, o.Files.Reporter, o.spoolDir = m.log, m.log, m.a.spoolDir(m.opt.spoolDir)
 	o.chainFrom(m.opt.chain)
 	return o, nil
 }

@@ -17,6 +17,7 @@ import (
 	"cbt/internal/hostlvm"
 	"cbt/internal/infile"
 	"cbt/internal/report"
+	"cbt/internal/store"
 	"cbt/lvm/thin"
 	"cbt/qcow2"
 	"cbt/sparse"
@@ -67,7 +68,7 @@ func (o *openerOptions) addFormatFlag(fs *pflag.FlagSet) {
 type opener struct {
 	openerOptions
 	report.Reporter
-	*deltaFiles
+	*store.Files
 	allow []string  // Allow and CBT_ALLOW, resolved
 	stand *standIns // Backing and DataFile
 
@@ -125,14 +126,14 @@ func (a *app) newOpener(opt openerOptions) (*opener, error) {
 	}
 	o := &opener{openerOptions: opt, allow: allow, stand: stand, Reporter: a, images: make(map[imageKey]*image), lockDir: a.Getenv("CBT_LOCK_DIR"), spoolDir: a.spoolDir("")}
 	o.reads.Audit, o.reads.Frozen = a.audit, opt.Frozen
-	o.deltaFiles = newDeltaFiles(&o.reads, a, explainDelta)
+	o.Files = store.NewFiles(&o.reads, a, explainDelta)
 	o.rawPoint = o.pointOfRaw("")
-	o.chainFrom(chainOptions{})
+	o.chainFrom(store.ChainOptions{})
 	return o, nil
 }
 
 // chainFrom says where the deltas are that a delta builds on.
-func (o *opener) chainFrom(chain chainOptions) {
+func (o *opener) chainFrom(chain store.ChainOptions) {
 	o.openDelta = func(_ context.Context, path string, ref refOptions) (*source, error) {
 		return o.openChain(path, path, ref, chain)
 	}
@@ -178,7 +179,7 @@ func (o *opener) Close() error {
 		err = errors.Join(err, f.Close())
 	}
 	err = errors.Join(err, o.closeOverlays())
-	err = errors.Join(err, o.deltaFiles.Close())
+	err = errors.Join(err, o.Files.Close())
 	o.machines, o.devices, o.files, o.images, o.host, o.pvs = nil, nil, nil, nil, nil, nil
 	return err
 }
@@ -326,7 +327,7 @@ func (o *opener) snapshotsIn(path string) []qcow2.Snapshot {
 
 // everyFile returns all files that are open, deltas too.
 func (o *opener) everyFile() []*infile.Input {
-	all := slices.Clone(o.deltaFiles.open)
+	all := slices.Clone(o.Files.Inputs)
 	for _, f := range o.files {
 		all = append(all, f.Input)
 	}

@@ -59,18 +59,6 @@ func (t *pointTimes) complete(p string) string {
 	return p + "+" + hex.EncodeToString(sum[:])
 }
 
-// withoutTimes is the first part of a point.
-func withoutTimes(p string) string {
-	p, _, _ = strings.Cut(p, "+")
-	return p
-}
-
-// mayBe says that two points are the same but for ctimes: only bytes can tell
-// whether they are of one state.
-func mayBe(p, q string) bool {
-	return p != q && p != "" && withoutTimes(p) == withoutTimes(q)
-}
-
 func point(prefix string, encoded []byte) string {
 	sum := sha256.Sum256(encoded)
 	return prefix + ":" + hex.EncodeToString(sum[:])

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"cbt/internal/store"
 	"cbt/internal/text"
 	"cbt/sparse"
 )
@@ -14,7 +15,7 @@ import (
 // mayBeAt says whether bytes could show that s is at the point p: that is what
 // its record says, or all but the ctimes of its files.
 func (s *source) mayBeAt(p string) bool {
-	return p != "" && p != s.Point && (p == s.perhaps || mayBe(p, s.Point))
+	return p != "" && p != s.Point && (p == s.perhaps || store.MayBe(p, s.Point))
 }
 
 // doubtful says that there may be such points.
@@ -24,17 +25,17 @@ func (s *source) doubtful() bool {
 
 // mayLead is the newest delta that leads to a point at which s may be, of some
 // machines of the directory (nil: of any); nil if there is none.
-func (st *store) mayLead(of map[int]bool, stream string, s *source) (best *logged) {
+func mayLead(st *store.Store, of map[int]bool, stream string, s *source) (best *store.Entry) {
 	var at time.Time
 	if !s.doubtful() {
 		return nil
 	}
-	for i, l := range st.list {
-		to := l.to(stream)
-		if of != nil && !of[st.machines.Of[i]] || !s.mayBeAt(to) || !slices.Contains(st.ends[streamPoint{stream, to}], l) {
+	for i, l := range st.Entries {
+		to := l.To(stream)
+		if of != nil && !of[st.Machines.Of[i]] || !s.mayBeAt(to) || !slices.Contains(st.Ends[store.Point{Stream: stream, Point: to}], l) {
 			continue
 		}
-		if t := st.machines.List[i].Time; best == nil || !t.Before(at) { // the list is in their order
+		if t := st.Machines.List[i].Time; best == nil || !t.Before(at) { // the list is in their order
 			best, at = l, t
 		}
 	}
@@ -49,25 +50,25 @@ func (a *app) keepChain(ctx context.Context, o *opener, d *disk, dir string) err
 	if d.old == nil || !d.old.doubtful() {
 		return nil
 	}
-	st, err := readStore(ctx, a.audit, dir)
-	if err != nil || st.leading(d.stream(), d.old.Point) != nil {
+	st, err := store.Read(ctx, a.audit, dir)
+	if err != nil || st.Leading(d.stream(), d.old.Point) != nil {
 		return ctx.Err() // no such directory, or no need
 	}
-	l := st.mayLead(nil, d.stream(), d.old)
+	l := mayLead(st, nil, d.stream(), d.old)
 	if l == nil {
 		return nil
 	}
 	path := filepath.Join(dir, l.File)
 	a.Notef("%s: its ctime is another one than when %s was made: comparing it with that", text.Printable(d.old.Ref), text.Printable(path))
-	err = o.openChainOf(st, l)
+	err = o.OpenChainOf(st, l)
 	var then *source
 	if err == nil {
-		then, err = o.openChain(path, path, refOptions{Snapshot: d.stream()}, chainOptions{dir: dir})
+		then, err = o.openChain(path, path, refOptions{Snapshot: d.stream()}, store.ChainOptions{Dir: dir})
 	}
 	if err == nil {
 		var same bool
 		if same, err = a.sameBytes(ctx, d.old.View, then.View); same {
-			d.old.Point = l.to(d.stream())
+			d.old.Point = l.To(d.stream())
 			return nil
 		}
 	}

@@ -8,6 +8,7 @@ import (
 
 	"cbt/cbt"
 	"cbt/internal/fail"
+	"cbt/internal/store"
 	"cbt/internal/testtool"
 )
 
@@ -31,7 +32,7 @@ func oldDelta(t *testing.T, ref, path string) {
 		t.Fatal(err)
 	}
 	h.Machine, h.Streams[0].Source = "", ""
-	if h.Streams[0].To = withoutTimes(h.Streams[0].To); h.Streams[0].To == d.Header.Streams[0].To {
+	if h.Streams[0].To = store.WithoutTimes(h.Streams[0].To); h.Streams[0].To == d.Header.Streams[0].To {
 		t.Fatalf("%s: its point %s has no second part", ref, h.Streams[0].To)
 	}
 	var out bytes.Buffer

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"cbt/internal/infile"
+	"cbt/internal/store"
 	"cbt/internal/testtool"
 	"cbt/qcow2"
 )
@@ -96,7 +97,7 @@ func TestRawPoints(t *testing.T) {
 	if err := os.Rename("disk.raw", "other.raw"); err != nil {
 		t.Fatal(err)
 	}
-	if p := pointOf(t, "other.raw", openerOptions{}); !mayBe(p, a) {
+	if p := pointOf(t, "other.raw", openerOptions{}); !store.MayBe(p, a) {
 		t.Errorf("renamed: %s, was %s", p, a)
 	}
 	testtool.Run(t, "cp", "-p", "other.raw", "copy.raw")
@@ -116,7 +117,7 @@ func TestRawPoints(t *testing.T) {
 	if err := os.Chtimes("other.raw", time.Time{}, st.ModTime()); err != nil {
 		t.Fatal(err)
 	}
-	if p := pointOf(t, "other.raw", openerOptions{}); p == a || !mayBe(p, a) {
+	if p := pointOf(t, "other.raw", openerOptions{}); p == a || !store.MayBe(p, a) {
 		t.Errorf("written to, and its time put back: %s, was %s", p, a)
 	}
 	if p := rawPoint(infile.Stat{Block: true, Size: 4096}); p != "" {
@@ -189,7 +190,7 @@ func TestSnapshotPointCoversAll(t *testing.T) {
 	base.Ctime, touched.Ctime = old, old.Add(1)
 	add("with a ctime", over("base", base), snap)
 	add("another ctime", over("base", touched), snap)
-	if !mayBe(points["with a ctime"], points["another ctime"]) || !mayBe(points["with a ctime"], points["a backing file"]) || mayBe(points["with a ctime"], points["written"]) {
+	if !store.MayBe(points["with a ctime"], points["another ctime"]) || !store.MayBe(points["with a ctime"], points["a backing file"]) || store.MayBe(points["with a ctime"], points["written"]) {
 		t.Error("what only the ctime tells apart")
 	}
 

@@ -182,9 +182,9 @@ func (a *app) prune(ctx context.Context, dir string, opt *pruneOptions) error {
 		return err
 	}
 	defer a.closeOpener(o)
-	lock := o.ownDir
+	lock := o.Own
 	if opt.dryRun {
-		lock = o.shareDir
+		lock = o.Share
 	}
 	if err := lock(ctx, dir, opt.wait.d); err != nil {
 		return err
@@ -280,7 +280,7 @@ func (g *pruneGroup) print(w io.Writer, dryRun bool) error {
 		if d.Action == "" {
 			continue
 		}
-		when := d.Time.Format(timeLayout)
+		when := d.Time.Format(text.TimeLayout)
 		if d.ByFile {
 			when += " (of the file)"
 		}

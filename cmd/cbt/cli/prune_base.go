@@ -7,6 +7,7 @@ import (
 
 	"cbt/cbt"
 	"cbt/internal/retention"
+	"cbt/internal/store"
 	"cbt/internal/text"
 )
 
@@ -60,12 +61,12 @@ func (p *pruner) estimateOne(ctx context.Context, g *pruneGroup, s retention.Ste
 }
 
 // merged opens what a step merges.
-func (p *pruner) merged(o *deltaFiles, g *pruneGroup, s retention.Step) (cbt.Header, []*cbt.Merge, []*deltaFile, error) {
+func (p *pruner) merged(o *store.Files, g *pruneGroup, s retention.Step) (cbt.Header, []*cbt.Merge, []*store.File, error) {
 	var line []*cbt.Delta
-	var files []*deltaFile
+	var files []*store.File
 	for _, i := range append(s.Run[:len(s.Run):len(s.Run)], s.Into) {
 		d := g.Deltas[i]
-		f, err := o.openDeltaFile(p.path(d))
+		f, err := o.OpenDelta(p.path(d))
 		if err != nil {
 			return cbt.Header{}, nil, nil, err
 		}
@@ -76,7 +77,7 @@ func (p *pruner) merged(o *deltaFiles, g *pruneGroup, s retention.Step) (cbt.Hea
 	}
 	h, merges, err := cbt.Merged(line)
 	if err != nil {
-		err = fmt.Errorf("%s: %w", g.Deltas[s.Into].File, o.lineError(err))
+		err = fmt.Errorf("%s: %w", g.Deltas[s.Into].File, o.LineError(err))
 	}
 	return h, merges, files, err
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"cbt/cbt"
+	"cbt/internal/store"
 	"cbt/internal/text"
 	"cbt/sparse"
 )
@@ -17,7 +18,7 @@ func unknownPlace(list []*prunedDelta) *prunedDelta {
 		if d.err == nil {
 			continue
 		}
-		if _, _, named := splitDeltaName(d.File); !named || !errors.As(d.err, new(*sparse.FormatError)) {
+		if _, _, named := store.SplitName(d.File); !named || !errors.As(d.err, new(*sparse.FormatError)) {
 			return d
 		}
 	}
@@ -31,10 +32,10 @@ func unknownPlace(list []*prunedDelta) *prunedDelta {
 func (p *pruner) checkRun(ctx context.Context, g *pruneGroup) error {
 	o := p.reader()
 	defer o.Close()
-	var files []*deltaFile
+	var files []*store.File
 	var run []cbt.Layer
 	for _, d := range g.Deltas {
-		f, err := o.openDeltaFile(p.path(d))
+		f, err := o.OpenDelta(p.path(d))
 		if err != nil {
 			return err
 		}
@@ -45,30 +46,30 @@ func (p *pruner) checkRun(ctx context.Context, g *pruneGroup) error {
 			}
 		}
 	}
-	all := catalogue(files)
-	err := o.checkLinks(ctx, all, run, func(l cbt.Layer, err error) error {
+	all := store.Catalogue(files)
+	err := o.CheckLinks(ctx, all, run, func(l cbt.Layer, err error) error {
 		if errors.As(err, new(*cbt.MissingError)) {
 			return err
 		}
 		if errors.As(err, new(*cbt.DeltaError)) {
-			return o.damaged(err)
+			return o.Damaged(err)
 		}
-		return fmt.Errorf("%s: what it replaces is not what its parent holds: %w", o.deltaName(l.Delta), err)
+		return fmt.Errorf("%s: what it replaces is not what its parent holds: %w", o.NameOf(l.Delta), err)
 	})
 	if err != nil {
 		return err
 	}
-	for r, err := range o.otherRoutes(files, all) {
+	for r, err := range o.OtherRoutes(files, all) {
 		if err != nil {
 			return err
 		}
-		e, err := cbt.Disagree(ctx, r.first, r.other)
+		e, err := cbt.Disagree(ctx, r.First, r.Other)
 		if err != nil {
-			return o.damaged(err)
+			return o.Damaged(err)
 		}
 		if e.Len > 0 {
 			return fmt.Errorf("%s and %s lead to the same point of %s, and not to the same bytes: first at offset %d (cbt verify tells more)",
-				o.deltaName(r.first[len(r.first)-1].Delta), o.deltaName(r.other[len(r.other)-1].Delta), text.Printable(r.stream), e.Off)
+				o.NameOf(r.First[len(r.First)-1].Delta), o.NameOf(r.Other[len(r.Other)-1].Delta), text.Printable(r.Stream), e.Off)
 		}
 	}
 	return nil

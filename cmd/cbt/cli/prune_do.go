@@ -15,6 +15,7 @@ import (
 	"cbt/internal/audit"
 	"cbt/internal/outfile"
 	"cbt/internal/retention"
+	"cbt/internal/store"
 	"cbt/internal/text"
 )
 
@@ -205,8 +206,8 @@ func (p *pruner) carryOut(ctx context.Context, g *pruneGroup) error {
 }
 
 // reader opens deltas that are closed again long before the end.
-func (p *pruner) reader() *deltaFiles {
-	return newDeltaFiles(&audit.Reading{Audit: p.audit}, p.app, nil)
+func (p *pruner) reader() *store.Files {
+	return store.NewFiles(&audit.Reading{Audit: p.audit}, p.app, nil)
 }
 
 func (p *pruner) path(d *prunedDelta) string { return filepath.Join(p.dir, d.File) }
@@ -237,7 +238,7 @@ func (p *pruner) verifyRun(ctx context.Context, g *pruneGroup) error {
 func (p *pruner) verifyOne(ctx context.Context, d *prunedDelta, progress func(int64)) error {
 	o := p.reader()
 	defer o.Close()
-	f, err := o.reads.Open(p.path(d), nil)
+	f, err := o.Reads.Open(p.path(d), nil)
 	if err != nil {
 		return err
 	}
@@ -272,7 +273,7 @@ func (p *pruner) mergeInto(ctx context.Context, g *pruneGroup, s retention.Step)
 	w := bufio.NewWriterSize(out, 1<<20)
 	sum, err := cbt.WriteMerges(ctx, w, h, merges, cbt.Options{
 		Progress: func(stream int, done int64) { bar.Set(before(h.Streams, stream) + done) },
-		Finish:   func() error { return unchanged(files) },
+		Finish:   func() error { return store.Unchanged(files) },
 	})
 	if err == nil {
 		err = w.Flush()

@@ -12,6 +12,7 @@ import (
 
 	"cbt/cbt"
 	"cbt/internal/machines"
+	"cbt/internal/store"
 	"cbt/internal/text"
 )
 
@@ -35,7 +36,7 @@ type pruneNode struct {
 // scan reads the ends of all deltas of the directory, and the sizes of their
 // tables. What cannot be read as one is in the list too, with its error.
 func (p *pruner) scan(ctx context.Context) ([]*prunedDelta, error) {
-	names, err := deltaNames(p.dir)
+	names, err := store.Names(p.dir)
 	if err != nil {
 		return nil, err
 	}
@@ -56,7 +57,7 @@ func (p *pruner) scan(ctx context.Context) ([]*prunedDelta, error) {
 	return list, nil
 }
 
-func (d *prunedDelta) read(o *deltaFiles, path string) error {
+func (d *prunedDelta) read(o *store.Files, path string) error {
 	defer o.Close()
 	st, err := os.Lstat(path)
 	if err == nil && st.Mode()&os.ModeSymlink != 0 {
@@ -69,7 +70,7 @@ func (d *prunedDelta) read(o *deltaFiles, path string) error {
 	if !st.Mode().IsRegular() {
 		return fmt.Errorf("%s: is no regular file", path)
 	}
-	f, err := o.openDeltaFile(path)
+	f, err := o.OpenDelta(path)
 	if err != nil {
 		return err
 	}
@@ -85,7 +86,7 @@ func (d *prunedDelta) read(o *deltaFiles, path string) error {
 		d.ByFile = true
 	}
 	d.Time, d.own = &when, when
-	d.facts, d.Machine = machineFacts(f.Header), f.Header.Machine
+	d.facts, d.Machine = store.MachineFacts(f.Header), f.Header.Machine
 	var tos []string
 	for _, s := range f.Header.Streams {
 		if s.To == "" { // a tip: a point of its own
@@ -114,11 +115,11 @@ func groupPruned(list []*prunedDelta, together map[string]int) []*pruneGroup {
 		}
 		return i
 	}
-	points, before := map[streamPoint]int{}, map[int]int{}
+	points, before := map[store.Point]int{}, map[int]int{}
 	facts := make([]machines.Delta, len(list))
 	for i, d := range list {
 		facts[i] = d.facts
-		facts[i].Image, _, _ = splitDeltaName(d.File)
+		facts[i].Image, _, _ = store.SplitName(d.File)
 		if d.Time != nil {
 			facts[i].Time = *d.Time
 		}
@@ -128,10 +129,10 @@ func groupPruned(list []*prunedDelta, together map[string]int) []*pruneGroup {
 		}
 		for _, s := range d.weight.Streams {
 			if s.To != "" {
-				join(points, streamPoint{s.Name, s.To}, i, root, find)
+				join(points, store.Point{Stream: s.Name, Point: s.To}, i, root, find)
 			}
 			if !s.Full && s.From.Point != "" {
-				join(points, streamPoint{s.Name, s.From.Point}, i, root, find)
+				join(points, store.Point{Stream: s.Name, Point: s.From.Point}, i, root, find)
 			}
 		}
 	}

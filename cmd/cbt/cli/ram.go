@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"cbt/internal/fail"
+	"cbt/internal/store"
 	"cbt/qcow2/vmstate"
 )
 
@@ -37,7 +38,7 @@ image, by virsh save, by QEMU's migration to a file, or in a delta.`,
 type ramOptions struct {
 	source  openerOptions
 	ref     refOptions
-	chain   chainOptions
+	chain   store.ChainOptions
 	machine string
 }
 

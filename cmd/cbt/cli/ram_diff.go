@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"cbt/internal/fail"
+	"cbt/internal/store"
 	"cbt/internal/text"
 	"cbt/qcow2/vmstate"
 	"cbt/sparse"
@@ -18,7 +19,7 @@ import (
 type ramDiffOptions struct {
 	source         openerOptions
 	oldRef, newRef refOptions
-	chain          chainOptions
+	chain          store.ChainOptions
 }
 
 func newRAMDiffCommand(a *app) *cobra.Command {

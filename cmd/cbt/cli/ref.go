@@ -1,17 +1,14 @@
 package cli
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"slices"
 	"strings"
-	"syscall"
 
 	"github.com/spf13/pflag"
 
 	"cbt/internal/fail"
+	"cbt/internal/infile"
 	"cbt/internal/text"
 	"cbt/qcow2"
 )
@@ -93,7 +90,7 @@ func parseRef(ref string, opt refOptions, has func(path, name string) bool) (ref
 	case opt.Path:
 		return reference{path: ref}, nil
 	}
-	if err := addressError(ref); err != nil {
+	if err := infile.AddressError(ref); err != nil {
 		return reference{}, err
 	}
 	at := strings.LastIndexByte(ref, '@')
@@ -101,12 +98,12 @@ func parseRef(ref string, opt refOptions, has func(path, name string) bool) (ref
 		return reference{path: ref}, nil
 	}
 	path, name := ref[:at], ref[at+1:]
-	split := exists(path)
+	split := infile.Exists(path)
 	switch {
-	case exists(ref) && split && has(path, name):
+	case infile.Exists(ref) && split && has(path, name):
 		return reference{}, fail.Usage("%s: may be the file of that name (%s), or snapshot %s of %s (%s %s)",
 			ref, opt.flag("path"), text.Printable(name), path, opt.flag("snapshot"), text.Quote(name))
-	case exists(ref):
+	case infile.Exists(ref):
 		return reference{path: ref}, nil
 	case !split:
 		return reference{}, fmt.Errorf("%s: no such file, and no file %s that could have a snapshot %s (a name that holds @ goes with %s)",
@@ -115,13 +112,6 @@ func parseRef(ref string, opt refOptions, has func(path, name string) bool) (ref
 		return reference{}, fail.Usage("%s: no snapshot name after the @", ref)
 	}
 	return reference{path: path, byName: true, want: name}, nil
-}
-
-// exists says whether there is something at path. What cannot be looked at
-// counts: opening it says why.
-func exists(path string) bool {
-	_, err := os.Stat(path)
-	return err == nil || !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) && !errors.Is(err, syscall.ENAMETOOLONG)
 }
 
 // find returns the place of the snapshot that r means in the table.
@@ -185,7 +175,19 @@ func listSnapshots(table []qcow2.Snapshot, places []int) string {
 			break
 		}
 		s := table[i]
-		list = append(list, fmt.Sprintf("id %s %s of %s", text.Quote(s.ID), text.Quote(s.Name), s.Date.Format(timeLayout)))
+		list = append(list, fmt.Sprintf("id %s %s of %s", text.Quote(s.ID), text.Quote(s.Name), s.Date.Format(text.TimeLayout)))
 	}
 	return strings.Join(list, ", ")
+}
+
+// parse finds out what ref means, which may be a delta of a directory.
+func (o *opener) parse(ref string, opt refOptions) (reference, error) {
+	if opt.Path {
+		return parseRef(ref, opt, o.hasSnapshot)
+	}
+	real, err := o.Resolve(ref)
+	if err != nil {
+		return reference{}, err
+	}
+	return parseRef(real, opt, o.hasSnapshot)
 }

@@ -7,11 +7,12 @@ import (
 	"github.com/spf13/cobra"
 
 	"cbt/internal/fail"
+	"cbt/internal/store"
 	"cbt/internal/text"
 )
 
 type restoreOptions struct {
-	chain     chainOptions
+	chain     store.ChainOptions
 	overwrite bool
 	inPlace   bool
 	format    string
@@ -108,7 +109,7 @@ func (a *app) restore(ctx context.Context, args []string, opt *restoreOptions) e
 		return err
 	}
 	defer a.closeOpener(o)
-	o.spoolDir = a.spoolDir(opt.chain.spoolDir)
+	o.spoolDir = a.spoolDir(opt.chain.SpoolDir)
 	deltas, err := a.openDeltas(ctx, o, names, opt.chain)
 	if err != nil {
 		return deltaFirst(o, "restore", names, targets, err)
@@ -125,11 +126,11 @@ func (a *app) restore(ctx context.Context, args []string, opt *restoreOptions) e
 	if opt.state == "" {
 		a.withoutMemory(r.delta)
 	}
-	if left := len(r.delta.disks()) - len(targets); left > 0 && opt.state != "" {
-		a.Notef("%s: the machine's state works only beside its disks of the same point: %s of it, which no TARGET is named for", r.delta.name, text.Count(left, "disk"))
+	if left := len(r.delta.Disks()) - len(targets); left > 0 && opt.state != "" {
+		a.Notef("%s: the machine's state works only beside its disks of the same point: %s of it, which no TARGET is named for", r.delta.Name, text.Count(left, "disk"))
 	}
 	for {
-		err := o.verifyAll(ctx, r.layers)
+		err := o.VerifyAll(ctx, r.layers)
 		if err == nil {
 			break
 		}
@@ -151,7 +152,7 @@ func (a *app) restore(ctx context.Context, args []string, opt *restoreOptions) e
 			text.Count(len(targets), "image"), text.Count(len(r.layers[0]), "delta"), elapsed(start),
 			text.Size(total.Written), text.Size(total.Zeroed), text.Size(total.Same), r.state.describe(state), text.Size(o.BytesRead()))
 	}
-	a.sayLevel(r.delta.name, r.delta.Header.Consistency)
+	a.sayLevel(r.delta.Name, r.delta.Header.Consistency)
 	result := writtenImages{Targets: []writtenTarget{}, Written: total.Written, Zeroed: total.Zeroed, Same: &total.Same, Read: o.BytesRead()}
 	for i, t := range targets {
 		result.Targets = append(result.Targets, wroteTarget(t.path, r.layers[i]))

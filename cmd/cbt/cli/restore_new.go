@@ -14,6 +14,7 @@ import (
 	"cbt/internal/infile"
 	"cbt/internal/outfile"
 	"cbt/internal/record"
+	"cbt/internal/store"
 	"cbt/qcow2"
 	"cbt/sparse"
 )
@@ -32,7 +33,7 @@ type newTarget struct {
 
 func createTarget(u *audit.Recorder, path string, opt *restoreOptions, layers []cbt.Layer, merge *cbt.Merge) (_ *newTarget, err error) {
 	n := &newTarget{path: path, layers: layers, merge: merge, qcow2: opt.format == formatQcow2, overwrite: opt.overwrite}
-	if exists(path) {
+	if infile.Exists(path) {
 		// Nothing is written to it, but who uses it must not lose it.
 		if n.old, err = openTarget(u, path, opt.stateDir, opt.format != ""); err != nil {
 			return nil, err
@@ -89,7 +90,7 @@ func (n *newTarget) commit(ctx context.Context) (err error) {
 	// Of two that restore to one new file the second must not put its record
 	// in place of the first one's. That takes a moment; who holds the lock for
 	// longer reads deltas there.
-	lock, err := outfile.LockDir(ctx, filepath.Dir(n.path), true, moment)
+	lock, err := outfile.LockDir(ctx, filepath.Dir(n.path), true, store.Moment)
 	switch {
 	case err == nil:
 		defer lock.Close()

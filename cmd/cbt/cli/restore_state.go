@@ -16,6 +16,7 @@ import (
 	"cbt/internal/fail"
 	"cbt/internal/outfile"
 	"cbt/internal/record"
+	"cbt/internal/store"
 	"cbt/internal/text"
 	"cbt/qcow2/vmstate"
 )
@@ -59,13 +60,13 @@ func (opt *restoreOptions) checkState() error {
 
 // openStateTarget prepares the file for the state after d, which the delta must
 // have. Nothing is written yet.
-func (o *opener) openStateTarget(d *deltaFile, targets []namedTarget, opt *restoreOptions) (_ *stateTarget, err error) {
+func (o *opener) openStateTarget(d *store.File, targets []namedTarget, opt *restoreOptions) (_ *stateTarget, err error) {
 	t := &stateTarget{path: opt.state, format: opt.stateFormat}
-	if t.machine, err = o.machineAfter(d.name, &chainRef{d, opt.chain}); err != nil {
+	if t.machine, err = o.machineAfter(d.Name, &chainRef{d, opt.chain}); err != nil {
 		return nil, err
 	}
 	if t.machine == nil {
-		return nil, fail.Usage("%s: has no machine state: it was made without RAM", d.name)
+		return nil, fail.Usage("%s: has no machine state: it was made without RAM", d.Name)
 	}
 	if t.domain, err = t.machine.domain(o.reads.Audit, opt); err != nil {
 		return nil, err
@@ -209,9 +210,9 @@ func (w *stateWriter) WriteAt(p []byte, off int64) (int, error) {
 }
 
 // withoutMemory says that RAM was left out.
-func (a *app) withoutMemory(d *deltaFile) {
-	if d.Stream(stateStream) >= 0 {
-		a.Notef("%s: has the machine's RAM too: without --state FILE the machine will wake up without memory", d.name)
+func (a *app) withoutMemory(d *store.File) {
+	if d.Stream(store.StateStream) >= 0 {
+		a.Notef("%s: has the machine's RAM too: without --state FILE the machine will wake up without memory", d.Name)
 	}
 }
 

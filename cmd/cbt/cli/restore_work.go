@@ -12,6 +12,7 @@ import (
 	"cbt/cbt"
 	"cbt/internal/fail"
 	"cbt/internal/infile"
+	"cbt/internal/store"
 	"cbt/internal/text"
 )
 
@@ -20,7 +21,7 @@ type restoration struct {
 	*app
 	opt    *restoreOptions
 	opener *opener
-	delta  *deltaFile
+	delta  *store.File
 	past   bool // it goes past a damaged delta, which is what is said
 
 	layers  [][]cbt.Layer // chains, those of the targets first
@@ -36,7 +37,7 @@ func (r *restoration) open(targets []namedTarget) error {
 		return err
 	}
 	for _, stream := range streams {
-		chain, err := r.opener.chainTo(r.delta, stream, r.opt.chain, r.past)
+		chain, err := r.opener.ChainTo(r.delta, stream, r.opt.chain, r.past)
 		if err != nil {
 			return err
 		}
@@ -67,23 +68,23 @@ func (r *restoration) open(targets []namedTarget) error {
 // another is the restoration by chains that lead past a delta that is damaged or
 // cannot be read, nil if there are none. It closes r.
 func (r *restoration) another(ctx context.Context, targets []namedTarget, err error) *restoration {
-	bad := (*badDeltaError)(nil)
+	bad := (*store.BadDeltaError)(nil)
 	r.close()
 	if ctx.Err() != nil || !errors.As(err, &bad) {
 		return nil
 	}
 	other := &restoration{app: r.app, opt: r.opt, opener: r.opener, delta: r.delta, past: true}
-	if bad.delta.ID() == r.delta.ID() {
-		if other.delta = r.opener.sameStates(r.delta, r.opt.chain); other.delta == nil {
+	if bad.Delta.ID() == r.delta.ID() {
+		if other.delta = r.opener.SameStates(r.delta, r.opt.chain); other.delta == nil {
 			return nil
 		}
 	}
-	r.opener.without(bad.delta)
+	r.opener.Without(bad.Delta)
 	if other.open(targets) != nil {
 		other.close()
 		return nil
 	}
-	r.opener.passedOver(bad.delta.Ends(), bad.err)
+	r.opener.PassedOver(bad.Delta.Ends(), bad.Err)
 	return other
 }
 
@@ -96,7 +97,7 @@ func (r *restoration) openTarget(path string, chain []cbt.Layer) error {
 	if err != nil {
 		return err
 	}
-	if !(r.opt.inPlace && exists(path)) && !block {
+	if !(r.opt.inPlace && infile.Exists(path)) && !block {
 		n, err := createTarget(r.audit, path, r.opt, chain, merge)
 		if err != nil {
 			return err

@@ -20,14 +20,16 @@ import (
 	"github.com/spf13/cobra"
 
 	"cbt/internal/fail"
+	"cbt/internal/infile"
 	"cbt/internal/nbd"
+	"cbt/internal/store"
 	"cbt/internal/text"
 )
 
 type serveOptions struct {
 	source      openerOptions
 	ref         refOptions
-	chain       chainOptions
+	chain       store.ChainOptions
 	overlay     overlayOptions
 	socket, tcp string
 	allowRemote bool
@@ -181,14 +183,14 @@ func (a *app) serveUntil(ctx context.Context, server *nbd.Server, at *endpoint, 
 
 // lockChains keeps prune out of the directories of the chains that are opened
 // from now on.
-func (o *opener) lockChains(chain chainOptions) {
+func (o *opener) lockChains(chain store.ChainOptions) {
 	open := o.openDelta
 	o.openDelta = func(ctx context.Context, path string, ref refOptions) (*source, error) {
-		dir := chain.dir
+		dir := chain.Dir
 		if dir == "" {
 			dir = filepath.Dir(path)
 		}
-		if err := o.shareDir(ctx, dir, o.Wait.d); err != nil {
+		if err := o.Share(ctx, dir, o.Wait.d); err != nil {
 			return nil, err
 		}
 		return open(ctx, path, ref)
@@ -208,7 +210,7 @@ func (o *opener) openServed(ctx context.Context, args []string, opt *serveOption
 			return nil, err
 		}
 		if name == "" {
-			name = exportName(src, cmp.Or(o.resolved[ref], ref))
+			name = exportName(src, cmp.Or(o.Resolved[ref], ref))
 		}
 		for _, s := range list {
 			if s.name == name {
@@ -236,7 +238,7 @@ func (o *opener) openServed(ctx context.Context, args []string, opt *serveOption
 // splitExport parts NAME=REF. What exists is a REF, whatever its name.
 func splitExport(arg string) (name, ref string, err error) {
 	name, ref, ok := strings.Cut(arg, "=")
-	if !ok || name == "" || name[0] == '.' || strings.ContainsAny(name, "/\\@:") || exists(arg) {
+	if !ok || name == "" || name[0] == '.' || strings.ContainsAny(name, "/\\@:") || infile.Exists(arg) {
 		return "", arg, nil
 	}
 	switch {

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"cbt/internal/fail"
+	"cbt/internal/infile"
 	"cbt/internal/text"
 )
 
@@ -84,7 +85,7 @@ func (s *standIns) find(owner *file, role, name string) (path string, ok bool, e
 	}
 	if found == 0 && role == dataFile {
 		for _, v := range values {
-			if exists(v) || !strings.Contains(v, "=") {
+			if infile.Exists(v) || !strings.Contains(v, "=") {
 				value, path = v, v
 				found++
 			}

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"cbt/internal/fail"
+	"cbt/internal/infile"
 	"cbt/internal/text"
 )
 
@@ -108,7 +109,7 @@ func flagError(c *cobra.Command, err error) error {
 // is no such file, it is the one to write.
 func outputHint(c *cobra.Command, arg string) string {
 	f := c.Flags().Lookup("output")
-	if f == nil || f.Changed || exists(arg) {
+	if f == nil || f.Changed || infile.Exists(arg) {
 		return ""
 	}
 	return fmt.Sprintf(" (to write that file: -o %s)", text.Quote(arg))

@@ -16,6 +16,7 @@ import (
 	"cbt/internal/imagelock"
 	"cbt/internal/infile"
 	"cbt/internal/record"
+	"cbt/internal/store"
 	"cbt/internal/text"
 	"cbt/sparse"
 )
@@ -43,7 +44,7 @@ func splitTargets(args []string) (deltas []string, targets []namedTarget, err er
 	i := len(args)
 	for i > 0 {
 		name, path, ok := strings.Cut(args[i-1], "=")
-		if !ok || name == "" || strings.HasPrefix(name, ".") || strings.HasPrefix(name, "/") || exists(args[i-1]) {
+		if !ok || name == "" || strings.HasPrefix(name, ".") || strings.HasPrefix(name, "/") || infile.Exists(args[i-1]) {
 			break
 		}
 		if path == "" {
@@ -85,13 +86,13 @@ func (o *opener) refuseSources(targets []namedTarget) error {
 }
 
 // matchTargets gives every target its stream of d.
-func matchTargets(d *deltaFile, targets []namedTarget) ([]int, error) {
+func matchTargets(d *store.File, targets []namedTarget) ([]int, error) {
 	var streams []int
 	used := map[int]bool{}
 	for _, t := range targets {
-		i, err := d.find(t.name)
-		if t.name == "" && err != nil && len(d.disks()) > 0 {
-			err = fail.Usage("%s: has %d streams: say NAME=TARGET for those to write: %s", d.name, len(d.Header.Streams), d.streamNames())
+		i, err := d.Find(t.name)
+		if t.name == "" && err != nil && len(d.Disks()) > 0 {
+			err = fail.Usage("%s: has %d streams: say NAME=TARGET for those to write: %s", d.Name, len(d.Header.Streams), d.StreamNames())
 		}
 		if err != nil {
 			return nil, err

@@ -11,6 +11,8 @@ import (
 
 	"cbt/internal/fail"
 	"cbt/internal/fuse"
+	"cbt/internal/infile"
+	"cbt/internal/store"
 )
 
 func newUmountCommand(a *app) *cobra.Command {
@@ -47,8 +49,8 @@ func umount(ctx context.Context, dir string, lazy bool) error {
 		return fail.Busy("%w: a file there is open, or a program runs there (--lazy takes it away all the same)", err)
 	case errors.Is(err, fuse.ErrNoProgram):
 		return fmt.Errorf("%w: it is in the package fuse3", err)
-	case errors.Is(err, fuse.ErrNotMounted) && !exists(dir):
-		return dirError(dir, fs.ErrNotExist)
+	case errors.Is(err, fuse.ErrNotMounted) && !infile.Exists(dir):
+		return store.DirError(dir, fs.ErrNotExist)
 	case errors.Is(err, fuse.ErrNotMounted):
 		return fail.Usage("%w", err)
 	}

@@ -15,6 +15,7 @@ import (
 	"cbt/internal/audit"
 	"cbt/internal/fail"
 	"cbt/internal/infile"
+	"cbt/internal/store"
 	"cbt/internal/text"
 	"cbt/sparse"
 )
@@ -22,7 +23,7 @@ import (
 type verifyOptions struct {
 	source  openerOptions
 	ref     refOptions
-	chain   chainOptions
+	chain   store.ChainOptions
 	against string
 	subset  subset
 
@@ -116,8 +117,8 @@ func (a *app) verify(ctx context.Context, args []string, opt *verifyOptions) err
 		switch {
 		case arg == stdinName:
 			err = a.verifyStdin(ctx, &list)
-		case errors.Is(err, fs.ErrNotExist) && !strings.EqualFold(filepath.Ext(arg), deltaSuffix):
-			err = dirError(arg, err)
+		case errors.Is(err, fs.ErrNotExist) && !strings.EqualFold(filepath.Ext(arg), store.Suffix):
+			err = store.DirError(arg, err)
 		case err != nil:
 		case st.IsDir():
 			err = a.verifyDir(ctx, arg, &list, opt.subset)
@@ -190,7 +191,7 @@ func (a *app) say(list *[]verified, name string, sum cbt.Summary, err error) err
 // refuseImage refuses what is plainly something else than a delta: that it is no
 // whole one would say nothing.
 func (a *app) refuseImage(path string) error {
-	if strings.EqualFold(filepath.Ext(path), deltaSuffix) {
+	if strings.EqualFold(filepath.Ext(path), store.Suffix) {
 		return nil
 	}
 	reads := audit.Reading{Audit: a.audit}

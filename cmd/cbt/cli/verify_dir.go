@@ -5,12 +5,12 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"iter"
 	"slices"
 	"strconv"
 	"strings"
 
 	"cbt/cbt"
+	"cbt/internal/store"
 	"cbt/internal/text"
 	"cbt/sparse"
 )
@@ -49,10 +49,10 @@ type dirCheck struct {
 	app       *app
 	opener    *opener
 	subset    subset
-	list      []verified   // those of the directory
-	files     []*deltaFile // of the list; nil: damaged
-	damaged   []*deltaFile // those of them whose ends can be read
-	unread    int          // those whose ends cannot
+	list      []verified    // those of the directory
+	files     []*store.File // of the list; nil: damaged
+	damaged   []*store.File // those of them whose ends can be read
+	unread    int           // those whose ends cannot
 	catalogue *cbt.Catalogue
 	place     map[*cbt.Delta]int
 }
@@ -60,7 +60,7 @@ type dirCheck struct {
 // verifyDir verifies all deltas of a directory, the links between them, and
 // that several ways to one point lead to the same.
 func (a *app) verifyDir(ctx context.Context, dir string, list *[]verified, part subset) error {
-	names, err := deltaNames(dir)
+	names, err := store.Names(dir)
 	if err != nil {
 		return err
 	}
@@ -72,7 +72,7 @@ func (a *app) verifyDir(ctx context.Context, dir string, list *[]verified, part 
 		return err
 	}
 	defer o.Close()
-	if err := o.shareDir(ctx, dir, defaultWait); err != nil {
+	if err := o.Share(ctx, dir, defaultWait); err != nil {
 		return err
 	}
 	c := &dirCheck{app: a, opener: o, subset: part, place: map[*cbt.Delta]int{}}
@@ -88,10 +88,10 @@ func (a *app) verifyDir(ctx context.Context, dir string, list *[]verified, part 
 
 // read reads the files; of those that are not in the part, the ends.
 func (c *dirCheck) read(ctx context.Context, names []string) error {
-	var files []*deltaFile
+	var files []*store.File
 	others := 0
 	for _, name := range names {
-		d, err := c.opener.openDeltaFile(name)
+		d, err := c.opener.OpenDelta(name)
 		switch {
 		case err == nil && !c.subset.has(d.ID()):
 			id := d.ID()
@@ -118,7 +118,7 @@ func (c *dirCheck) read(ctx context.Context, names []string) error {
 		}
 		c.files = append(c.files, d)
 	}
-	c.catalogue = catalogue(files)
+	c.catalogue = store.Catalogue(files)
 	if c.subset.of > 0 {
 		c.app.Notef("part %s: %d of %s read", c.subset.String(), len(names)-others, text.Count(len(names), "delta"))
 	}
@@ -182,17 +182,17 @@ func (c *dirCheck) links(ctx context.Context) error {
 }
 
 // isAbove says whether a delta leads to where a stream of d begins that has no whole chain itself.
-func (c *dirCheck) isAbove(d *deltaFile, stream int, faults map[cbt.Layer]error) bool {
+func (c *dirCheck) isAbove(d *store.File, stream int, faults map[cbt.Layer]error) bool {
 	s := d.Header.Streams[stream]
 	return s.From != nil && slices.ContainsFunc(c.catalogue.Leading(s.Name, s.From.Point), func(step cbt.Step) bool {
-		other, err := c.opener.opened(step.Ends)
+		other, err := c.opener.Opened(step.Ends)
 		return err == nil && step.Ends != d.Ends() && errors.As(faults[cbt.Layer{Delta: other, Stream: step.Index}], new(*cbt.MissingError))
 	})
 }
 
 // missing says why no chain of whole deltas leads to a stream of d.
-func (c *dirCheck) missing(d *deltaFile, stream int, err error) string {
-	all := catalogue(append(slices.DeleteFunc(slices.Clone(c.files), func(d *deltaFile) bool { return d == nil }), c.damaged...))
+func (c *dirCheck) missing(d *store.File, stream int, err error) string {
+	all := store.Catalogue(append(slices.DeleteFunc(slices.Clone(c.files), func(d *store.File) bool { return d == nil }), c.damaged...))
 	r, failed := all.Route(d.Ends(), stream)
 	if failed != nil {
 		if c.unread > 0 {
@@ -203,7 +203,7 @@ func (c *dirCheck) missing(d *deltaFile, stream int, err error) string {
 	for _, s := range r.Steps() {
 		for _, bad := range c.damaged {
 			if s.Ends == bad.Ends() {
-				return "parent damaged: " + text.Printable(bad.name)
+				return "parent damaged: " + text.Printable(bad.Name)
 			}
 		}
 	}
@@ -212,83 +212,37 @@ func (c *dirCheck) missing(d *deltaFile, stream int, err error) string {
 
 // routes compares the images of deltas that lead to one point.
 func (c *dirCheck) routes(ctx context.Context) error {
-	for r, err := range c.opener.otherRoutes(c.files, c.catalogue) {
+	for r, err := range c.opener.OtherRoutes(c.files, c.catalogue) {
 		if errors.As(err, new(*cbt.MissingError)) {
 			continue // said already
 		}
 		if err != nil {
 			return err
 		}
-		one, other := r.first[len(r.first)-1].Delta, r.other[len(r.other)-1].Delta
+		one, other := r.First[len(r.First)-1].Delta, r.Other[len(r.Other)-1].Delta
 		if !c.subset.has(other.ID()) {
 			continue
 		}
-		e, err := cbt.Disagree(ctx, r.first, r.other)
+		e, err := cbt.Disagree(ctx, r.First, r.Other)
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
 		var format *sparse.FormatError
 		switch {
 		case errors.As(err, &format): // in another part
-			if err := c.find(c.place[other], "its chain or that of "+text.Printable(c.opener.deltaName(one))+" is damaged: "+err.Error()); err != nil {
+			if err := c.find(c.place[other], "its chain or that of "+text.Printable(c.opener.NameOf(one))+" is damaged: "+err.Error()); err != nil {
 				return err
 			}
 		case err != nil:
-			return fmt.Errorf("%s and %s: %w", c.opener.deltaName(one), c.opener.deltaName(other), err)
+			return fmt.Errorf("%s and %s: %w", c.opener.NameOf(one), c.opener.NameOf(other), err)
 		case e.Len > 0:
-			text := fmt.Sprintf("leads to the same point of %s as %s, and not to the same bytes: first at offset %d", text.Printable(r.stream), text.Printable(c.opener.deltaName(one)), e.Off)
+			text := fmt.Sprintf("leads to the same point of %s as %s, and not to the same bytes: first at offset %d", text.Printable(r.Stream), text.Printable(c.opener.NameOf(one)), e.Off)
 			if err := c.find(c.place[other], text); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
-}
-
-// routePair are two ways to one point of a stream.
-type routePair struct {
-	stream       string
-	first, other []cbt.Layer
-}
-
-// otherRoutes yields, for each point that several deltas lead to, the first one
-// together with each other. The deltas before them need not be looked at: where
-// several of those lead to one point, that is a pair of its own. An error is a
-// delta's that no chain leads to.
-func (o *deltaFiles) otherRoutes(files []*deltaFile, all *cbt.Catalogue) iter.Seq2[routePair, error] {
-	return func(yield func(routePair, error) bool) {
-		seen := map[streamPoint]bool{}
-		for _, d := range files {
-			if d == nil {
-				continue
-			}
-			for _, s := range d.Header.Streams {
-				if s.To == "" || seen[streamPoint{s.Name, s.To}] {
-					continue
-				}
-				seen[streamPoint{s.Name, s.To}] = true
-				r := routePair{stream: s.Name}
-				for _, l := range all.Leading(s.Name, s.To) {
-					var chain []cbt.Layer
-					way, err := all.Route(l.Ends, l.Index)
-					if err == nil {
-						chain, err = way.Layers(o.opened)
-					}
-					switch {
-					case err == nil && r.first == nil:
-						r.first = chain
-						continue
-					case err == nil && r.first[len(r.first)-1].Delta.ID() == l.ID:
-						continue // a copy
-					}
-					r.other = chain
-					if !yield(r, err) {
-						return
-					}
-				}
-			}
-		}
-	}
 }
 
 // find notes what is wrong with a delta.
@@ -327,68 +281,9 @@ func (c *dirCheck) linkFaults(ctx context.Context) (map[cbt.Layer]error, error) 
 			}
 		}
 	}
-	err := c.opener.checkLinks(ctx, c.catalogue, part, func(l cbt.Layer, err error) error {
+	err := c.opener.CheckLinks(ctx, c.catalogue, part, func(l cbt.Layer, err error) error {
 		faults[l] = err
 		return nil
 	})
 	return faults, err
-}
-
-// checkLinks checks what streams of deltas replace, and ends with the first
-// error that found returns. It goes from the full ones on, so that each state is
-// little more work than the one before.
-func (o *deltaFiles) checkLinks(ctx context.Context, all *cbt.Catalogue, layers []cbt.Layer, found func(cbt.Layer, error) error) error {
-	var steps [][]*cbt.Route // by their length
-	for _, l := range layers {
-		r, err := all.Route(l.Delta.Ends(), l.Stream)
-		if err != nil {
-			if err := found(l, err); err != nil {
-				return err
-			}
-			continue
-		}
-		for len(steps) < r.Len {
-			steps = append(steps, nil)
-		}
-		steps[r.Len-1] = append(steps[r.Len-1], r)
-	}
-	cache := cbt.NewCache()
-	for _, step := range steps {
-		for _, r := range step {
-			chain, err := r.Layers(o.opened)
-			if err != nil {
-				return err
-			}
-			err = checkLink(ctx, cache, chain)
-			if ctx.Err() != nil {
-				return context.Cause(ctx)
-			}
-			if err == nil {
-				continue
-			}
-			if err := found(chain[len(chain)-1], err); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// checkLink compares the old content that the last delta of a chain knows with
-// the state that the others lead to: points say that it fits, this looks.
-func checkLink(ctx context.Context, cache *cbt.Cache, layers []cbt.Layer) error {
-	last := len(layers) - 1
-	if last == 0 {
-		return nil
-	}
-	parent, err := cache.Stack(layers[:last]...)
-	if err != nil {
-		return err
-	}
-	m, err := cbt.NewMerge(layers[last])
-	if err != nil {
-		return err
-	}
-	_, err = m.CheckBase(ctx, parent, cbt.ApplyOptions{})
-	return err
 }

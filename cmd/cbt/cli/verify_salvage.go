@@ -15,6 +15,7 @@ import (
 	"cbt/cbt"
 	"cbt/internal/audit"
 	"cbt/internal/fail"
+	"cbt/internal/store"
 	"cbt/internal/text"
 	"cbt/sparse"
 )
@@ -191,7 +192,7 @@ func (s *salvaging) beginStream(n int) error {
 	s.listed++
 	path := s.out
 	if s.to != "" {
-		path = filepath.Join(s.to, fileName(strings.Replace(name, "/", "-", 1))+".raw")
+		path = filepath.Join(s.to, store.ImageName(strings.Replace(name, "/", "-", 1))+".raw")
 	}
 	if path == "" {
 		return nil

@@ -14,6 +14,7 @@ import (
 	"cbt/internal/fail"
 	"cbt/internal/infile"
 	"cbt/internal/record"
+	"cbt/internal/store"
 	"cbt/internal/text"
 	"cbt/lvm"
 )
@@ -190,7 +191,7 @@ func (f *file) appendVersion(b []byte, times *pointTimes) (_ []byte, ok bool) {
 		return infile.AppendString(b, "read-only"), true
 	case f.vol != nil:
 		times.addPoint(f.vol.Point)
-		return infile.AppendString(b, withoutTimes(f.vol.Point)), f.vol.Point != ""
+		return infile.AppendString(b, store.WithoutTimes(f.vol.Point)), f.vol.Point != ""
 	}
 	id, writes := record.DeviceState(f.File, f.Info)
 	return infile.AppendString(infile.AppendString(b, id), record.Sectors(writes)), id != ""
@@ -211,7 +212,7 @@ func (o *opener) openNamedVolume(ctx context.Context, owner *file, role, name, p
 	switch {
 	case len(o.PVs) > 0:
 		ok = ok && owner.lv != nil
-	case exists(path):
+	case infile.Exists(path):
 		if _, ok = hostVolumeAt(path); ok {
 			v, ok = hostVolumeName(path)
 		}

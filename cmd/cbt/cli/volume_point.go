@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"cbt/internal/infile"
+	"cbt/internal/store"
 	"cbt/lvm"
 	"cbt/lvm/thin"
 )
@@ -50,7 +51,7 @@ func (v *volume) pointIf(ctx context.Context, frozen bool, related *source, want
 		if s.Point == "" {
 			return "", nil
 		}
-		b = infile.AppendString(b, withoutTimes(s.Point))
+		b = infile.AppendString(b, store.WithoutTimes(s.Point))
 		times.addPoint(s.Point)
 	}
 	return times.complete(point(formatVolume, b)), nil

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"cbt/internal/fail"
+	"cbt/internal/infile"
 	"cbt/internal/text"
 )
 
@@ -70,7 +71,7 @@ func (o *opener) parseVolumeRef(ref string, opt refOptions) (v volumeRef, ok boo
 	case strings.HasPrefix(ref, "/dev/"):
 		path, snapshot, at := strings.Cut(ref, "@")
 		// A volume that is not active has no device.
-		if v, ok = volumeOfPath(path); !ok || len(o.PVs) == 0 && exists(path) {
+		if v, ok = volumeOfPath(path); !ok || len(o.PVs) == 0 && infile.Exists(path) {
 			if v, ok = hostVolumeAt(path); ok && len(o.PVs) > 0 {
 				return v, true, fail.Usage("%s: is a volume of this host, which --pv leaves out", ref)
 			}

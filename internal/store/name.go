@@ -1,4 +1,4 @@
-package cli
+package store
 
 import (
 	"crypto/sha256"
@@ -11,27 +11,27 @@ import (
 )
 
 const (
-	deltaSuffix  = ".cbt"
-	maxImageName = 150 // of 255 bytes that file systems allow
+	Suffix       = ".cbt"
+	MaxImageName = 150 // of 255 bytes that file systems allow
 )
 
-// deltaFileName is what backup calls a delta: IMAGE-TIME-ID.cbt. try above 1
+// FileName is what backup calls a delta: IMAGE-TIME-ID.cbt. try above 1
 // is for names that are taken.
-func deltaFileName(image string, at time.Time, id cbt.ID, try int) string {
+func FileName(image string, at time.Time, id cbt.ID, try int) string {
 	name := fmt.Sprintf("%s-%s-%s", image, at.UTC().Format(nameTime), id.String()[:12])
 	if try > 1 {
 		name += fmt.Sprintf("-%d", try)
 	}
-	return name + deltaSuffix
+	return name + Suffix
 }
 
 const nameTime = "20060102T150405Z"
 
 var deltaNamePattern = regexp.MustCompile(`^(.+)-(\d{8}T\d{6}Z)-[0-9a-f]{12}(?:-\d+)?\.cbt$`)
 
-// splitDeltaName takes the name of a delta apart; ok is false if backup did
+// SplitName takes the name of a delta apart; ok is false if backup did
 // not give it.
-func splitDeltaName(name string) (image string, at time.Time, ok bool) {
+func SplitName(name string) (image string, at time.Time, ok bool) {
 	m := deltaNamePattern.FindStringSubmatch(name)
 	if m == nil {
 		return "", at, false
@@ -40,10 +40,10 @@ func splitDeltaName(name string) (image string, at time.Time, ok bool) {
 	return m[1], at, err == nil
 }
 
-// fileName makes a part of a file's name of any name: letters, digits, . _ and
+// ImageName makes a part of a file's name of any name: letters, digits, . _ and
 // -, and no dot or hyphen first. What that changes gets a few digits of the
 // name's SHA-256, so that two names do not become one.
-func fileName(name string) string {
+func ImageName(name string) string {
 	safe := strings.Map(func(r rune) rune {
 		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '.' || r == '_' || r == '-' {
 			return r
@@ -53,8 +53,8 @@ func fileName(name string) string {
 	if safe == "" || safe[0] == '.' || safe[0] == '-' {
 		safe = "_" + safe
 	}
-	if len(safe) > maxImageName {
-		safe = safe[:maxImageName-9]
+	if len(safe) > MaxImageName {
+		safe = safe[:MaxImageName-9]
 	}
 	if safe != name {
 		sum := sha256.Sum256([]byte(name))

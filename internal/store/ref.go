@@ -1,4 +1,4 @@
-package cli
+package store
 
 import (
 	"context"
@@ -12,21 +12,22 @@ import (
 
 	"cbt/internal/deltaref"
 	"cbt/internal/fail"
+	"cbt/internal/infile"
 	"cbt/internal/machines"
 	"cbt/internal/text"
 )
 
-// resolve puts the delta that DIR@WANT means in its place, with @STREAM after it as
+// Resolve puts the delta that DIR@WANT means in its place, with @STREAM after it as
 // it was: "b@latest@0" becomes "b/tue.cbt@0". Other references stay as they are. A
 // directory of deltas by itself is refused, with its newest delta named.
-func (o *deltaFiles) resolve(ref string) (string, error) {
-	if real, ok := o.resolved[ref]; ok {
+func (o *Files) Resolve(ref string) (string, error) {
+	if real, ok := o.Resolved[ref]; ok {
 		return real, nil
 	}
-	if exists(ref) {
+	if infile.Exists(ref) {
 		return ref, o.refuseDeltaDir(ref)
 	}
-	dir, want, stream := splitDeltaRef(ref)
+	dir, want, stream := SplitRef(ref)
 	if dir == "" {
 		return ref, nil
 	}
@@ -34,16 +35,16 @@ func (o *deltaFiles) resolve(ref string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if o.resolved == nil {
-		o.resolved = map[string]string{}
+	if o.Resolved == nil {
+		o.Resolved = map[string]string{}
 	}
-	o.resolved[ref] = path + stream
+	o.Resolved[ref] = path + stream
 	return path + stream, nil
 }
 
-// splitDeltaRef takes DIR@WANT or DIR@WANT@STREAM apart; dir is empty if ref is
+// SplitRef takes DIR@WANT or DIR@WANT@STREAM apart; dir is empty if ref is
 // neither.
-func splitDeltaRef(ref string) (dir, want, stream string) {
+func SplitRef(ref string) (dir, want, stream string) {
 	for end := len(ref); ; {
 		at := strings.LastIndexByte(ref[:end], '@')
 		if at <= 0 {
@@ -63,11 +64,11 @@ func splitDeltaRef(ref string) (dir, want, stream string) {
 }
 
 // deltaIn is the path of the delta of a directory that want means.
-func (o *deltaFiles) deltaIn(dir, want string) (string, error) {
+func (o *Files) deltaIn(dir, want string) (string, error) {
 	if want == "" {
 		return "", fail.Usage("%s@: no delta after the @: is a variable unset?", text.Printable(dir))
 	}
-	list, all, err := o.deltasToChoose(dir)
+	list, all, err := o.DeltasToChoose(dir)
 	if err != nil {
 		return "", err
 	}
@@ -99,25 +100,25 @@ func ofTime(t time.Time) string {
 	if t.IsZero() {
 		return ""
 	}
-	text := ", of " + t.UTC().Format(timeLayout)
+	text := ", of " + t.UTC().Format(text.TimeLayout)
 	if local := t.Local(); local.Format(time.DateTime) != t.UTC().Format(time.DateTime) {
 		text += " (" + local.Format("2006-01-02 15:04:05 MST") + ")"
 	}
 	return text
 }
 
-// deltasToChoose are all files of a directory, and of those that can be read what
+// DeltasToChoose are all files of a directory, and of those that can be read what
 // a reference goes by.
-func (o *deltaFiles) deltasToChoose(dir string) (list []*logged, all []deltaref.Delta, err error) {
-	names, err := deltaNames(dir)
+func (o *Files) DeltasToChoose(dir string) (list []*Entry, all []deltaref.Delta, err error) {
+	names, err := Names(dir)
 	if err != nil {
 		return nil, nil, err
 	}
-	if list, err = readLogged(context.Background(), o.reads.Audit, dir, names); err != nil {
+	if list, err = ReadEntries(context.Background(), o.Reads.Audit, dir, names); err != nil {
 		return nil, nil, err
 	}
-	graphOf(list)
-	in := machinesOf(list)
+	NewGraph(list)
+	in := MachinesOf(list)
 	called := map[int][]string{} // what each machine is called, the best names first
 	for rank := range 3 {
 		for i, l := range list {
@@ -155,11 +156,11 @@ func (o *deltaFiles) deltasToChoose(dir string) (list []*logged, all []deltaref.
 }
 
 // refuseDeltaDir refuses a directory of deltas where one delta is wanted.
-func (o *deltaFiles) refuseDeltaDir(path string) error {
+func (o *Files) refuseDeltaDir(path string) error {
 	if info, err := os.Stat(path); err != nil || !info.IsDir() {
 		return nil
 	}
-	_, all, err := o.deltasToChoose(path)
+	_, all, err := o.DeltasToChoose(path)
 	if err != nil || len(all) == 0 {
 		return nil // what opens it says that it is a directory
 	}
@@ -176,35 +177,4 @@ func (o *deltaFiles) refuseDeltaDir(path string) error {
 	}
 	return fail.Usage("%s: is a directory of deltas: name one of them: the newest is %s%s (%s)",
 		text.Printable(path), text.Printable(all[i].File), ofTime(all[i].Time), text.Quote(path+"@"+deltaref.Latest))
-}
-
-// parse finds out what ref means, which may be a delta of a directory.
-func (o *opener) parse(ref string, opt refOptions) (reference, error) {
-	if opt.Path {
-		return parseRef(ref, opt, o.hasSnapshot)
-	}
-	real, err := o.resolve(ref)
-	if err != nil {
-		return reference{}, err
-	}
-	return parseRef(real, opt, o.hasSnapshot)
-}
-
-// resolveAll is resolve for commands that take directories too.
-func (a *app) resolveAll(args []string) ([]string, error) {
-	o, err := a.newOpener(openerOptions{})
-	if err != nil {
-		return nil, err
-	}
-	defer o.Close()
-	args = slices.Clone(args)
-	for i, arg := range args {
-		if arg == stdinName || exists(arg) {
-			continue
-		}
-		if args[i], err = o.resolve(arg); err != nil {
-			return nil, err
-		}
-	}
-	return args, nil
 }

@@ -1,4 +1,4 @@
-package cli
+package infile
 
 import (
 	"strings"
@@ -26,16 +26,16 @@ var addresses = map[string]string{
 	"file":     "is an address: name the file itself",
 }
 
-// addressError says what an address of another host or program is; nil if path is none, or
+// AddressError says what an address of another host or program is; nil if path is none, or
 // there is a file of that name.
-func addressError(path string) error {
+func AddressError(path string) error {
 	scheme, rest, ok := strings.Cut(path, ":")
 	kind, _, _ := strings.Cut(scheme, "+") // nbd+unix
 	if ok && kind == "nbds" {
 		kind = "nbd"
 	}
 	says := addresses[strings.ToLower(kind)]
-	if !ok || says == "" || rest == "" || exists(path) {
+	if !ok || says == "" || rest == "" || Exists(path) {
 		return nil
 	}
 	return fail.Usage("%s: %s; cbt reads files and devices of this host", path, says)

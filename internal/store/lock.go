@@ -1,4 +1,4 @@
-package cli
+package store
 
 import (
 	"context"
@@ -10,32 +10,33 @@ import (
 	"time"
 
 	"cbt/internal/fail"
+	"cbt/internal/infile"
 	"cbt/internal/outfile"
 )
 
-// moment is longer than restore keeps a directory locked.
-const moment = time.Second
+// Moment is longer than restore keeps a directory locked.
+const Moment = time.Second
 
-// shareDir keeps prune out of a directory of deltas until the opener is
+// Share keeps prune out of a directory of deltas until the opener is
 // closed: for commands that build on what is there, or read it for long. The
 // directory itself is locked: nothing is written to it.
-func (o *deltaFiles) shareDir(ctx context.Context, dir string, wait time.Duration) error {
+func (o *Files) Share(ctx context.Context, dir string, wait time.Duration) error {
 	return o.lockDeltas(ctx, dir, false, wait)
 }
 
-// ownDir keeps everybody who calls shareDir out of a directory of deltas, and
+// Own keeps everybody who calls shareDir out of a directory of deltas, and
 // prune in others: for prune itself.
-func (o *deltaFiles) ownDir(ctx context.Context, dir string, wait time.Duration) error {
+func (o *Files) Own(ctx context.Context, dir string, wait time.Duration) error {
 	return o.lockDeltas(ctx, dir, true, wait)
 }
 
-func (o *deltaFiles) lockDeltas(ctx context.Context, dir string, alone bool, wait time.Duration) error {
+func (o *Files) lockDeltas(ctx context.Context, dir string, alone bool, wait time.Duration) error {
 	real, err := filepath.EvalSymlinks(dir)
 	if err != nil {
-		return dirError(dir, err)
+		return DirError(dir, err)
 	}
-	if !isDir(real) {
-		return dirError(dir, syscall.ENOTDIR)
+	if !infile.IsDir(real) {
+		return DirError(dir, syscall.ENOTDIR)
 	}
 	if real, err = filepath.Abs(real); err != nil {
 		return err
@@ -43,7 +44,7 @@ func (o *deltaFiles) lockDeltas(ctx context.Context, dir string, alone bool, wai
 	if o.locked[real] != nil {
 		return nil
 	}
-	lock, err := outfile.LockDir(ctx, real, alone, max(wait, 2*moment))
+	lock, err := outfile.LockDir(ctx, real, alone, max(wait, 2*Moment))
 	switch {
 	case errors.Is(err, outfile.ErrLocked) && alone:
 		return fail.Busy("%s: is in use: it is mounted, served or verified, a backup is being written there, or another prune runs (--wait waits for them)", dir)
