@@ -128,9 +128,9 @@ func (c *Catalogue) RouteTo(stream, point string, size int64) *Route {
 	return c.best[state{end{stream, point}, size}]
 }
 
-// Way is Route; where nothing leads to where e begins, it is the way to the state
+// AnyRoute is Route; where nothing leads to where e begins, it is the way to the state
 // after it that ends with another delta.
-func (c *Catalogue) Way(e *Ends, stream int) (*Route, error) {
+func (c *Catalogue) AnyRoute(e *Ends, stream int) (*Route, error) {
 	r, err := c.Route(e, stream)
 	if err == nil {
 		return r, nil

@@ -7,20 +7,20 @@ import (
 	"slices"
 )
 
-// LineError says why deltas do not follow one another: A and B are two of them
+// OrderError says why deltas do not follow one another: A and B are two of them
 // between which there is a gap, a fork or a wrong base.
-type LineError struct {
+type OrderError struct {
 	A, B *Delta
 	Err  error
 }
 
-func (e *LineError) Error() string { return e.Err.Error() }
-func (e *LineError) Unwrap() error { return e.Err }
+func (e *OrderError) Error() string { return e.Err.Error() }
+func (e *OrderError) Unwrap() error { return e.Err }
 
-// Line puts deltas, given in any order, in the order in which they follow one
+// InOrder puts deltas, given in any order, in the order in which they follow one
 // another: each stream of each but the first begins where that stream of the
-// one before ends, or is full. Otherwise the error is a *LineError.
-func Line(deltas []*Delta) ([]*Delta, error) {
+// one before ends, or is full. Otherwise the error is an *OrderError.
+func InOrder(deltas []*Delta) ([]*Delta, error) {
 	if len(deltas) == 0 {
 		return nil, errors.New("no delta")
 	}
@@ -32,7 +32,7 @@ func Line(deltas []*Delta) ([]*Delta, error) {
 				continue
 			}
 			if other := leads[end{s.Name, s.To}]; other != nil {
-				return nil, &LineError{other, d, fmt.Errorf("both lead to point %s of %s", s.To, s.Name)}
+				return nil, &OrderError{other, d, fmt.Errorf("both lead to point %s of %s", s.To, s.Name)}
 			}
 			leads[end{s.Name, s.To}] = d
 		}
@@ -47,7 +47,7 @@ func Line(deltas []*Delta) ([]*Delta, error) {
 			}
 			p := leads[end{s.Name, s.From.Point}]
 			if p != nil && before != nil && p != before {
-				return nil, &LineError{before, p, fmt.Errorf("one delta follows both of them, with different streams")}
+				return nil, &OrderError{before, p, fmt.Errorf("one delta follows both of them, with different streams")}
 			}
 			if p != nil {
 				before = p
@@ -58,7 +58,7 @@ func Line(deltas []*Delta) ([]*Delta, error) {
 			continue
 		}
 		if other := next[before]; other != nil {
-			return nil, &LineError{other, d, errors.New("both follow the same delta: they are branches")}
+			return nil, &OrderError{other, d, errors.New("both follow the same delta: they are branches")}
 		}
 		next[before] = d
 	}
@@ -71,11 +71,11 @@ func Line(deltas []*Delta) ([]*Delta, error) {
 	}
 	if len(line) != len(deltas) { // the rest follow one another in a circle
 		i := slices.IndexFunc(deltas, func(d *Delta) bool { return !slices.Contains(line, d) })
-		return nil, &LineError{line[len(line)-1], deltas[i], errors.New("wrong base: the second does not follow from the first")}
+		return nil, &OrderError{line[len(line)-1], deltas[i], errors.New("wrong base: the second does not follow from the first")}
 	}
 	for i := 1; i < len(line); i++ {
 		if err := follows(line[i-1], line[i]); err != nil {
-			return nil, &LineError{line[i-1], line[i], err}
+			return nil, &OrderError{line[i-1], line[i], err}
 		}
 	}
 	return line, nil
@@ -84,14 +84,14 @@ func Line(deltas []*Delta) ([]*Delta, error) {
 // noLine says why several deltas, or none, follow none of the others.
 func noLine(deltas, firsts []*Delta) error {
 	if len(firsts) == 0 {
-		return &LineError{deltas[0], deltas[len(deltas)-1], errors.New("wrong base: the deltas follow one another in a circle")}
+		return &OrderError{deltas[0], deltas[len(deltas)-1], errors.New("wrong base: the deltas follow one another in a circle")}
 	}
 	a, b := firsts[0], firsts[1]
 	if b.ends.Full() {
 		a, b = b, a
 	}
 	if b.ends.Full() {
-		return &LineError{a, b, errors.New("wrong base: both are full and follow nothing")}
+		return &OrderError{a, b, errors.New("wrong base: both are full and follow nothing")}
 	}
 	for _, s := range b.Header.Streams {
 		if s.Full {
@@ -101,9 +101,9 @@ func noLine(deltas, firsts []*Delta) error {
 		if i := a.Stream(s.Name); i >= 0 {
 			e.Have = a.Header.Streams[i].To
 		}
-		return &LineError{a, b, fmt.Errorf("%w, and none of the deltas leads there", e)}
+		return &OrderError{a, b, fmt.Errorf("%w, and none of the deltas leads there", e)}
 	}
-	return &LineError{a, b, errors.New("wrong base: the second does not follow from the first")}
+	return &OrderError{a, b, errors.New("wrong base: the second does not follow from the first")}
 }
 
 // follows says whether d's streams begin where those of prev end.
@@ -125,7 +125,7 @@ func follows(prev, d *Delta) error {
 }
 
 // Merged is the header of the one delta that stands for all of a line (see
-// Line), and a merge for each of its streams: those of the last delta, each
+// InOrder), and a merge for each of its streams: those of the last delta, each
 // from where it begins in the line. Instant and consistency are the last's; so
 // are machine and sources, or if it has none, those of the newest that has some.
 func Merged(line []*Delta) (Header, []*Merge, error) {
@@ -142,7 +142,7 @@ func Merged(line []*Delta) (Header, []*Merge, error) {
 		for k := len(line) - 1; k >= 0; k-- {
 			n := line[k].Stream(s.Name)
 			if n < 0 {
-				return h, nil, &LineError{line[k], line[k+1], fmt.Errorf("wrong base: the first has no stream %s", s.Name)}
+				return h, nil, &OrderError{line[k], line[k+1], fmt.Errorf("wrong base: the first has no stream %s", s.Name)}
 			}
 			layers = append(layers, Layer{line[k], n})
 			s.Source = cmp.Or(s.Source, line[k].Header.Streams[n].Source)

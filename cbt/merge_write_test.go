@@ -17,7 +17,7 @@ import (
 // mustMerge merges a line of deltas and opens the result.
 func mustMerge(t *testing.T, opt Options, deltas ...*Delta) (*Delta, []byte) {
 	t.Helper()
-	line, err := Line(deltas)
+	line, err := InOrder(deltas)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -325,14 +325,14 @@ func TestLineErrors(t *testing.T) {
 		"size":        {[]*Delta{d[1], &size}, "must have 12 bytes"},
 		"circle":      {[]*Delta{d[2], d[3], branch(1, point(3))}, "both lead to"},
 	} {
-		var line *LineError
-		if _, err := Line(bad.deltas); !errors.As(err, &line) || !strings.Contains(err.Error(), bad.want) {
+		var line *OrderError
+		if _, err := InOrder(bad.deltas); !errors.As(err, &line) || !strings.Contains(err.Error(), bad.want) {
 			t.Errorf("%s: %v", name, err)
 		} else if line.A == nil || line.B == nil {
 			t.Errorf("%s: names %v and %v", name, line.A, line.B)
 		}
 	}
-	if _, err := Line([]*Delta{d[2], d[3], branch(4, "z"), d[1]}); err != nil {
+	if _, err := InOrder([]*Delta{d[2], d[3], branch(4, "z"), d[1]}); err != nil {
 		t.Error(err)
 	}
 }

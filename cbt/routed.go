@@ -206,7 +206,7 @@ func (v *Routed) route(bad avoided) (*Route, error) {
 		all = all.Without(func(e *Ends) bool { return bad[e] != nil })
 	}
 	if bad[v.last.Ends] == nil {
-		return all.Way(v.last.Ends, v.last.Index)
+		return all.AnyRoute(v.last.Ends, v.last.Index)
 	}
 	r := all.RouteTo(s.Name, s.To, s.Size)
 	if r == nil {

@@ -11,21 +11,21 @@ import (
 	"cbt/sparse"
 )
 
-// PieceState says what is known of a run of bytes of a damaged delta's image.
-type PieceState uint8
+// PieceKind says what is known of a run of bytes of a damaged delta's image.
+type PieceKind uint8
 
 const (
-	PieceLost      PieceState = iota // the delta may have said something about it
-	PieceData                        // its bytes are there and have the right checksum
-	PieceZero                        // the delta says that it is zeros
-	PieceUnchanged                   // the delta says nothing about it
+	PieceLost      PieceKind = iota // the delta may have said something about it
+	PieceData                       // its bytes are there and have the right checksum
+	PieceZero                       // the delta says that it is zeros
+	PieceUnchanged                  // the delta says nothing about it
 )
 
 // Piece is a run of bytes of one stream.
 type Piece struct {
 	Stream   int   // number in the header
 	Off, Len int64 // bytes of the image
-	State    PieceState
+	Kind     PieceKind
 	// Unsure: found by its looks alone, behind a gap, where the index is gone.
 	// It may be of another delta, which lay on the disk that this one is of.
 	Unsure bool
@@ -326,11 +326,11 @@ func (s *salvager) take(c foundChunk, unsure bool) error {
 		if err := s.gap(t.stream, e.off, true); err != nil {
 			return err
 		}
-		p := Piece{Stream: t.stream, Off: e.off, Len: e.n, State: PieceZero, Unsure: unsure}
+		p := Piece{Stream: t.stream, Off: e.off, Len: e.n, Kind: PieceZero, Unsure: unsure}
 		if !e.zero {
-			p.State = PieceLost
+			p.Kind = PieceLost
 			if payload != nil {
-				p.State, p.Data = PieceData, payload[at:at+e.n]
+				p.Kind, p.Data = PieceData, payload[at:at+e.n]
 			}
 			at += e.n
 		}
@@ -386,7 +386,7 @@ func (s *salvager) gapIn(to int64, joined bool) error {
 	for s.pos < to {
 		p := Piece{Stream: s.stream, Off: s.pos, Len: to - s.pos}
 		if growth := st.growth(); joined && s.pos < growth {
-			p.State, p.Len = PieceUnchanged, min(to, growth)-s.pos
+			p.Kind, p.Len = PieceUnchanged, min(to, growth)-s.pos
 		}
 		s.pos += p.Len
 		if err := s.found(p); err != nil {

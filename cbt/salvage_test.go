@@ -11,7 +11,7 @@ import (
 
 // salvage collects the pieces of a damaged delta, compares them with what the
 // whole one says, and counts the bytes in each state.
-func salvage(t *testing.T, damaged []byte, whole *Delta, states []img) (Salvaged, map[PieceState]int64) {
+func salvage(t *testing.T, damaged []byte, whole *Delta, states []img) (Salvaged, map[PieceKind]int64) {
 	t.Helper()
 	var said []map[int64]sparse.Kind // of each stream, by block
 	for i := range whole.Header.Streams {
@@ -26,7 +26,7 @@ func salvage(t *testing.T, damaged []byte, whole *Delta, states []img) (Salvaged
 		}
 		said = append(said, blocks)
 	}
-	count := map[PieceState]int64{}
+	count := map[PieceKind]int64{}
 	stream, pos := 0, int64(0)
 	var headed bool
 	result, err := Salvage(context.Background(), bytes.NewReader(damaged), int64(len(damaged)), func(p Piece) error {
@@ -38,7 +38,7 @@ func salvage(t *testing.T, damaged []byte, whole *Delta, states []img) (Salvaged
 		}
 		headed = headed || p.Off > pos
 		pos = p.Off + p.Len
-		count[p.State] += p.Len
+		count[p.Kind] += p.Len
 		m := states[p.Stream]
 		if pos > m.Size() {
 			t.Fatalf("piece up to %d of %d", pos, m.Size())
@@ -49,11 +49,11 @@ func salvage(t *testing.T, damaged []byte, whole *Delta, states []img) (Salvaged
 		for off := p.Off; off < pos; off += BlockSize {
 			kind, there := said[p.Stream][off]
 			switch {
-			case p.State == PieceUnchanged && there, p.State == PieceZero && kind != sparse.Zero, p.State == PieceData && (!there || kind != sparse.Data):
-				t.Fatalf("state %d at %d of stream %d, where the delta says %v (%v)", p.State, off, p.Stream, kind, there)
+			case p.Kind == PieceUnchanged && there, p.Kind == PieceZero && kind != sparse.Zero, p.Kind == PieceData && (!there || kind != sparse.Data):
+				t.Fatalf("state %d at %d of stream %d, where the delta says %v (%v)", p.Kind, off, p.Stream, kind, there)
 			}
 		}
-		if p.State == PieceData && !bytes.Equal(p.Data, m[p.Off:pos]) {
+		if p.Kind == PieceData && !bytes.Equal(p.Data, m[p.Off:pos]) {
 			t.Fatalf("other bytes at %d of stream %d", p.Off, p.Stream)
 		}
 		return nil
@@ -211,7 +211,7 @@ func TestSalvageOfADiskThatHoldsADelta(t *testing.T) {
 		bad = bad[:ref.off+(400<<10)]
 		salvage(t, bad, d, states)
 		Salvage(context.Background(), bytes.NewReader(bad), int64(len(bad)), func(p Piece) error {
-			unsure = unsure || p.Unsure && p.State == PieceData && !bytes.Equal(p.Data, states[p.Stream][p.Off:p.Off+p.Len])
+			unsure = unsure || p.Unsure && p.Kind == PieceData && !bytes.Equal(p.Data, states[p.Stream][p.Off:p.Off+p.Len])
 			return nil
 		})
 	}

@@ -27,13 +27,13 @@ func salvageBytes(t *testing.T, b []byte) {
 			t.Fatalf("%+v behind %d of stream %d", p, pos, stream)
 		}
 		stream, pos = p.Stream, p.Off+p.Len
-		if p.State == cbt.PieceData && int64(len(p.Data)) != p.Len {
+		if p.Kind == cbt.PieceData && int64(len(p.Data)) != p.Len {
 			t.Fatalf("%d bytes of %d", len(p.Data), p.Len)
 		}
 		if verr != nil {
 			return nil
 		}
-		switch p.State {
+		switch p.Kind {
 		case cbt.PieceData:
 			totals[p.Stream].Data += p.Len
 		case cbt.PieceZero:

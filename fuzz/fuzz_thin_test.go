@@ -117,7 +117,7 @@ func useThin(t *testing.T, b []byte, opt thin.Options) {
 	}
 	var views []*thin.View
 	for _, d := range devices[:min(len(devices), 5)] {
-		v, err := m.View(d.ID, 1<<30+int64(d.ID), thin.Pool{}, nil)
+		v, err := m.View(d.ID, 1<<30+int64(d.ID), thin.Data{}, nil)
 		if formatError(err) {
 			continue
 		}
@@ -230,7 +230,7 @@ func FuzzThinCheck(f *testing.F) {
 			t.Fatalf("no corruption, and: %v", err)
 		}
 		for _, d := range devices {
-			v, err := m.View(d.ID, 1<<40, thin.Pool{}, nil)
+			v, err := m.View(d.ID, 1<<40, thin.Data{}, nil)
 			if err != nil {
 				t.Fatalf("no corruption, and: %v", err)
 			}

@@ -133,7 +133,7 @@ func FuzzCoreFile(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	ranges, err := s.Physical("")
+	ranges, err := s.RAMRanges("")
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -238,7 +238,7 @@ func useState(t *testing.T, b []byte) {
 		t.Fatalf("the canonical stream does not open: %v", err)
 	}
 	defer again.Close()
-	if again.Machine != s.Machine || len(again.Blocks) != len(s.Blocks) || len(again.Devices) != len(s.Devices) || again.Described != s.Described {
+	if again.MachineType != s.MachineType || len(again.Blocks) != len(s.Blocks) || len(again.Devices) != len(s.Devices) || again.Described != s.Described {
 		t.Fatalf("the canonical stream is another state")
 	}
 	for i, x := range s.Blocks {
@@ -284,7 +284,7 @@ func useMapped(t *testing.T, s *vmstate.State, stream []byte, opt vmstate.Option
 // useCore makes a core file, where it is known where RAM is.
 func useCore(t *testing.T, s *vmstate.State) {
 	for _, machine := range []string{"", "pc", "q35"} {
-		ranges, err := s.Physical(machine)
+		ranges, err := s.RAMRanges(machine)
 		if err != nil {
 			continue
 		}
@@ -336,7 +336,7 @@ func TestVMStateOfSnapshots(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !s.Described || s.Machine != "pc-i440fx-7.2" {
+		if !s.Described || s.MachineType != "pc-i440fx-7.2" {
 			t.Errorf("%s: %+v", snap.Name, s)
 		}
 		ram, want := s.Block("pc.ram"), vmstateSample(t, "snapshots."+snap.Name+".ram.gz")

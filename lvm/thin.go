@@ -19,13 +19,13 @@ func (r *resolver) thin(v *Volume) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", v.lv.FullName(), err)
 	}
-	var data thin.Pool
+	var data thin.Data
 	if v.device == nil {
 		d, err := r.component(pool, pool.Segments[0].Data)
 		if err != nil {
 			return fmt.Errorf("%s: %w", v.lv.FullName(), err)
 		}
-		data = thin.Pool{R: d, Size: d.Size()}
+		data = thin.Data{R: d, Size: d.Size()}
 	}
 	var external sparse.View
 	if s.ExternalOrigin != "" {

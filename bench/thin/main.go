@@ -62,7 +62,7 @@ func printChanged(file string, direct bool) error {
 	}
 	size := int64(1)
 	for _, id := range []uint32{1, 2} {
-		v, err := m.View(id, 0, thin.Pool{}, nil)
+		v, err := m.View(id, 0, thin.Data{}, nil)
 		if err != nil {
 			return err
 		}
@@ -72,11 +72,11 @@ func printChanged(file string, direct bool) error {
 		}
 		size = max(size, end)
 	}
-	old, err := m.View(1, size, thin.Pool{}, nil)
+	old, err := m.View(1, size, thin.Data{}, nil)
 	if err != nil {
 		return err
 	}
-	new, err := m.View(2, size, thin.Pool{}, nil)
+	new, err := m.View(2, size, thin.Data{}, nil)
 	if err != nil {
 		return err
 	}

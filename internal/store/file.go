@@ -208,7 +208,7 @@ func (o *Files) ChainTo(d *File, stream int, opt ChainOptions, said bool) ([]cbt
 	if err != nil {
 		return nil, err
 	}
-	r, err := all.Way(d.Ends(), stream)
+	r, err := all.AnyRoute(d.Ends(), stream)
 	if err != nil {
 		return nil, missing
 	}

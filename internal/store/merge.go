@@ -16,13 +16,13 @@ func (o *Files) Line(deltas []*File) ([]*cbt.Delta, error) {
 	for _, d := range deltas {
 		list = append(list, d.Delta)
 	}
-	line, err := cbt.Line(list)
+	line, err := cbt.InOrder(list)
 	return line, o.LineError(err)
 }
 
-// LineError names the two files of a *cbt.LineError.
+// LineError names the two files of a *cbt.OrderError.
 func (o *Files) LineError(err error) error {
-	var line *cbt.LineError
+	var line *cbt.OrderError
 	if !errors.As(err, &line) {
 		return err
 	}

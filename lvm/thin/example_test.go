@@ -31,11 +31,11 @@ func ExampleChanged() {
 		log.Fatal(err)
 	}
 	const size = 1 << 20 // only the volume group's text knows it
-	old, err := m.View(1, size, thin.Pool{}, nil)
+	old, err := m.View(1, size, thin.Data{}, nil)
 	if err != nil {
 		log.Fatal(err)
 	}
-	now, err := m.View(2, size, thin.Pool{}, nil)
+	now, err := m.View(2, size, thin.Data{}, nil)
 	if err != nil {
 		log.Fatal(err)
 	}

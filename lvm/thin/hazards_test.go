@@ -24,7 +24,7 @@ func everything(b []byte, opt Options) error {
 	if err != nil {
 		return err
 	}
-	data := Pool{content{}, 1 << 40}
+	data := Data{content{}, 1 << 40}
 	var views []*View
 	for _, d := range devices {
 		if _, err := m.Device(d.ID); err != nil {
@@ -264,8 +264,8 @@ func TestHazard21HugeKeys(t *testing.T) {
 	}
 	p.Write(2, 1<<47-1)
 	m := mustOpen(t, p.Image(), Options{})
-	v := mustView(t, m, 1, math.MaxInt64, Pool{content{}, 1 << 40}, nil)
-	other := mustView(t, m, 2, math.MaxInt64, Pool{}, nil)
+	v := mustView(t, m, 1, math.MaxInt64, Data{content{}, 1 << 40}, nil)
+	other := mustView(t, m, 2, math.MaxInt64, Data{}, nil)
 	var got, want []int64
 	for e, err := range v.Extents(0, math.MaxInt64) {
 		if err != nil {
@@ -310,7 +310,7 @@ func TestHazard22MappedPastTheEnd(t *testing.T) {
 	p.Write(2, 999)
 	m := mustOpen(t, p.Image(), Options{})
 	before := m.NodesRead()
-	old, new := mustView(t, m, 1, 3<<16+5, Pool{content{}, 1 << 40}, nil), mustView(t, m, 2, 3<<16+5, Pool{}, nil)
+	old, new := mustView(t, m, 1, 3<<16+5, Data{content{}, 1 << 40}, nil), mustView(t, m, 2, 3<<16+5, Data{}, nil)
 	all, err := sparse.Collect(new.Extents(0, new.size))
 	if err != nil || len(all) != 1 || all[0].End() != new.size {
 		t.Errorf("%v, %v", all, err)
@@ -343,7 +343,7 @@ func TestHazard23SharedTrees(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	diff, err := sparse.Collect(Changed(mustView(t, m, 1, 1<<30, Pool{}, nil), mustView(t, m, 500, 1<<30, Pool{}, nil), 0, 1<<30))
+	diff, err := sparse.Collect(Changed(mustView(t, m, 1, 1<<30, Data{}, nil), mustView(t, m, 500, 1<<30, Data{}, nil), 0, 1<<30))
 	if err != nil || len(diff) > 0 || m.NodesRead() > 60 {
 		t.Errorf("%v, %v, %d nodes read", diff, err, m.NodesRead())
 	}
@@ -373,7 +373,7 @@ func TestHazard24ChangingMetadata(t *testing.T) {
 		p.Write(1, 300+k)
 	}
 	r.b = p.Image()
-	if v, err := m.View(1, 1<<30, Pool{}, nil); err != nil {
+	if v, err := m.View(1, 1<<30, Data{}, nil); err != nil {
 		wantFormatError(t, err)
 	} else if _, err := sparse.Collect(v.Extents(0, v.size)); err != nil {
 		wantFormatError(t, err)
@@ -453,7 +453,7 @@ func answers(t *testing.T, b []byte, opt Options) map[string]string {
 	put("devices", devices, err)
 	var views []*View
 	for _, id := range []uint32{1, 2} {
-		v, err := m.View(id, 64<<16, Pool{}, nil)
+		v, err := m.View(id, 64<<16, Data{}, nil)
 		if err != nil {
 			wantFormatError(t, err)
 			return got

@@ -146,7 +146,7 @@ snap 1
 		var views [2]*View
 		leaves := [2]map[uint64]bool{{}, {}}
 		for j := range views {
-			if views[j], err = m.View(uint32(i+1+j), mapped, Pool{}, nil); err != nil {
+			if views[j], err = m.View(uint32(i+1+j), mapped, Data{}, nil); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -30,7 +30,7 @@ func mustOpen(t testing.TB, b []byte, opt Options) *Metadata {
 	return m
 }
 
-func mustView(t testing.TB, m *Metadata, id uint32, size int64, data Pool, external sparse.View) *View {
+func mustView(t testing.TB, m *Metadata, id uint32, size int64, data Data, external sparse.View) *View {
 	t.Helper()
 	v, err := m.View(id, size, data, external)
 	if err != nil {
@@ -241,7 +241,7 @@ func compareDevices(t *testing.T, m *Metadata, want map[uint32]map[uint64]uint64
 			size = 400 * blockSize
 		}
 		models[i] = naive{mapped: want[id], size: size, blockSize: blockSize}
-		views[i] = mustView(t, m, id, size, Pool{}, nil)
+		views[i] = mustView(t, m, id, size, Data{}, nil)
 		off := rnd.Int64N(size)
 		n := rnd.Int64N(size - off + 1)
 		got, err := sparse.Collect(views[i].Extents(off, n))
@@ -280,7 +280,7 @@ func TestWrittenSinceCreation(t *testing.T) {
 		m := mustOpen(t, h.pool.Image(), Options{})
 		var views []*View
 		for _, id := range h.pool.Devices() {
-			views = append(views, mustView(t, m, id, 1<<40, Pool{}, nil))
+			views = append(views, mustView(t, m, id, 1<<40, Data{}, nil))
 		}
 		for _, v := range views {
 			want := false

@@ -36,7 +36,7 @@ func TestNodesRead(t *testing.T) {
 			p.Snapshot(1, 3)
 			img := p.Image()
 			m := mustOpen(t, img, Options{})
-			old, new := mustView(t, m, 2, 10_000<<16, Pool{}, nil), mustView(t, m, 3, 10_000<<16, Pool{}, nil)
+			old, new := mustView(t, m, 2, 10_000<<16, Data{}, nil), mustView(t, m, 3, 10_000<<16, Data{}, nil)
 			opened := m.NodesRead()
 			diff, err := sparse.Total(Changed(old, new, 0, old.size))
 			if err != nil || diff != int64(len(c.written))<<16 {

@@ -169,13 +169,13 @@ func comparePair(t *testing.T, m *Metadata, file string, p xmlPool, i, j uint32)
 	t.Helper()
 	size := int64(1)
 	for _, id := range []uint32{i, j} {
-		end, err := mustView(t, m, id, 0, Pool{}, nil).MappedEnd()
+		end, err := mustView(t, m, id, 0, Data{}, nil).MappedEnd()
 		if err != nil {
 			t.Fatal(err)
 		}
 		size = max(size, end)
 	}
-	old, new := mustView(t, m, i, size, Pool{}, nil), mustView(t, m, j, size, Pool{}, nil)
+	old, new := mustView(t, m, i, size, Data{}, nil), mustView(t, m, j, size, Data{}, nil)
 	a, b := p.mapped(i), p.mapped(j)
 	blockSize := uint64(p.sectors) * 512
 	want := map[uint64]bool{} // block: mapped in new
@@ -255,7 +255,7 @@ func TestHistoriesAgainstDelta(t *testing.T) {
 		ids := h.pool.Devices()
 		for range 8 {
 			i, j := ids[h.rnd.IntN(len(ids))], ids[h.rnd.IntN(len(ids))]
-			old, new := mustView(t, m, i, 400<<16, Pool{}, nil), mustView(t, m, j, 400<<16, Pool{}, nil)
+			old, new := mustView(t, m, i, 400<<16, Data{}, nil), mustView(t, m, j, 400<<16, Data{}, nil)
 			got := map[uint64]bool{}
 			for e, err := range Changed(old, new, 0, 400<<16) {
 				if err != nil {

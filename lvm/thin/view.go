@@ -9,22 +9,22 @@ import (
 	"cbt/sparse"
 )
 
-// Pool is where a pool's data blocks are: data block b at byte
+// Data is where a pool's data blocks are: data block b at byte
 // b*DataBlockSize. A nil R is allowed for what needs metadata only.
-type Pool struct {
+type Data struct {
 	R    io.ReaderAt // safe for concurrent use
 	Size int64       // bytes
 }
 
 // View is the content of a thin device. It implements sparse.View: mapped
-// blocks are Data, the rest is a Hole, or the external origin with its kinds.
+// blocks are sparse.Data, the rest is a Hole, or the external origin with its kinds.
 type View struct {
 	m        *Metadata
 	dev      Device
 	t        *tree
 	height   int // of the mapping tree
 	size     int64
-	data     Pool
+	data     Data
 	external sparse.View
 }
 
@@ -38,7 +38,7 @@ var ErrNoData = errors.New("the data of the thin pool are not at hand, only its 
 //
 // It reads the leftmost path of the mapping tree. The error is ErrNoDevice if
 // there is no such device.
-func (m *Metadata) View(id uint32, size int64, data Pool, external sparse.View) (*View, error) {
+func (m *Metadata) View(id uint32, size int64, data Data, external sparse.View) (*View, error) {
 	if size < 0 {
 		return nil, fmt.Errorf("thin device %d: size of %d bytes", id, size)
 	}

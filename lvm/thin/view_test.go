@@ -63,7 +63,7 @@ func TestViews(t *testing.T) {
 		p.Write(9, 2)
 		p.Discard(9, 4)
 		m := mustOpen(t, p.Image(), Options{})
-		data := Pool{content{}, 100 * chunk}
+		data := Data{content{}, 100 * chunk}
 		ids := []uint32{7, 8, 9}
 		if sectors == 384 || testing.Short() {
 			ids = ids[2:]
@@ -98,7 +98,7 @@ func TestExternalOriginsOfTwo(t *testing.T) {
 	p.Write(2, 6)
 	p.Write(2, 10)
 	m := mustOpen(t, p.Image(), Options{})
-	data := Pool{content{}, 100 * chunk}
+	data := Data{content{}, 100 * chunk}
 	origins := []sparse.View{nil, newIslands(4*chunk, 50_000), newIslands(20*chunk, 70_000), sparse.Zeros(3 * chunk)}
 	for i, a := range origins {
 		for j, b := range origins {
@@ -135,7 +135,7 @@ func TestReadingWithoutData(t *testing.T) {
 	p.Write(1, 2)
 	p.Write(1, 0)
 	m := mustOpen(t, p.Image(), Options{})
-	v := mustView(t, m, 1, 4*65536, Pool{}, nil)
+	v := mustView(t, m, 1, 4*65536, Data{}, nil)
 	b := make([]byte, 65536)
 	if n, err := v.ReadAt(b, 65536); n != len(b) || err != nil {
 		t.Errorf("a hole: %d, %v", n, err)
@@ -144,7 +144,7 @@ func TestReadingWithoutData(t *testing.T) {
 		t.Errorf("a mapped block: %d, %v", n, err)
 	}
 	// Data block 1 is mapped at 0; the pool's data end inside of it.
-	v = mustView(t, m, 1, 4*65536, Pool{content{}, 65536 + 100}, nil)
+	v = mustView(t, m, 1, 4*65536, Data{content{}, 65536 + 100}, nil)
 	if n, err := v.ReadAt(b[:100], 0); n != 100 || err != nil {
 		t.Errorf("what is there: %d, %v", n, err)
 	}
@@ -153,7 +153,7 @@ func TestReadingWithoutData(t *testing.T) {
 	if end, err := v.MappedEnd(); end != 3*65536 || err != nil {
 		t.Errorf("mapped until %d, %v", end, err)
 	}
-	if _, err := m.View(2, 0, Pool{}, nil); !errors.Is(err, ErrNoDevice) {
+	if _, err := m.View(2, 0, Data{}, nil); !errors.Is(err, ErrNoDevice) {
 		t.Errorf("no device: %v", err)
 	}
 }
@@ -162,7 +162,7 @@ func TestUnrelated(t *testing.T) {
 	p := testthin.New(10, 50, 3)
 	p.Create(1)
 	a, b := mustOpen(t, p.Image(), Options{}), mustOpen(t, p.Image(), Options{})
-	_, err := sparse.Collect(Changed(mustView(t, a, 1, 10, Pool{}, nil), mustView(t, b, 1, 10, Pool{}, nil), 0, 10))
+	_, err := sparse.Collect(Changed(mustView(t, a, 1, 10, Data{}, nil), mustView(t, b, 1, 10, Data{}, nil), 0, 10))
 	if !errors.Is(err, sparse.ErrUnrelated) {
 		t.Error(err)
 	}
@@ -244,7 +244,7 @@ func TestFingerprint(t *testing.T) {
 		p.Snapshot(1, 2)
 		p.Commit()
 		get := func() Fingerprint {
-			f, err := mustView(t, mustOpen(t, p.Image(), Options{}), 2, 0, Pool{}, nil).Fingerprint()
+			f, err := mustView(t, mustOpen(t, p.Image(), Options{}), 2, 0, Data{}, nil).Fingerprint()
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -275,8 +275,8 @@ func TestReadErrors(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	unwritten := mustView(t, m, 3, 0, Pool{}, nil)
-	old, new := mustView(t, m, 1, 1000<<16, Pool{}, nil), mustView(t, m, 2, 1000<<16, Pool{}, nil)
+	unwritten := mustView(t, m, 3, 0, Data{}, nil)
+	old, new := mustView(t, m, 1, 1000<<16, Data{}, nil), mustView(t, m, 2, 1000<<16, Data{}, nil)
 	r.fail = io.ErrClosedPipe
 	for name, s := range map[string]sparse.Seq{
 		"changed": Changed(old, new, 0, new.size),

@@ -126,7 +126,7 @@ func TestHeadOnly(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !s.HeadOnly || s.Machine != want.Machine || s.Libvirt.Name != "vm&1" || len(s.Blocks) != len(want.Blocks) || s.Complete() == nil {
+		if !s.HeadOnly || s.MachineType != want.MachineType || s.Libvirt.Name != "vm&1" || len(s.Blocks) != len(want.Blocks) || s.Complete() == nil {
 			t.Errorf("%s: %+v", name, s)
 		}
 		for i, x := range s.Blocks {

@@ -41,7 +41,7 @@ func (p *parser) configuration() error {
 	if err != nil {
 		return err
 	}
-	p.s.Machine = string(name)
+	p.s.MachineType = string(name)
 	lit = append(lit, vmConfiguration)
 	lit = binary.BigEndian.AppendUint32(lit, n)
 	lit = append(lit, name...)

@@ -28,7 +28,7 @@ type Core struct {
 	NoCPUs error
 }
 
-// Core makes the core file of the ranges, which Physical gives. ram is as in
+// Core makes the core file of the ranges, which RAMRanges gives. ram is as in
 // WriteStream.
 func (s *State) Core(ranges []Range, ram Content) (*Core, error) {
 	c := &Core{}

@@ -68,7 +68,7 @@ func TestCore(t *testing.T) {
 			m.Do("dump-guest-memory", dump)
 			m.Migrate("exec:cat>state")
 			s := openFile(t, filepath.Join(m.Dir, "state"))
-			ranges, err := s.Physical("")
+			ranges, err := s.RAMRanges("")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -188,12 +188,12 @@ func TestCoreOfSamples(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := open(t, unpacked(t, c.name), Options{})
-			ranges, err := s.Physical("")
+			ranges, err := s.RAMRanges("")
 			if c.why != "" {
 				if err == nil || !strings.Contains(err.Error(), c.why) {
 					t.Fatal(err)
 				}
-				if ranges, err = s.Physical("pc-i440fx-7.2"); err != nil {
+				if ranges, err = s.RAMRanges("pc-i440fx-7.2"); err != nil {
 					t.Fatal(err)
 				}
 			}

@@ -26,17 +26,17 @@ const (
 // Dump is a core file of a machine, as Core, QEMU's dump-guest-memory and
 // virsh dump --memory-only write it.
 type Dump struct {
-	Machine  string // "X86_64", "S390", ...
-	CPUs     int    // processors whose registers are in it
-	Segments []Segment64
+	Architecture string // "X86_64", "S390", ...
+	CPUs         int    // processors whose registers are in it
+	Segments     []DumpSegment
 
 	src  io.ReaderAt
 	size int64
 }
 
-// Segment64 is a piece of guest physical memory in a core file. What is behind
+// DumpSegment is a piece of guest physical memory in a core file. What is behind
 // Stored bytes reads as zeros.
-type Segment64 struct {
+type DumpSegment struct {
 	Addr        uint64 // guest physical address
 	Len, Stored int64  // bytes
 	Off         int64  // in the file
@@ -75,7 +75,7 @@ func OpenDump(r io.ReaderAt, size int64) (*Dump, error) {
 	if string(h[:4]) != elf.ELFMAG || h[4] != byte(elf.ELFCLASS32) && !e.wide || h[5] != byte(elf.ELFDATA2LSB) && h[5] != byte(elf.ELFDATA2MSB) || e.Uint16(h[16:]) != uint16(elf.ET_CORE) {
 		return nil, ErrNotCore
 	}
-	d := &Dump{src: r, size: size, Machine: strings.TrimPrefix(elf.Machine(e.Uint16(h[18:])).String(), "EM_")}
+	d := &Dump{src: r, size: size, Architecture: strings.TrimPrefix(elf.Machine(e.Uint16(h[18:])).String(), "EM_")}
 	phoff, shoff, phentsize, phnum, min := e.word(h[28:]), e.word(h[32:]), e.Uint16(h[42:]), uint32(e.Uint16(h[44:])), 32
 	if e.wide {
 		phoff, shoff, phentsize, phnum, min = e.word(h[32:]), e.word(h[40:]), e.Uint16(h[54:]), uint32(e.Uint16(h[56:])), elfProgramSize
@@ -132,7 +132,7 @@ func (d *Dump) program(e elfReader, at uint64) error {
 	case memsz < filesz || memsz > 1<<62 || paddr > 1<<62:
 		return &sparse.FormatError{Struct: what, Off: int64(at), Field: "p_memsz", Value: memsz, Msg: fmt.Sprintf("of %d bytes in the file, at 0x%x", filesz, paddr)}
 	case memsz > 0:
-		d.Segments = append(d.Segments, Segment64{paddr, int64(memsz), int64(filesz), int64(off)})
+		d.Segments = append(d.Segments, DumpSegment{paddr, int64(memsz), int64(filesz), int64(off)})
 	}
 	return nil
 }
@@ -170,7 +170,7 @@ type Piece struct {
 // one. Those that overlap are pieces of their own.
 func (d *Dump) Pieces(file sparse.View) []Piece {
 	list := slices.Clone(d.Segments)
-	slices.SortStableFunc(list, func(a, b Segment64) int {
+	slices.SortStableFunc(list, func(a, b DumpSegment) int {
 		switch {
 		case a.Addr < b.Addr:
 			return -1

@@ -23,7 +23,7 @@ func TestOpenDump(t *testing.T) {
 	m.Do("dump-guest-memory", map[string]any{"paging": false, "protocol": "file:dump"})
 	m.Migrate("exec:cat>state")
 	s := openFile(t, filepath.Join(m.Dir, "state"))
-	ranges, err := s.Physical("")
+	ranges, err := s.RAMRanges("")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -37,8 +37,8 @@ func TestOpenDump(t *testing.T) {
 	}
 	theirs := dumpFile(t, filepath.Join(m.Dir, "dump"))
 	for _, d := range []*Dump{ours, theirs} {
-		if d.CPUs != 2 || d.Machine != theirs.Machine {
-			t.Errorf("%d processors, %s", d.CPUs, d.Machine)
+		if d.CPUs != 2 || d.Architecture != theirs.Architecture {
+			t.Errorf("%d processors, %s", d.CPUs, d.Architecture)
 		}
 	}
 	if len(ours.Segments) != len(ranges) {
@@ -67,7 +67,7 @@ func TestOpenDump(t *testing.T) {
 
 // handCore is a core file of 32 or 64 bits with these segments, whose bytes follow
 // one another.
-func handCore(order binary.AppendByteOrder, wide bool, segments []Segment64, data []byte) []byte {
+func handCore(order binary.AppendByteOrder, wide bool, segments []DumpSegment, data []byte) []byte {
 	word := func(b []byte, v uint64) []byte {
 		if wide {
 			return order.AppendUint64(b, v)
@@ -107,7 +107,7 @@ func handCore(order binary.AppendByteOrder, wide bool, segments []Segment64, dat
 }
 
 func TestDumpPieces(t *testing.T) {
-	segments := []Segment64{{0x5000, 8, 8, 0}, {0x1000, 16, 4, 0}, {0x1010, 4, 4, 0}, {0x5004, 2, 2, 0}}
+	segments := []DumpSegment{{0x5000, 8, 8, 0}, {0x1000, 16, 4, 0}, {0x1010, 4, 4, 0}, {0x5004, 2, 2, 0}}
 	for _, order := range []binary.AppendByteOrder{binary.LittleEndian, binary.BigEndian} {
 		for _, wide := range []bool{false, true} {
 			b := handCore(order, wide, segments, []byte("abcdefghijklmnopqr"))
@@ -128,8 +128,8 @@ func TestDumpPieces(t *testing.T) {
 				sparsetest.View(t, p, text)
 				got = append(got, run{p.Addr, string(text)})
 			}
-			if want := []run{{0x1000, "ijkl" + string(make([]byte, 12)) + "mnop"}, {0x5000, "abcdefgh"}, {0x5004, "qr"}}; !slices.Equal(got, want) || d.Machine != "S390" {
-				t.Errorf("%v %v: %+v, %q", order, wide, got, d.Machine)
+			if want := []run{{0x1000, "ijkl" + string(make([]byte, 12)) + "mnop"}, {0x5000, "abcdefgh"}, {0x5004, "qr"}}; !slices.Equal(got, want) || d.Architecture != "S390" {
+				t.Errorf("%v %v: %+v, %q", order, wide, got, d.Architecture)
 			}
 			for n := range b {
 				var fe *sparse.FormatError
@@ -148,7 +148,7 @@ func TestDumpPieces(t *testing.T) {
 
 // Numbers that fit nothing are errors.
 func TestHostileDumps(t *testing.T) {
-	good := handCore(binary.LittleEndian, true, []Segment64{{0x1000, 16, 16, 0}}, make([]byte, 16))
+	good := handCore(binary.LittleEndian, true, []DumpSegment{{0x1000, 16, 16, 0}}, make([]byte, 16))
 	le := binary.LittleEndian
 	for _, c := range []struct {
 		at    int

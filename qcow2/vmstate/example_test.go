@@ -40,7 +40,7 @@ func ExampleState_Block() {
 	if _, err := ram.ReadAt(page, 0x1000); err != nil {
 		log.Fatal(err)
 	}
-	fmt.Println(state.Machine, ram.Size(), "bytes,", ram.Stored(), "pages are not zero")
+	fmt.Println(state.MachineType, ram.Size(), "bytes,", ram.Stored(), "pages are not zero")
 	// Output:
 	// pc-i440fx-7.2 1048576 bytes, 16 pages are not zero
 }

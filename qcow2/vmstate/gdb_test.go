@@ -26,7 +26,7 @@ func TestMoreGDB(t *testing.T) {
 	m.Do("dump-guest-memory", map[string]any{"paging": false, "protocol": "file:dump"})
 	m.Migrate("exec:cat>state")
 	s := openFile(t, filepath.Join(m.Dir, "state"))
-	ranges, err := s.Physical("")
+	ranges, err := s.RAMRanges("")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,7 +19,7 @@ func (s *State) WriteMapped(w io.WriterAt, ram Content) error {
 	if s.rest.ignoreShared {
 		return errors.New("a state with x-ignore-shared cannot be written as mapped-ram")
 	}
-	if s.Machine == "" {
+	if s.MachineType == "" {
 		return errors.New("a state without a configuration, which would say so, cannot be written as mapped-ram")
 	}
 	const name = "configuration/capabilities"

@@ -144,7 +144,7 @@ func TestNewQEMUCore(t *testing.T) {
 	m.Do("dump-guest-memory", object{"paging": false, "protocol": "file:dump"})
 	m.Migrate("file:state", "mapped-ram")
 	s := openFile(t, filepath.Join(m.Dir, "state"))
-	ranges, err := s.Physical("")
+	ranges, err := s.RAMRanges("")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -43,8 +43,8 @@ const DefaultMaxRAM = 16 << 40
 type State struct {
 	// Container is how the state is kept: "stream", "mapped-ram", or "libvirt FORMAT".
 	Container string
-	// Machine is the machine type, "pc-i440fx-7.2"; empty if the stream has no configuration.
-	Machine string
+	// MachineType is QEMU's, "pc-i440fx-7.2"; empty if the stream has no configuration.
+	MachineType string
 	// UUID is the machine's, if the stream has it (validate-uuid).
 	UUID string
 	// Capabilities are those of the migration that a reader has to know.
@@ -156,7 +156,7 @@ func (s *State) Complete() error {
 		return nil
 	}
 	e := &sparse.FormatError{Struct: "machine state", Off: -1, Msg: "no description of the devices ends it: it is cut, or the machine had suppress-vmdesc=on"}
-	if s.Machine == "" {
+	if s.MachineType == "" {
 		e.Msg = "no description of the devices ends it, as in all of machine types up to 2.2: whether it is cut cannot be told"
 	}
 	return e

@@ -35,14 +35,14 @@ var families = []machineFamily{
 	{"microvm", 0xc0000000 + 1, 0xc0000000},
 }
 
-// Physical says where RAM is in the guest's physical memory, ascending: the RAM
+// RAMRanges says where RAM is in the guest's physical memory, ascending: the RAM
 // of the machine without what VGA hides, and its firmware below 4 GiB. machine
 // is the machine type of states that name none, or empty. Where it cannot be known the error says why.
-func (s *State) Physical(machine string) ([]Range, error) {
+func (s *State) RAMRanges(machine string) ([]Range, error) {
 	ram, err := s.mainRAM()
 	if err != nil {
-		if s.Machine != "" && familyOf(s.Machine) == nil {
-			err = unknownMachine(s.Machine)
+		if s.MachineType != "" && familyOf(s.MachineType) == nil {
+			err = unknownMachine(s.MachineType)
 		}
 		return nil, err
 	}
@@ -97,8 +97,8 @@ func (s *State) lowRAM(machine string, ram *Block) (int64, error) {
 	if low, ok := s.cmosLow(ram); ok {
 		return low, nil
 	}
-	if s.Machine != "" {
-		machine = s.Machine
+	if s.MachineType != "" {
+		machine = s.MachineType
 	}
 	if machine == "" {
 		return 0, fmt.Errorf("the state does not name its machine type, which tells where RAM is")

@@ -57,8 +57,8 @@ func TestRealStates(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			s := open(t, unpacked(t, c.name), Options{})
 			sameRAM(t, s, unpacked(t, c.name+".ram"))
-			if s.Machine != c.machine || s.Described != c.described || len(s.Devices) < c.devices || !c.described && s.Devices != nil {
-				t.Errorf("machine %q, described %v, %d devices", s.Machine, s.Described, len(s.Devices))
+			if s.MachineType != c.machine || s.Described != c.described || len(s.Devices) < c.devices || !c.described && s.Devices != nil {
+				t.Errorf("machine %q, described %v, %d devices", s.MachineType, s.Described, len(s.Devices))
 			}
 			if (s.Complete() == nil) != c.described {
 				t.Error(s.Complete())
@@ -97,8 +97,8 @@ func sameState(t *testing.T, got, want *State) {
 	if !slices.Equal(got.Devices, want.Devices) {
 		t.Errorf("devices %v, want %v", got.Devices, want.Devices)
 	}
-	if got.Machine != want.Machine || len(got.Blocks) != len(want.Blocks) {
-		t.Fatalf("machine %q with %d blocks, want %q with %d", got.Machine, len(got.Blocks), want.Machine, len(want.Blocks))
+	if got.MachineType != want.MachineType || len(got.Blocks) != len(want.Blocks) {
+		t.Fatalf("machine %q with %d blocks, want %q with %d", got.MachineType, len(got.Blocks), want.MachineType, len(want.Blocks))
 	}
 	for i, b := range got.Blocks {
 		if o := want.Blocks[i]; b.Name != o.Name || b.Size() != o.Size() || !bytes.Equal(content(t, b), content(t, o)) {

@@ -198,8 +198,8 @@ func (m *machine) whole(force bool) error {
 // differs says why the RAM of two states cannot be compared page by page.
 func (m *machine) differs(n *machine) string {
 	switch {
-	case m.Machine != n.Machine:
-		return fmt.Sprintf("the machine was a %s and is a %s", text.Printable(m.Machine), text.Printable(n.Machine))
+	case m.MachineType != n.MachineType:
+		return fmt.Sprintf("the machine was a %s and is a %s", text.Printable(m.MachineType), text.Printable(n.MachineType))
 	case m.PageSize != n.PageSize:
 		return fmt.Sprintf("pages had %d bytes and have %d", m.PageSize, n.PageSize)
 	}

@@ -89,7 +89,7 @@ func (o *opener) plainFile(ref string, opt refOptions) (*file, string, error) {
 }
 
 func (a *app) printCore(ref string, f *file, d *vmstate.Dump) error {
-	info := coreInfo{Filename: ref, Format: "elf-core", ActualSize: f.Info.Size, Machine: d.Machine, CPUs: d.CPUs, Segments: []segmentJSON{}}
+	info := coreInfo{Filename: ref, Format: "elf-core", ActualSize: f.Info.Size, Machine: d.Architecture, CPUs: d.CPUs, Segments: []segmentJSON{}}
 	for _, s := range d.Segments {
 		info.Memory += s.Len
 		info.Segments = append(info.Segments, segmentJSON{s.Addr, s.Len, s.Off})
@@ -99,7 +99,7 @@ func (a *app) printCore(ref string, f *file, d *vmstate.Dump) error {
 	}
 	t := tabwriter.NewWriter(a.Stdout, 0, 8, 2, ' ', 0)
 	fmt.Fprintf(t, "file:\t%s\nformat:\t%s\nsize:\t%s\n", text.Printable(ref), formatELFCore, text.Size(info.ActualSize))
-	fmt.Fprintf(t, "architecture:\t%s\nprocessors:\t%d\nmemory:\t%s\n", text.Printable(d.Machine), d.CPUs, text.Size(info.Memory))
+	fmt.Fprintf(t, "architecture:\t%s\nprocessors:\t%d\nmemory:\t%s\n", text.Printable(d.Architecture), d.CPUs, text.Size(info.Memory))
 	if err := t.Flush(); err != nil {
 		return err
 	}

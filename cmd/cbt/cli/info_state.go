@@ -59,7 +59,7 @@ type domainJSON struct {
 // describeMachine says what a state is. What only unpacking it would tell is left
 // out, if it was not unpacked.
 func describeMachine(s *vmstate.State) *machineJSON {
-	j := &machineJSON{Container: s.Container, Type: s.Machine, UUID: s.UUID, Capabilities: s.Capabilities, PageSize: s.PageSize}
+	j := &machineJSON{Container: s.Container, Type: s.MachineType, UUID: s.UUID, Capabilities: s.Capabilities, PageSize: s.PageSize}
 	total := int64(0)
 	for _, b := range s.Blocks {
 		block := blockJSON{Name: b.Name, Size: b.Size(), Pages: b.Pages(), Shared: b.Shared}

@@ -161,7 +161,7 @@ func (p *points) time() (t time.Time) {
 // missing is the first stream of l to whose state no chain leads.
 func (p *points) missing(l *store.Entry) string {
 	for _, name := range l.Missing {
-		if _, err := p.graph.Way(l.Ends, l.Ends.Stream(name)); err != nil {
+		if _, err := p.graph.AnyRoute(l.Ends, l.Ends.Stream(name)); err != nil {
 			return name
 		}
 	}
@@ -175,7 +175,7 @@ func (p *points) point(l *store.Entry) *mountedPoint {
 
 // held are the bytes of payload in all deltas that a stream of l is read from.
 func (p *points) held(l *store.Entry, stream int) int64 {
-	r, err := p.graph.Way(l.Ends, stream)
+	r, err := p.graph.AnyRoute(l.Ends, stream)
 	if err != nil {
 		return 0
 	}

@@ -186,7 +186,7 @@ func (i *instant) memory() *tree.Dir {
 
 // core is the RAM as a core file.
 func (i *instant) core(s *openState) (sparse.View, error) {
-	ranges, err := s.Physical(i.m.opt.machine)
+	ranges, err := s.RAMRanges(i.m.opt.machine)
 	if err != nil {
 		return nil, err
 	}
@@ -199,7 +199,7 @@ func (i *instant) core(s *openState) (sparse.View, error) {
 
 // physical is physical memory from address 0 on.
 func (i *instant) physical(s *openState) (sparse.View, error) {
-	ranges, err := s.Physical(i.m.opt.machine)
+	ranges, err := s.RAMRanges(i.m.opt.machine)
 	if err != nil {
 		return nil, err
 	}

@@ -74,7 +74,7 @@ func (m *machine) changed() error {
 // tellMachine says how the user can tell where RAM is, if that would be heard: a
 // state that names its machine type is believed.
 func (m *machine) tellMachine(end string) string {
-	if m.Machine != "" {
+	if m.MachineType != "" {
 		return ""
 	}
 	return "--machine pc or q35 tells" + end
@@ -82,7 +82,7 @@ func (m *machine) tellMachine(end string) string {
 
 // physical is where the RAM is, or says what else can be had.
 func (m *machine) physical(machine string) ([]vmstate.Range, error) {
-	ranges, err := m.Physical(machine)
+	ranges, err := m.RAMRanges(machine)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w (%s--format blocks takes the blocks as they are)", m.ref, err, m.tellMachine("; "))
 	}

@@ -82,8 +82,8 @@ func (a *app) ramDiff(ctx context.Context, refA, refB string, opt *ramDiffOption
 	if err := o.index(ctx); err != nil {
 		return err
 	}
-	if old.Machine != img.Machine {
-		a.Warnf("the machine was a %s and is a %s", text.Printable(old.Machine), text.Printable(img.Machine))
+	if old.MachineType != img.MachineType {
+		a.Warnf("the machine was a %s and is a %s", text.Printable(old.MachineType), text.Printable(img.MachineType))
 	}
 	out := &pagePrinter{w: bufio.NewWriter(a.Stdout), json: a.json}
 	totals, err := out.blocks(ctx, old, img)

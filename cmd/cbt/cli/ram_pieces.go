@@ -93,7 +93,7 @@ func (a *app) memoryIn(o *opener, ref string, opt refOptions) ([]ramPiece, func(
 // addresses. VGA's hole does not part the RAM: what lies below it can be seen in
 // system management mode.
 func (a *app) piecesOf(m *machine, machine string) (list []ramPiece, err error) {
-	ranges, err := m.Physical(machine)
+	ranges, err := m.RAMRanges(machine)
 	if err != nil {
 		text := fmt.Sprintf("no physical addresses: %v", err)
 		if hint := m.tellMachine(""); hint != "" {

@@ -229,8 +229,8 @@ func (t *stateTarget) describe(written int64) string {
 		how = "-incoming " + text.Quote("file:"+t.path) + " and mapped-ram"
 	}
 	machine := ""
-	if t.machine.Machine != "" {
-		machine = ", a " + text.Printable(t.machine.Machine)
+	if t.machine.MachineType != "" {
+		machine = ", a " + text.Printable(t.machine.MachineType)
 	}
 	return fmt.Sprintf("; the machine's state%s, in %s (%s), for %s", machine, text.Printable(t.path), text.Size(written), how)
 }

@@ -13,7 +13,7 @@ import (
 // its data.
 type barePool struct {
 	meta     *thin.Metadata
-	data     thin.Pool
+	data     thin.Data
 	metadata *source
 	datasrc  *source // nil if only metadata are there
 }
@@ -54,7 +54,7 @@ func (o *opener) openBarePool(ctx context.Context) (*barePool, error) {
 		if err != nil {
 			return nil, err
 		}
-		p.data = thin.Pool{R: data, Size: data.Size()}
+		p.data = thin.Data{R: data, Size: data.Size()}
 	}
 	if p.meta, err = thin.Open(meta, meta.Size(), thin.Options{}); err != nil {
 		return nil, fmt.Errorf("%s: %w", o.ThinMetadata, err)

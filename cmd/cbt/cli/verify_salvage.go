@@ -34,7 +34,7 @@ type salvaging struct {
 	row     cbt.Piece
 	rows    int // of the stream
 	listed  int // streams
-	total   map[cbt.PieceState]int64
+	total   map[cbt.PieceKind]int64
 	unsure  int64
 	image   *audit.OutFile
 	mapped  *audit.OutFile
@@ -63,7 +63,7 @@ func (a *app) salvage(ctx context.Context, path string, opt *verifyOptions) erro
 	if damage != nil && !errors.As(damage, &format) {
 		return fmt.Errorf("%s: %w", path, damage)
 	}
-	s := &salvaging{app: a, path: path, to: opt.salvageTo, out: opt.out, json: a.json, w: bufio.NewWriter(a.Stdout), total: map[cbt.PieceState]int64{}, stream: -1}
+	s := &salvaging{app: a, path: path, to: opt.salvageTo, out: opt.out, json: a.json, w: bufio.NewWriter(a.Stdout), total: map[cbt.PieceKind]int64{}, stream: -1}
 	defer s.abort()
 	if s.to != "" {
 		if err := os.Mkdir(s.to, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
@@ -134,7 +134,7 @@ func (s *salvaging) run(ctx context.Context, f *file, sum cbt.Summary, damage er
 
 // piece takes the next piece, and joins it with the row before if it is alike.
 func (s *salvaging) piece(p cbt.Piece) error {
-	s.total[p.State] += p.Len
+	s.total[p.Kind] += p.Len
 	if p.Unsure {
 		s.unsure += p.Len
 	}
@@ -143,13 +143,13 @@ func (s *salvaging) piece(p cbt.Piece) error {
 			return err
 		}
 	}
-	if s.image != nil && p.State == cbt.PieceData {
+	if s.image != nil && p.Kind == cbt.PieceData {
 		if _, err := s.image.WriteAt(p.Data, p.Off); err != nil {
 			return err
 		}
 	}
 	s.end = max(s.end, p.Off+p.Len)
-	if s.row.Len > 0 && s.row.State == p.State && s.row.Unsure == p.Unsure && s.row.Off+s.row.Len == p.Off {
+	if s.row.Len > 0 && s.row.Kind == p.Kind && s.row.Unsure == p.Unsure && s.row.Off+s.row.Len == p.Off {
 		s.row.Len += p.Len
 		return nil
 	}
@@ -217,7 +217,7 @@ func (a *app) createNew(path string) (*audit.OutFile, error) {
 	return f, err
 }
 
-var pieceStates = map[cbt.PieceState]string{
+var pieceStates = map[cbt.PieceKind]string{
 	cbt.PieceLost: "lost", cbt.PieceData: "data", cbt.PieceZero: "zero", cbt.PieceUnchanged: "unchanged",
 }
 
@@ -233,9 +233,9 @@ func (s *salvaging) flushRow() error {
 		sep = ",\n"
 	}
 	s.rows++
-	there := p.State == cbt.PieceData || p.State == cbt.PieceZero
+	there := p.Kind == cbt.PieceData || p.Kind == cbt.PieceZero
 	text := fmt.Sprintf(`%s{ "start": %d, "length": %d, "depth": 0, "present": %t, "zero": %t, "data": %t, "compressed": false, "state": %q, "unsure": %t}`,
-		sep, p.Off, p.Len, there, p.State == cbt.PieceZero, p.State == cbt.PieceData, pieceStates[p.State], p.Unsure)
+		sep, p.Off, p.Len, there, p.Kind == cbt.PieceZero, p.Kind == cbt.PieceData, pieceStates[p.Kind], p.Unsure)
 	if s.mapping != nil {
 		if _, err := s.mapping.WriteString(text); err != nil {
 			return err
@@ -249,7 +249,7 @@ func (s *salvaging) flushRow() error {
 	if p.Unsure {
 		unsure = ", unsure"
 	}
-	_, err := fmt.Fprintf(s.w, "%16d %16d  %s%s\n", p.Off, p.Len, pieceStates[p.State], unsure)
+	_, err := fmt.Fprintf(s.w, "%16d %16d  %s%s\n", p.Off, p.Len, pieceStates[p.Kind], unsure)
 	return err
 }
 
