@@ -19,7 +19,9 @@ import (
 // Two things that no bit tells are named too: what the disk is larger by than
 // old, and what is stored in old and reads as zeros now. The latter may have
 // been cut off, by a disk that shrank and grew again: then QEMU forgets the bits
-// of it (bdrv_dirty_bitmap_truncate).
+// of it (bdrv_dirty_bitmap_truncate). One case stays: what such a disk lost, and
+// was given preallocated clusters for when it grew again, is not named. No
+// bitmap that is older than that must be used.
 //
 // The error is ErrBitmapDisabled for a bitmap that does not record any more,
 // ErrBitmapInUse or ErrBitmapsStale for one that may lack changes, and a
