@@ -249,13 +249,15 @@ func TestNightFails(t *testing.T) {
 			}
 			scripts++
 			block = regexp.MustCompile(`(/run/|/srv/backup/)`).ReplaceAllString(block, t.TempDir()+"/")
-			cmd := exec.Command("sh", "-c", `set -e
-				cbt() { [ "$1" != backup ]; }
-				jq() { cat "$3" >/dev/null; }
-				qmp() { :; }; virsh() { :; }; lvcreate() { :; }
-				`+block)
-			if out, err := cmd.CombinedOutput(); err == nil {
-				t.Errorf("%s: the backup fails and this ends well:\n%s\n%s", filepath.Base(page), block, out)
+			for _, failing := range []string{"backup", "jq"} {
+				cmd := exec.Command("sh", "-c", `set -e; failing=`+failing+`
+					cbt() { [ "$1" != $failing ]; }
+					jq() { cat "$3" >/dev/null; [ $failing != jq ]; }
+					qmp() { :; }; virsh() { :; }; lvcreate() { :; }
+					`+block)
+				if out, err := cmd.CombinedOutput(); err == nil {
+					t.Errorf("%s: %s fails and this ends well:\n%s\n%s", filepath.Base(page), failing, block, out)
+				}
 			}
 		}
 	}
