@@ -57,6 +57,17 @@ func NewGraph(list []*Entry) *Graph {
 	return g
 }
 
+// OtherWays takes from what is missing the streams whose state can be restored all the
+// same, because a chain that ends with another delta leads to it.
+func (g *Graph) OtherWays(list []*Entry) {
+	for _, l := range list {
+		l.Missing = slices.DeleteFunc(l.Missing, func(stream string) bool {
+			_, err := g.AnyRoute(l.Ends, l.Ends.Stream(stream))
+			return err == nil
+		})
+	}
+}
+
 // Link notes what each delta of the list builds on, and which of these it is drawn
 // below: the one from which all its streams go on, else the one before it on the
 // way to its first stream.

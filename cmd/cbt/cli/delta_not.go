@@ -47,6 +47,12 @@ func notDelta(f *infile.Input, strict bool) error {
 	return nil
 }
 
+// noDeltas is the error of every command that is to read a directory of deltas and
+// finds none in it: the path is wrong, or what was there is gone.
+func noDeltas(dir string) error {
+	return fmt.Errorf("%s: has no %s files", text.Printable(dir), store.Suffix)
+}
+
 // notDeltaFile says what a path names that could not be opened as a delta: a
 // directory, a snapshot of an image, a stream of a delta.
 func notDeltaFile(reads *audit.Reading, path string, err error) error {

@@ -73,7 +73,9 @@ func (a *app) log(ctx context.Context, dir string, opt *logOptions) error {
 	if err != nil {
 		return err
 	}
-	store.NewGraph(list).Link(list)
+	g := store.NewGraph(list)
+	g.Link(list)
+	g.OtherWays(list)
 	damaged, denied := 0, 0
 	for _, l := range list {
 		switch {
@@ -114,7 +116,7 @@ func (a *app) log(ctx context.Context, dir string, opt *logOptions) error {
 		return err
 	}
 	if len(list) == 0 && !opt.maxAge.set {
-		a.Notef("%s: has no .cbt files", text.Printable(dir))
+		return noDeltas(dir)
 	}
 	if damaged > 0 {
 		now.old = append([]string{fmt.Sprintf("%d of %s cannot be read as deltas", damaged, text.Count(len(list), "file"))}, now.old...)

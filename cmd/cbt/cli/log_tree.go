@@ -132,6 +132,8 @@ func logLine(l *store.Entry) string {
 		str += "  PARENT MISSING"
 	case len(l.Missing) > 0:
 		str += "  NO FULL DELTA"
+	case !l.Full && len(l.Parents) == 0:
+		str += "  parent missing, but other deltas lead to its point"
 	}
 	return str
 }

@@ -71,7 +71,7 @@ func (m *mounting) directory(dir string) (*tree.Dir, error) {
 		m.log.Warnf("left out: %s: no chain leads to %s from a full delta", strings.Join(without[s], ", "), text.Printable(s))
 	}
 	if len(p.list) == 0 {
-		return nil, fail.Usage("%s: has no %s files", text.Printable(dir), store.Suffix)
+		return nil, noDeltas(dir)
 	}
 	m.a.sayLevels(dir, shown)
 	names := tree.Names(named, "")

@@ -41,7 +41,7 @@ func (p *pruner) scan(ctx context.Context) ([]*prunedDelta, error) {
 		return nil, err
 	}
 	if len(names) == 0 {
-		return nil, fmt.Errorf("%s: has no .cbt files", p.dir)
+		return nil, noDeltas(p.dir)
 	}
 	var list []*prunedDelta
 	for _, name := range names {

@@ -65,7 +65,7 @@ func (a *app) verifyDir(ctx context.Context, dir string, list *[]verified, part 
 		return err
 	}
 	if len(names) == 0 {
-		return fmt.Errorf("%s: has no .cbt files", dir)
+		return noDeltas(dir)
 	}
 	o, err := a.newOpener(openerOptions{})
 	if err != nil {
