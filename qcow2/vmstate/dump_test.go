@@ -15,10 +15,11 @@ import (
 	"cbt/sparse/sparsetest"
 )
 
-// TestOpenDump reads core files: ours, and QEMU's of the same machine.
-func TestOpenDump(t *testing.T) {
-	m := testqemu.Start(t, "-m", "32", "-smp", "2", "-device", fillFile(t, 4<<20))
-	time.Sleep(300 * time.Millisecond)
+// bothCores lets a machine run for a while, has QEMU write its memory to the file dump
+// in its directory, and makes a core file of the state that it is in then.
+func bothCores(t *testing.T, m *testqemu.Machine, runs time.Duration) ([]Range, *Core) {
+	t.Helper()
+	time.Sleep(runs)
 	m.Do("stop", nil)
 	m.Do("dump-guest-memory", map[string]any{"paging": false, "protocol": "file:dump"})
 	m.Migrate("exec:cat>state")
@@ -31,6 +32,13 @@ func TestOpenDump(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return ranges, core
+}
+
+// TestOpenDump reads core files: ours, and QEMU's of the same machine.
+func TestOpenDump(t *testing.T) {
+	m := testqemu.Start(t, "-m", "32", "-smp", "2", "-device", fillFile(t, 4<<20))
+	ranges, core := bothCores(t, m, 300*time.Millisecond)
 	ours, err := OpenDump(core, core.Size())
 	if err != nil {
 		t.Fatal(err)

@@ -21,19 +21,7 @@ func TestMoreGDB(t *testing.T) {
 	fill := fillFile(t, 32<<20)
 	above := strings.Replace(fill, "addr=0x1000000", "addr=0x100000000", 1)
 	m := testqemu.Start(t, "-M", "pc,max-ram-below-4g=64M", "-m", "128", "-device", fill, "-device", above)
-	time.Sleep(time.Second)
-	m.Do("stop", nil)
-	m.Do("dump-guest-memory", map[string]any{"paging": false, "protocol": "file:dump"})
-	m.Migrate("exec:cat>state")
-	s := openFile(t, filepath.Join(m.Dir, "state"))
-	ranges, err := s.RAMRanges("")
-	if err != nil {
-		t.Fatal(err)
-	}
-	core, err := s.Core(ranges, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	_, core := bothCores(t, m, time.Second)
 	path := filepath.Join(m.Dir, "core")
 	b := make([]byte, core.Size())
 	if _, err := sparse.ReadFull(core, b, 0); err != nil {

@@ -60,6 +60,42 @@ func (p *parser) hashTable() error {
 	}
 }
 
+// mark is what a word of a section means.
+type mark int
+
+const (
+	markEnd   mark = iota + 1 // the section ends
+	markAlone                 // nothing belongs to it
+	markData                  // a length follows, and as many bytes
+)
+
+// passMarked passes over a section of words, of each of which the bits of mask say
+// what it means. field is what errors call these bits.
+func (p *parser) passMarked(what, field string, mask uint64, marks map[uint64]mark) error {
+	for {
+		at := p.c.pos
+		word, err := p.c.u64(what)
+		if err != nil {
+			return err
+		}
+		switch marks[word&mask] {
+		case markEnd:
+			return nil
+		case markAlone:
+		case markData:
+			n, err := p.c.u64(what)
+			if err != nil {
+				return err
+			}
+			if err := p.c.skip(what, n); err != nil {
+				return err
+			}
+		default:
+			return &sparse.FormatError{Struct: what, Field: field, Off: at, Value: word & mask, Msg: "unknown"}
+		}
+	}
+}
+
 // Flags of the storage attributes of s390x (hw/s390x/s390-stattrib.c).
 const (
 	attributesEOS  = 0x1
@@ -70,29 +106,11 @@ const (
 // storageAttributes passes over the storage attributes of an s390x machine: runs of
 // a byte for a page each.
 func (p *parser) storageAttributes() error {
-	const what = "s390-storage_attributes section"
-	for {
-		at := p.c.pos
-		word, err := p.c.u64(what)
-		if err != nil {
-			return err
-		}
-		switch flags := word & 0xfff; flags {
-		case attributesEOS:
-			return nil
-		case attributesDone:
-		case attributesMore:
-			n, err := p.c.u64(what)
-			if err != nil {
-				return err
-			}
-			if err := p.c.skip(what, n); err != nil {
-				return err
-			}
-		default:
-			return &sparse.FormatError{Struct: what, Field: "flags", Off: at, Value: flags, Msg: "unknown"}
-		}
-	}
+	return p.passMarked("s390-storage_attributes section", "flags", 0xfff, map[uint64]mark{
+		attributesEOS:  markEnd,
+		attributesMore: markData,
+		attributesDone: markAlone,
+	})
 }
 
 // Words of a section of a device that is passed through (hw/vfio/migration.c).
@@ -106,27 +124,10 @@ const (
 // vfio passes over the data of a device that is passed through. Its configuration
 // comes later, in a section of its own that is described.
 func (p *parser) vfio() error {
-	const what = "vfio section"
-	for {
-		at := p.c.pos
-		word, err := p.c.u64(what)
-		if err != nil {
-			return err
-		}
-		switch word {
-		case vfioEnd, vfioInitSent:
-			return nil
-		case vfioSetup:
-		case vfioData:
-			n, err := p.c.u64(what)
-			if err != nil {
-				return err
-			}
-			if err := p.c.skip(what, n); err != nil {
-				return err
-			}
-		default:
-			return &sparse.FormatError{Struct: what, Field: "flag", Off: at, Value: word, Msg: "unknown"}
-		}
-	}
+	return p.passMarked("vfio section", "flag", 1<<64-1, map[uint64]mark{
+		vfioEnd:      markEnd,
+		vfioSetup:    markAlone,
+		vfioData:     markData,
+		vfioInitSent: markEnd,
+	})
 }

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"os"
 	"os/exec"
@@ -65,29 +64,37 @@ func must(t *testing.T, code int, args ...string) (stdout, stderr string) {
 func withoutIdentity(t *testing.T, paths ...string) {
 	t.Helper()
 	for _, path := range paths {
-		b, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		d, err := cbt.Open(bytes.NewReader(b), int64(len(b)))
-		if err != nil {
-			t.Fatal(err)
-		}
-		h, merges, err := cbt.Merged([]*cbt.Delta{d})
-		if err != nil {
-			t.Fatal(err)
-		}
-		h.Machine = ""
-		for i := range h.Streams {
-			h.Streams[i].Source = ""
-		}
-		var out bytes.Buffer
-		if _, err := cbt.WriteMerges(context.Background(), &out, h, merges, cbt.Options{}); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, out.Bytes(), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		withHeader(t, path, func(h *cbt.Header) {
+			h.Machine = ""
+			for i := range h.Streams {
+				h.Streams[i].Source = ""
+			}
+		})
+	}
+}
+
+// withHeader writes a delta again with another header.
+func withHeader(t *testing.T, path string, change func(*cbt.Header)) {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := cbt.Open(bytes.NewReader(b), int64(len(b)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, merges, err := cbt.Merged([]*cbt.Delta{d})
+	if err != nil {
+		t.Fatal(err)
+	}
+	change(&h)
+	var out bytes.Buffer
+	if _, err := cbt.WriteMerges(t.Context(), &out, h, merges, cbt.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, out.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
 	}
 }
 

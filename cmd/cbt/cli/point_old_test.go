@@ -16,35 +16,14 @@ import (
 // no second part, and it names no machine and no source.
 func oldDelta(t *testing.T, ref, path string) {
 	t.Helper()
-	if code, _, stderr := run(t, "diff", "-q", "--full", ref, "-o", path+".new"); code != fail.Done {
-		t.Fatal(stderr)
-	}
-	b, err := os.ReadFile(path + ".new")
-	if err != nil {
-		t.Fatal(err)
-	}
-	d, err := cbt.Open(bytes.NewReader(b), int64(len(b)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	h, merges, err := cbt.Merged([]*cbt.Delta{d})
-	if err != nil {
-		t.Fatal(err)
-	}
-	h.Machine, h.Streams[0].Source = "", ""
-	if h.Streams[0].To = store.WithoutTimes(h.Streams[0].To); h.Streams[0].To == d.Header.Streams[0].To {
-		t.Fatalf("%s: its point %s has no second part", ref, h.Streams[0].To)
-	}
-	var out bytes.Buffer
-	if _, err := cbt.WriteMerges(t.Context(), &out, h, merges, cbt.Options{}); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(path, out.Bytes(), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Remove(path + ".new"); err != nil {
-		t.Fatal(err)
-	}
+	must(t, fail.Done, "diff", "-q", "--full", ref, "-o", path)
+	withHeader(t, path, func(h *cbt.Header) {
+		h.Machine, h.Streams[0].Source = "", ""
+		to := h.Streams[0].To
+		if h.Streams[0].To = store.WithoutTimes(to); h.Streams[0].To == to {
+			t.Fatalf("%s: its point %s has no second part", ref, to)
+		}
+	})
 }
 
 // A directory that an earlier version made goes on, whatever its files are
