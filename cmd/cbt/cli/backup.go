@@ -153,6 +153,7 @@ func (a *app) backup(ctx context.Context, refs []string, dir string, opt *backup
 	if o.stand.none {
 		return fail.Usage("--backing none: what is left out is unknown, and a backup has all: name what stands for the backing file")
 	}
+	o.refuseEmpty = true
 	defer a.closeOpener(o)
 	o.rawPoint = o.pointOfRaw(opt.diff.stateDir)
 	o.chainFrom(store.ChainOptions{Dir: dir})
@@ -302,13 +303,6 @@ func (b *backupRun) open(ctx context.Context, refs []string) error {
 		img, err := b.opener.open(ctx, rest, b.opt.ref)
 		if err != nil {
 			return err
-		}
-		switch {
-		case img.View.Size() > 0:
-		case img.Format == formatRaw && b.opt.source.Format == formatRaw:
-			b.app.Warnf("%s: is empty", text.Printable(img.Ref))
-		case img.Format == formatRaw:
-			return fail.Usage("%s: is empty: is that the right file? --format raw takes it as a disk of 0 bytes", text.Printable(img.Ref))
 		}
 		if err := oneImage(b.disks, img, "back up one after the other, the older one first"); err != nil {
 			return err

@@ -133,6 +133,7 @@ func (a *app) diff(ctx context.Context, args []string, opt *diffOptions) error {
 	if err != nil {
 		return err
 	}
+	o.refuseEmpty = opt.out != ""
 	defer a.closeOpener(o)
 	o.rawPoint = o.pointOfRaw(opt.stateDir)
 	o.openDelta = func(_ context.Context, path string, ref refOptions) (*source, error) {

@@ -121,6 +121,9 @@ func (o *opener) describe(ctx context.Context, a *app, ref string, opt refOption
 		if d.luks, err = startsLikeLUKS(f); err != nil {
 			return nil, err
 		}
+		if err := o.judgeEmpty(ref, d.size, opt); err != nil {
+			return nil, err
+		}
 		d.point = rawPoint(f.Info)
 		if o.rawPoint != nil {
 			if d.point, _, err = o.rawPoint(r.path, d.point); err != nil {

@@ -18,6 +18,7 @@ import (
 	"cbt/internal/infile"
 	"cbt/internal/report"
 	"cbt/internal/store"
+	"cbt/internal/text"
 	"cbt/lvm/thin"
 	"cbt/qcow2"
 	"cbt/sparse"
@@ -77,7 +78,9 @@ type opener struct {
 
 	// openDelta opens the state after the delta at path. Set by the commands
 	// that know deltas.
-	openDelta func(ctx context.Context, path string, opt refOptions) (*source, error)
+	openDelta   func(ctx context.Context, path string, opt refOptions) (*source, error)
+	refuseEmpty bool // raw files of 0 bytes are refused where nothing says that they are meant
+
 	// rawPoint may replace the point of a raw file or device (own, which a
 	// device has not), name one that it may be at, or refuse it as a source.
 	rawPoint func(path string, own string) (point, perhaps string, err error)
@@ -226,7 +229,9 @@ func (o *opener) openImage(ctx context.Context, ref string, opt refOptions) (*so
 	case r.byName || r.byID:
 		err = o.openSnapshot(s, r, opt)
 	case format == formatRaw:
-		err = o.openRaw(s)
+		if err = o.openRaw(s); err == nil {
+			err = o.judgeEmpty(s.Ref, s.View.Size(), opt)
+		}
 	default:
 		o.openActive(s)
 	}
@@ -234,6 +239,22 @@ func (o *opener) openImage(ctx context.Context, ref string, opt refOptions) (*so
 		return nil, err
 	}
 	return s, nil
+}
+
+// judgeEmpty is for a raw file of 0 bytes, which is hardly ever what was meant: that is
+// said, and refused by commands that keep what it holds, unless a flag says raw.
+func (o *opener) judgeEmpty(ref string, size int64, opt refOptions) error {
+	flag, forced := o.formatOf(opt)
+	switch {
+	case size > 0:
+	case forced == formatRaw:
+		o.Warnf("%s: is empty", text.Printable(ref))
+	case o.refuseEmpty:
+		return fail.Usage("%s: is empty: is that the right file? %s raw takes it as a disk of 0 bytes", text.Printable(ref), flag)
+	default:
+		o.Warnf("%s: is empty: is that the right file?", text.Printable(ref))
+	}
+	return nil
 }
 
 // formatOf is what the user said that a reference is, and by which flag.
