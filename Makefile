@@ -28,7 +28,7 @@ demo: build
 # The last line counts the tests.
 test: packages lint cross build
 	CBT_REQUIRE_TOOLS=1 $(GO) run ./internal/tally \
-		-count=1 -timeout=20m -race $(RACE) -- -count=1 -timeout=20m -race -short $(SHORT)
+		-count=1 -timeout=30m -race $(RACE) -- -count=1 -timeout=30m -race -short $(SHORT)
 
 # Tests whose names begin with TestMore, the long rounds of the parsers, and a round of every fuzz target.
 more: build
