@@ -21,6 +21,9 @@ type ApplyOptions struct {
 	// CompareZeros does so for zero extents as well. Where zeroing is as cheap
 	// as on a file with holes, it is better off.
 	CompareZeros bool
+	// Was, if not nil, is the target as it is before anything is written to it.
+	// Zeros are then not written where its extents are holes or zeros. It is not asked for bytes.
+	Was sparse.View
 	// Progress is called with the payload bytes dealt with so far.
 	Progress func(done int64)
 }
@@ -149,7 +152,11 @@ func (w *work) write(ctx context.Context, target sparse.Target, opt ApplyOptions
 			if opt.Fresh {
 				continue
 			}
-			if err := zeroPart(ctx, target, p, opt.CompareZeros, &st); err != nil {
+			zero := zeroPart
+			if opt.Was != nil && !opt.CompareZeros {
+				zero = opt.zeroStored
+			}
+			if err := zero(ctx, target, p, opt.CompareZeros, &st); err != nil {
 				return st, err
 			}
 			continue
@@ -213,6 +220,31 @@ const (
 	zeroStep     = 1 << 30 // bytes zeroed between two looks at ctx
 	zeroCompared = 1 << 20 // bytes read and, if need be, zeroed together
 )
+
+// zeroStored zeroes what of p the target had stored: in its holes, and behind its end,
+// there are zeros already.
+func (o *ApplyOptions) zeroStored(ctx context.Context, target sparse.Target, p part, _ bool, st *ApplyStats) error {
+	inside := max(0, min(p.n, o.Was.Size()-p.off))
+	st.Same += p.n - inside
+	if inside == 0 {
+		return nil
+	}
+	for e, err := range o.Was.Extents(p.off, inside) {
+		switch {
+		case err != nil:
+			return err
+		case e.Kind != sparse.Data:
+			st.Same += e.Len
+			continue
+		}
+		stored := p
+		stored.off, stored.n = e.Off, e.Len
+		if err := zeroPart(ctx, target, stored, false, st); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 // zeroPart zeroes p, or only the megabytes of it that are not zero.
 func zeroPart(ctx context.Context, target sparse.Target, p part, compare bool, st *ApplyStats) error {

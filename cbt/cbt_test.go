@@ -241,6 +241,11 @@ func TestRandomChains(t *testing.T) {
 			if !bytes.Equal(garbage.img, h.states[i]) {
 				t.Fatalf("seed %d: state %d restored over garbage differs", seed, i)
 			}
+			over := &target{img: newImg(r, r.IntN(300000))}
+			apply(t, full, over, ApplyOptions{Compare: true, Was: append(img{}, over.img...)})
+			if !bytes.Equal(over.img, h.states[i]) {
+				t.Fatalf("seed %d: state %d restored over a file with holes differs", seed, i)
+			}
 			garbage.writes.Store(0)
 			apply(t, full, garbage, ApplyOptions{Compare: true, CompareZeros: true})
 			if n := garbage.writes.Load(); n != 0 {

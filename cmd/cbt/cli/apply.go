@@ -12,6 +12,7 @@ import (
 	"cbt/internal/record"
 	"cbt/internal/store"
 	"cbt/internal/text"
+	"cbt/sparse"
 )
 
 type applyOptions struct {
@@ -268,6 +269,13 @@ func (a *app) writeTasks(ctx context.Context, tasks []*task, command string, opt
 	defer p.Finish()
 	for _, t := range tasks {
 		opt.CompareZeros = opt.Compare && t.target.stat.Block
+		if opt.Was = nil; opt.Compare && !t.target.stat.Block {
+			was, err := sparse.OpenRaw(t.target.f)
+			if err != nil {
+				return total, err
+			}
+			opt.Was = was
+		}
 		opt.Progress = func(done int64) { p.Set(before + done) }
 		st, err := t.merge.WriteTo(ctx, t.target, opt)
 		total.Add(st)
