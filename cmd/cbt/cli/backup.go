@@ -153,7 +153,7 @@ func (a *app) backup(ctx context.Context, refs []string, dir string, opt *backup
 	if o.stand.none {
 		return fail.Usage("--backing none: what is left out is unknown, and a backup has all: name what stands for the backing file")
 	}
-	o.refuseEmpty = true
+	o.empty = emptyRefused
 	defer a.closeOpener(o)
 	o.rawPoint = o.pointOfRaw(opt.diff.stateDir)
 	o.chainFrom(store.ChainOptions{Dir: dir})

@@ -133,7 +133,9 @@ func (a *app) diff(ctx context.Context, args []string, opt *diffOptions) error {
 	if err != nil {
 		return err
 	}
-	o.refuseEmpty = opt.out != ""
+	if opt.out != "" {
+		o.empty = emptyRefused
+	}
 	defer a.closeOpener(o)
 	o.rawPoint = o.pointOfRaw(opt.stateDir)
 	o.openDelta = func(_ context.Context, path string, ref refOptions) (*source, error) {

@@ -92,6 +92,7 @@ func (a *app) hash(ctx context.Context, refs []string, opt *hashOptions) error {
 		return err
 	}
 	defer a.closeOpener(o)
+	o.empty = emptyTaken
 	o.chainFrom(opt.chain)
 	out := &hashPrinter{w: bufio.NewWriterSize(a.Stdout, 64<<10), json: a.json, algos: algos}
 	for _, ref := range refs {

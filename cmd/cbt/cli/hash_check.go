@@ -42,6 +42,7 @@ func (a *app) hashCheck(ctx context.Context, lists []string, opt *hashOptions) e
 		return err
 	}
 	defer a.closeOpener(o)
+	o.empty = emptyTaken
 	o.chainFrom(opt.chain)
 	c := &hashChecker{app: a, opener: o, opt: opt, list: []hashChecked{}}
 	defer c.close()

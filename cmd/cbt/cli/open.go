@@ -78,8 +78,8 @@ type opener struct {
 
 	// openDelta opens the state after the delta at path. Set by the commands
 	// that know deltas.
-	openDelta   func(ctx context.Context, path string, opt refOptions) (*source, error)
-	refuseEmpty bool // raw files of 0 bytes are refused where nothing says that they are meant
+	openDelta func(ctx context.Context, path string, opt refOptions) (*source, error)
+	empty     emptyRule
 
 	// rawPoint may replace the point of a raw file or device (own, which a
 	// device has not), name one that it may be at, or refuse it as a source.
@@ -241,15 +241,24 @@ func (o *opener) openImage(ctx context.Context, ref string, opt refOptions) (*so
 	return s, nil
 }
 
-// judgeEmpty is for a raw file of 0 bytes, which is hardly ever what was meant: that is
-// said, and refused by commands that keep what it holds, unless a flag says raw.
+// emptyRule is what a command does with raw files of 0 bytes where no flag says that they
+// are raw.
+type emptyRule int
+
+const (
+	emptyWarned  emptyRule = iota
+	emptyRefused           // by commands that keep what it holds
+	emptyTaken             // by those that take any file, as sha256sum does
+)
+
+// judgeEmpty is for a raw file of 0 bytes, which is hardly ever what was meant.
 func (o *opener) judgeEmpty(ref string, size int64, opt refOptions) error {
 	flag, forced := o.formatOf(opt)
 	switch {
-	case size > 0:
+	case size > 0 || o.empty == emptyTaken:
 	case forced == formatRaw:
 		o.Warnf("%s: is empty", text.Printable(ref))
-	case o.refuseEmpty:
+	case o.empty == emptyRefused:
 		return fail.Usage("%s: is empty: is that the right file? %s raw takes it as a disk of 0 bytes", text.Printable(ref), flag)
 	default:
 		o.Warnf("%s: is empty: is that the right file?", text.Printable(ref))
