@@ -7,9 +7,11 @@ GO        ?= go
 PREFIX    ?= /usr/local
 FUZZTIME  ?= 5m
 FUZZROUND ?= 2000x
-# All tests run with -race. Those of the parsers run their short rounds here, and the long ones, without it, in make more.
-RACE      := ./sparse/... ./cbt/... ./internal/... ./cmd/... ./fuzz/... ./bench/...
+# All tests run with -race, but for programs whose tests run the binary, which has none. Those of the parsers run their
+# short rounds here, and the long ones, without it, in make more.
+RACE      := ./sparse/... ./cbt/... ./internal/... ./cmd/... ./fuzz ./bench/...
 SHORT     := ./qcow2/... ./lvm/...
+PROGRAMS  := ./fuzz/base/... ./fuzz/kill/... ./fuzz/lvm/... ./fuzz/torture/... ./fuzz/wake/...
 CBT       := CBT=$(CURDIR)/bin/cbt
 BIN       := bin/cbt
 # What version prints: the commit and its day, where git knows them, so that one commit gives one binary.
@@ -28,7 +30,8 @@ demo: build
 # The last line counts the tests.
 test: packages lint cross build
 	CBT_REQUIRE_TOOLS=1 $(GO) run ./internal/tally \
-		-count=1 -timeout=30m -race $(RACE) -- -count=1 -timeout=30m -race -short $(SHORT)
+		-count=1 -timeout=30m -race $(RACE) -- -count=1 -timeout=30m -race -short $(SHORT) -- \
+		-count=1 -timeout=30m $(PROGRAMS)
 
 # Tests whose names begin with TestMore, the long rounds of the parsers, and a round of every fuzz target.
 more: build

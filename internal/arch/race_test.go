@@ -2,11 +2,15 @@ package arch
 
 import (
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 
 	"cbt/internal/testtool"
 )
+
+// unraced are programs whose tests run the binary, which is built without -race.
+var unraced = []string{"fuzz/base", "fuzz/kill", "fuzz/lvm", "fuzz/torture", "fuzz/wake"}
 
 // TestEveryPackageIsRaced fails at a package with tests that make test does not run with -race.
 func TestEveryPackageIsRaced(t *testing.T) {
@@ -42,7 +46,7 @@ func TestEveryPackageIsRaced(t *testing.T) {
 			}
 			return false
 		}
-		if !in(raced) {
+		if !in(raced) && !slices.Contains(unraced, p.name()) {
 			t.Errorf("make test does not run %s with -race", p.name())
 		}
 	}
