@@ -9,9 +9,9 @@ import (
 	"cbt/sparse"
 )
 
-// bitmapImage has a disk of 5 MiB in clusters of 512 bytes and a bitmap of
-// three clusters: some bits, all ones, all zeros. The bytes of its directory
-// entry and of the extension can be changed before they are stored.
+// bitmapImage returns an image with a disk of 5 MiB in clusters of 512 bytes and a bitmap of three
+// clusters: some bits, all ones, all zeros. entry and extension may change the bytes of its
+// directory entry and of the extension before they are stored.
 func bitmapImage(autoclear uint64, entry func([]byte) []byte, extension func([]byte) []byte) (q *testimg.Qcow2, table int64) {
 	q = testimg.NewQcow2(testimg.Qcow2Options{ClusterBits: 9, Size: 5 << 20, Autoclear: autoclear,
 		Extensions: []testimg.Qcow2Extension{{Type: ExtensionBitmaps}}})
@@ -135,7 +135,7 @@ func TestBitmapsRefused(t *testing.T) {
 			}
 			_, err = sparse.Collect(img.Active().recorded("b", 0, 5<<20))
 			wantFormatError(t, err, c.want)
-			mustRead(t, img.Active()) // nothing of this matters to the disk
+			mustRead(t, img.Active()) // none of this matters to the disk
 		})
 	}
 }
@@ -176,7 +176,7 @@ func TestExtraDataCompatible(t *testing.T) {
 	}
 }
 
-// TestStaleBitmaps: without the autoclear bit nothing of the extension counts.
+// TestStaleBitmaps: without the autoclear bit the extension is ignored.
 func TestStaleBitmaps(t *testing.T) {
 	q, _ := bitmapImage(0, nil, func(b []byte) []byte { clear(b); return b })
 	img, err := openBytes(q.Bytes(), Options{})

@@ -10,8 +10,8 @@ import (
 	"cbt/sparse"
 )
 
-// A disk that shrank and grew again: its bitmap knows nothing of what was cut
-// off, so ChangedByBitmap goes by the old disk. QEMU makes image and bitmap.
+// A disk shrank and grew again. Its bitmap has no record of what was cut off, so ChangedByBitmap
+// goes by the old disk. QEMU makes the image and the bitmap.
 func TestBitmapOfShrunkDisk(t *testing.T) {
 	dir := t.TempDir()
 	path, before := filepath.Join(dir, "now.qcow2"), filepath.Join(dir, "old.qcow2")
@@ -36,7 +36,7 @@ func TestBitmapOfShrunkDisk(t *testing.T) {
 	if !bytes.Equal(got, want) {
 		t.Error("bytes differ that are not named")
 	}
-	// Ranges that begin after the end of either disk are no errors.
+	// Ranges that begin after the end of either disk are not errors.
 	for _, c := range []struct{ old, new *View }{{old, now}, {now, now}} {
 		if _, err := sparse.Collect(c.new.ChangedByBitmap(c.old, "since", 5<<20, 0)); err != nil {
 			t.Error(err)

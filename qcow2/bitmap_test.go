@@ -16,8 +16,8 @@ import (
 	"cbt/sparse"
 )
 
-// TestBitmapsOfQEMU has qemu-io write while a persistent bitmap records, and
-// compares with what was written and with what qemu-nbd says of the bitmap.
+// TestBitmapsOfQEMU has qemu-io write while a persistent bitmap records. It compares
+// ChangedByBitmap with what was written and with the bitmap as qemu-nbd shows it.
 func TestBitmapsOfQEMU(t *testing.T) {
 	testtool.Need(t, "qemu-img")
 	for seed := range uint64(8) {

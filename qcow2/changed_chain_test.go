@@ -12,7 +12,7 @@ import (
 	"cbt/sparse"
 )
 
-// chain builds images over one another: the first over raw, which may be nil.
+// chain builds images, each over the one before; the first one is over raw, which may be nil.
 func chain(t *testing.T, raw sparse.View, layers ...*testimg.Qcow2) []*Image {
 	t.Helper()
 	var all []*Image
@@ -28,8 +28,8 @@ func chain(t *testing.T, raw sparse.View, layers ...*testimg.Qcow2) []*Image {
 	return all
 }
 
-// TestChangedOverShortLayer: behind the end of a layer in the middle the disk
-// reads as zeros, although the layer below has data there.
+// TestChangedOverShortLayer: past the end of a layer in the middle the disk reads as zeros,
+// although the layer below has data there.
 func TestChangedOverShortLayer(t *testing.T) {
 	const cluster = 1 << 12
 	opt := func(size int64) testimg.Qcow2Options {
@@ -50,7 +50,7 @@ func TestChangedOverShortLayer(t *testing.T) {
 		{Off: 2 * cluster, Len: cluster, Kind: sparse.Data},
 		{Off: 3 * cluster, Len: cluster, Kind: sparse.Zero},
 		{Off: 4*cluster + 512, Len: 2*cluster - 512, Kind: sparse.Hole}, // cluster 6 was never written
-		{Off: 7 * cluster, Len: 3 * cluster, Kind: sparse.Hole},         // from 8 on: what the disk grew by
+		{Off: 7 * cluster, Len: 3 * cluster, Kind: sparse.Hole},         // from 8 on: the bytes by which the disk grew
 	}
 	got := extents(t, Changed(imgs[0].Active(), v, 0, v.Size()))
 	if !slices.Equal(got, want) {
@@ -78,7 +78,7 @@ func TestUnrelated(t *testing.T) {
 	a, b := chain(t, raw, build("r"), build("a")), chain(t, nil, build(""))
 	for i, seq := range []sparse.Seq{
 		Changed(b[0].Active(), a[1].Active(), 0, 0),
-		Changed(a[1].Active(), a[0].Active(), 0, 0), // newer and older the wrong way round
+		Changed(a[1].Active(), a[0].Active(), 0, 0), // newer and older swapped
 		a[1].Active().ChangedOver(nil, 0, 0),
 		a[1].Active().ChangedOver(sparse.Zeros(5), 0, 0),
 		a[1].Active().ChangedOver(uncomparable{raw, nil}, 0, 0),
@@ -98,8 +98,8 @@ type uncomparable struct {
 	_ []int
 }
 
-// TestChangedOfDamage: damage in what has to be compared is an error, after
-// whatever was found before it.
+// TestChangedOfDamage: damage in something that must be compared is an error, after everything
+// found before it.
 func TestChangedOfDamage(t *testing.T) {
 	const span = 1 << 29
 	for _, over := range []bool{false, true} { // one table, and many with workers
@@ -125,7 +125,7 @@ func TestChangedOfDamage(t *testing.T) {
 	}
 }
 
-// TestChangedStops: who breaks out of a sequence is asked for nothing more.
+// TestChangedStops: after breaking out of a sequence, the caller gets nothing more.
 func TestChangedStops(t *testing.T) {
 	const span = 1 << 29
 	q := testimg.NewQcow2(testimg.Qcow2Options{Size: 9 * span})

@@ -171,7 +171,7 @@ func TestChangedSizes(t *testing.T) {
 		t.Fatal(err)
 	}
 	small, large := mustSnapshot(t, img, 0), img.Active()
-	// What the disk grew by is named in full, although its tables are the same.
+	// The bytes by which the disk grew are named in full, although its tables are the same.
 	want := []sparse.Extent{
 		{Off: 2*cluster + 1024, Len: cluster - 1024, Kind: sparse.Data},
 		{Off: 3 * cluster, Len: cluster, Kind: sparse.Hole},

@@ -17,11 +17,11 @@ import (
 	"cbt/sparse"
 )
 
-// words are the places of 8-byte runs of metadata, by what they belong to.
+// words holds the offsets of 8-byte words of metadata, by the structure they belong to.
 type words map[string][]int64
 
-// metadata finds the metadata of a sound image; those that are not zero are
-// listed once more, so that they are hit more often.
+// metadata finds the metadata of a sound image. Words that are not zero are listed once more, so
+// that they are hit more often.
 func metadata(b []byte) words {
 	be, w := binary.BigEndian, words{}
 	u64 := func(off int64) uint64 { return be.Uint64(b[off:]) }
@@ -88,7 +88,7 @@ func metadata(b []byte) words {
 	return w
 }
 
-// damage changes one metadata word of b and says which.
+// damage changes one metadata word of b and returns which.
 func (w words) damage(r *rand.Rand, b []byte, cluster uint64) (what string) {
 	kinds := slices.Sorted(maps.Keys(w))
 	what = kinds[r.IntN(len(kinds))]
@@ -103,7 +103,7 @@ func (w words) damage(r *rand.Rand, b []byte, cluster uint64) (what string) {
 		word = 0
 	case 4:
 		word = r.Uint64()
-	case 5: // a neighbour's
+	case 5: // the value of another word of the same structure
 		word = be.Uint64(b[w[what][r.IntN(len(w[what]))]:])
 	case 6: // some other cluster
 		word = word&^0x00ff_ffff_ffff_fe00 | r.Uint64N(uint64(len(b))/cluster+2)*cluster
@@ -123,8 +123,8 @@ func (w words) damage(r *rand.Rand, b []byte, cluster uint64) (what string) {
 	return fmt.Sprintf("%s at 0x%x: %016x -> %016x", what, off, was, word)
 }
 
-// Whatever word of an image's metadata is damaged, what qemu-img calls corrupt
-// or leaked is found, and what only we find names the rule that it breaks.
+// Whichever word of an image's metadata is damaged, the check finds what qemu-img calls corrupt or
+// leaked. What only our check finds names the rule that it violates.
 func TestCheckAgainstQEMU(t *testing.T) {
 	testtool.Need(t, "qemu-io")
 	cases := envCount(t, "CBT_CHECK_CASES", 400)
@@ -161,7 +161,7 @@ func TestCheckAgainstQEMU(t *testing.T) {
 				t.Fatal(err)
 			}
 			outcome := compareChecks(t, path, only)
-			// Only for its header may an image be refused, and for missing tables.
+			// An image may be refused only for its header and for missing tables.
 			if all := strings.Join(did, " "); strings.Contains(outcome, "ours: refused") &&
 				!strings.Contains(all, "header at") && !strings.Contains(all, "extension at") && !strings.Contains(all, "cut at") {
 				outcome = "! " + outcome
@@ -182,7 +182,7 @@ func TestCheckAgainstQEMU(t *testing.T) {
 	}
 }
 
-// compareChecks names what the two checks make of an image; what must not be
+// compareChecks describes the results of the two checks of an image. A result that must not occur
 // begins with "!".
 func compareChecks(t *testing.T, path string, only map[string]int) string {
 	t.Helper()
@@ -190,7 +190,7 @@ func compareChecks(t *testing.T, path string, only map[string]int) string {
 	stats, faults, err := checkFile(t, path)
 	var format *sparse.FormatError
 	if err != nil && !errors.As(err, &format) {
-		return "! our error is no format error: " + err.Error()
+		return "! our error is not a format error: " + err.Error()
 	}
 	for _, f := range faults {
 		if f.Cite == "" || f.Msg == "" || f.Struct == "" || strings.Contains(f.Msg, "%!") {
@@ -226,7 +226,7 @@ func compareChecks(t *testing.T, path string, only map[string]int) string {
 	return "both: faults, not as many"
 }
 
-// reason is the first line of what a tool said, without file names.
+// reason returns the first line of a tool's message, without file names.
 func reason(s string) string {
 	first, _, _ := strings.Cut(s, "\n")
 	return first[strings.LastIndex(first, ": ")+1:]

@@ -18,7 +18,7 @@ import (
 	"cbt/qcow2"
 )
 
-// envCount is n, or what the environment asks for.
+// envCount returns n, or the number that the environment variable gives.
 func envCount(t *testing.T, name string, n int) int {
 	if s := os.Getenv(name); s != "" {
 		v, err := strconv.Atoi(s)
@@ -42,7 +42,7 @@ type qemuCheck struct {
 	Compressed  int64 `json:"compressed-clusters"`
 
 	Exit int    // 0 clean, 1 not checked, 2 corruption, 3 leaks
-	Text string // what it said on stderr
+	Text string // what it printed on stderr
 }
 
 func runQEMUCheck(t *testing.T, path string) qemuCheck {
@@ -86,7 +86,7 @@ func checkFile(t *testing.T, path string) (qcow2.CheckStats, []qcow2.Fault, erro
 	return stats, faults, err
 }
 
-// history is an image that qemu-img and qemu-io made.
+// history is an image made by qemu-img and qemu-io.
 type history struct {
 	t        *testing.T
 	r        *rand.Rand
@@ -99,7 +99,7 @@ type history struct {
 	extended bool
 	dataFile bool
 	oneBit   bool // refcounts leave no room for snapshots
-	wide     bool // refcounts that nothing overflows
+	wide     bool // refcounts too wide to overflow
 	names    []string
 	bitmaps  []string
 	log      []string
@@ -148,8 +148,7 @@ func newHistory(t *testing.T, r *rand.Rand, dir string) *history {
 	return h
 }
 
-// try runs a tool and reports whether it succeeded: the tools refuse some of
-// what is asked for.
+// try runs a tool and reports whether it succeeded: the tools refuse some of the requests.
 func (h *history) try(tool string, args ...string) bool {
 	h.log = append(h.log, fmt.Sprintf("%s %q", tool, args))
 	_, err := testtool.Try(h.t, tool, args...)
@@ -247,9 +246,9 @@ func imageSize(t *testing.T, path string) int64 {
 	return info.Size
 }
 
-// What the real tools leave behind is judged and counted as qemu-img does it.
-// That is clean, but for narrow refcounts: a write or a snapshot that would
-// overflow one fails half-way and leaves leaks.
+// Images that the real tools leave are judged and counted as qemu-img does it. They are clean,
+// except with narrow refcounts: a write or a snapshot that would overflow one fails half-way and
+// leaves leaks.
 func TestCheckHistories(t *testing.T) {
 	testtool.Need(t, "qemu-io")
 	n := envCount(t, "CBT_CHECK_HISTORIES", 40)

@@ -12,8 +12,7 @@ import (
 	"time"
 )
 
-// holey is a file of any size with a few pieces in it, as a hostile sparse
-// file is.
+// holey is a file of any size with a few pieces in it, like a hostile sparse file.
 type holey struct {
 	size   int64
 	pieces map[int64][]byte
@@ -62,7 +61,7 @@ func repeat64(n int, v func(i int) uint64) []byte {
 	return b
 }
 
-// checkWithin runs a check that must end soon.
+// checkWithin runs a check that must end within limit.
 func checkWithin(t *testing.T, limit time.Duration, h *holey) (CheckStats, []Fault) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
@@ -94,12 +93,12 @@ func TestCheckSharedL2(t *testing.T) {
 	}
 }
 
-// Tens of thousands of snapshots have L1 tables of 32 MiB that lie over one
-// another: to read them all would be terabytes.
+// Tens of thousands of snapshots have L1 tables of 32 MiB that lie over one another: reading them
+// all would take terabytes.
 func TestCheckOverlappingL1(t *testing.T) {
 	const n, table, l1 = 60000, 0x10000, 0x800000
 	h := hostile(9, l1+34<<20+n*512, 0x400, 1, map[int64][]byte{
-		// Entries of 64 bytes, the last 8 of them the id.
+		// Entries have 64 bytes; the last 8 are the id.
 		table: repeat64(n*8, func(i int) uint64 {
 			switch i % 8 {
 			case 0:
@@ -125,8 +124,8 @@ func TestCheckOverlappingL1(t *testing.T) {
 	}
 }
 
-// A million references to clusters all over 2^55 bytes take memory in
-// proportion to the tables that hold them.
+// A million references to clusters all over 2^55 bytes take memory only in proportion to the tables
+// that hold them.
 func TestCheckScattered(t *testing.T) {
 	const cluster, tables, l1 = 2 << 20, 4, 4 << 20
 	r := rand.New(rand.NewPCG(1, 1))

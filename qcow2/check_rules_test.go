@@ -25,7 +25,7 @@ type rule struct {
 	kind  FaultKind
 	cite  string
 	off   int64 // where the fault is reported
-	cut   int64 // new length of the file, 0: as it is
+	cut   int64 // new length of the file; 0: unchanged
 }
 
 // edit is a value of the given number of bytes at an offset.
@@ -196,7 +196,7 @@ func TestCheckRules(t *testing.T) {
 	}
 }
 
-// What has no tables that could be trusted is an error.
+// An image without tables that could be trusted is an error.
 func TestCheckRefuses(t *testing.T) {
 	sound, err := os.ReadFile(sample.Open(t, "v3.qcow2"))
 	if err != nil {
@@ -225,7 +225,7 @@ func TestCheckRefuses(t *testing.T) {
 	}
 }
 
-// cites are the constants of check_cite.go.
+// cites returns the constants of check_cite.go.
 func cites(t *testing.T) map[string]string {
 	t.Helper()
 	file, err := parser.ParseFile(token.NewFileSet(), "check_cite.go", nil, 0)

@@ -17,8 +17,8 @@ import (
 	"cbt/sparse"
 )
 
-// Every sample is judged as qemu-img judges it; what qemu-img cannot open
-// without a key is clean.
+// Every sample is judged as qemu-img judges it. Samples that qemu-img cannot open without a key are
+// clean.
 func TestCheckSamples(t *testing.T) {
 	testtool.Need(t, "qemu-img")
 	files, err := filepath.Glob(filepath.Join(sample.Dir(t), "*.qcow2.gz"))
@@ -56,7 +56,7 @@ func TestCheckSamples(t *testing.T) {
 					t.Fatal(q.Text)
 				}
 			}
-			// The cluster that two tables use is one corruption to QEMU, and two here.
+			// A cluster used by two tables is one corruption to QEMU, and two here.
 			if name == "corrupt.qcow2" {
 				q.Corruptions++
 			}
@@ -70,7 +70,7 @@ func TestCheckSamples(t *testing.T) {
 	}
 }
 
-// small is an image of a few KiB with a snapshot and all kinds of clusters.
+// small returns an image of a few KiB with a snapshot and all kinds of clusters.
 func small() []byte {
 	q := testimg.NewQcow2(testimg.Qcow2Options{ClusterBits: 9, Size: 128 << 10})
 	for i := range int64(20) {
@@ -85,8 +85,7 @@ func small() []byte {
 	return q.Bytes()
 }
 
-// A cut image is refused or corrupt, wherever it is cut: only the last cluster
-// may be there in part.
+// A cut image is refused or corrupt, wherever it is cut: only the last cluster may be incomplete.
 func TestCheckCut(t *testing.T) {
 	whole := small()
 	check := func(b []byte) (qcow2.CheckStats, error) {
@@ -147,8 +146,7 @@ func (u unreadable) ReadAt(p []byte, off int64) (int, error) {
 	return u.Reader.ReadAt(p, off)
 }
 
-// A table that cannot be read is an error, and the others are checked all the
-// same.
+// A table that cannot be read is an error, and the others are still checked.
 func TestCheckUnreadable(t *testing.T) {
 	b, err := os.ReadFile(sample.Open(t, "v3.qcow2"))
 	if err != nil {

@@ -11,8 +11,8 @@ import (
 	"cbt/sparse/sparsetest"
 )
 
-// TestCompressed has clusters whose sectors lie in two host clusters, end
-// behind the file, or are followed by other clusters and garbage.
+// TestCompressed has clusters whose sectors lie in two host clusters, end past the end of the file,
+// or are followed by other clusters and garbage.
 func TestCompressed(t *testing.T) {
 	for _, kind := range []string{"deflate", "zstd", "zstd frames"} {
 		t.Run(kind, func(t *testing.T) {
@@ -46,7 +46,7 @@ func TestCompressed(t *testing.T) {
 			}
 			b := q.Bytes()
 			for _, c := range all {
-				// One right behind the other, across host clusters.
+				// One directly after the other, across host clusters.
 				host := uint64(len(b))
 				sectors := (host+uint64(len(c.raw))-1)/512 - host/512
 				b = append(b, c.raw...)
@@ -66,7 +66,7 @@ func TestCompressed(t *testing.T) {
 					t.Errorf("read %v again", reads)
 				}
 			}
-			// Cut anywhere in the last one, it is refused, or right.
+			// If the last one is cut anywhere, reading it fails or returns the right bytes.
 			last := all[len(all)-1]
 			for cut := 1; cut < len(last.raw); cut++ {
 				img, err := openBytes(b[:len(b)-cut], Options{})
@@ -97,8 +97,8 @@ func deflate(t *testing.T, p []byte) []byte {
 	return out.Bytes()
 }
 
-// TestZstdWindow: a frame may not ask for more memory than a reader should
-// have, whatever it holds.
+// TestZstdWindow: a frame must not be able to ask for more memory than a reader should spend,
+// whatever it holds.
 func TestZstdWindow(t *testing.T) {
 	q := testimg.NewQcow2(testimg.Qcow2Options{Size: 1 << 16, Zstd: true})
 	q.CompressedBytes(0, []byte{0x28, 0xb5, 0x2f, 0xfd, 0x00, 21 << 3, 1, 0, 0}) // a window of 2 GiB

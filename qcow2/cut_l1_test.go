@@ -12,8 +12,8 @@ import (
 	"cbt/sparse"
 )
 
-// cutImages are an image whose active L1 table, and one whose snapshot's, ends
-// past the end of the file, and how many entries each has left.
+// cutImages returns an image whose active L1 table, and one whose snapshot's L1 table, reaches past
+// the end of the file. Each table has left entries that are in the file.
 func cutImages(t *testing.T, left int) (active, snapshot []byte) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "disk.qcow2")
@@ -49,8 +49,8 @@ func cutImages(t *testing.T, left int) (active, snapshot []byte) {
 	return active, snapshot
 }
 
-// Past the end of a file that ends inside an L1 table nothing is allocated; only
-// who allows damage reads it, and is told what is missing.
+// Past the end of a file that ends inside an L1 table nothing is allocated. Only callers that allow
+// damage can read it, and they are told what is missing.
 func TestCutL1(t *testing.T) {
 	testtool.Need(t, "qemu-img")
 	testtool.Need(t, "qemu-io")
@@ -116,7 +116,7 @@ func TestCutL1(t *testing.T) {
 	}
 }
 
-// checkCutL1 looks at a state of which left L1 entries of 512 MiB are there.
+// checkCutL1 checks a state that still has left L1 entries of 512 MiB each.
 func checkCutL1(t *testing.T, v *View, left int) {
 	t.Helper()
 	const span = 512 << 20

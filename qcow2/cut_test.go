@@ -13,8 +13,8 @@ import (
 	"cbt/sparse"
 )
 
-// viewsOf are the states of an image that can be opened, by the name of the
-// snapshot; the active one's is empty.
+// viewsOf returns the states of an image that can be opened, by the name of the snapshot; the name
+// of the active state is empty.
 func viewsOf(img *Image) map[string]*View {
 	views := map[string]*View{"": img.Active()}
 	for i, s := range img.Snapshots() {
@@ -25,8 +25,7 @@ func viewsOf(img *Image) map[string]*View {
 	return views
 }
 
-// TestCut cuts an image at every offset: what can still be read is what the
-// whole image holds.
+// TestCut cuts an image at every offset: what can still be read is equal to the whole image.
 func TestCut(t *testing.T) {
 	b := smallImage().Bytes()
 	img, err := openBytes(b, Options{Backing: smallBase})
@@ -88,7 +87,7 @@ func checkCut(t *testing.T, name string, img *Image, want map[string][]byte, blo
 	return reads
 }
 
-// TestCutSamples cuts images that QEMU made at some offsets.
+// TestCutSamples cuts images made by QEMU at some offsets.
 func TestCutSamples(t *testing.T) {
 	for _, name := range []string{"v2.qcow2", "cluster-512.qcow2", "cluster-2m.qcow2", "extl2.qcow2", "zstd.qcow2", "zlib.qcow2", "sizes.qcow2"} {
 		t.Run(name, func(t *testing.T) {

@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// seen are the messages of format errors that tests met.
+// seen holds the messages of format errors that the tests met.
 var seen struct {
 	sync.Mutex
 	messages map[string]bool
@@ -26,8 +26,8 @@ func noteMessage(msg string) {
 	seen.messages[msg] = true
 }
 
-// TestMain checks, when all tests ran, that docs/qcow2.md lists the messages
-// that they met, and that they met all that it lists.
+// TestMain checks, after all tests have run, that docs/qcow2.md lists the messages that they met,
+// and that they met every message listed there.
 func TestMain(m *testing.M) {
 	code := m.Run()
 	if code == 0 && flag.Lookup("test.run").Value.String() == "" && flag.Lookup("test.fuzz").Value.String() == "" && !testing.Short() {

@@ -15,8 +15,8 @@ import (
 	"cbt/sparse/sparsetest"
 )
 
-// TestHolesOfPreallocatedImage: with Holes, what was never written to a
-// preallocated image is known to be zeros.
+// TestHolesOfPreallocatedImage: with Holes, the parts of a preallocated image that were never
+// written are known to be zeros.
 func TestHolesOfPreallocatedImage(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "i.qcow2")
 	testtool.Run(t, "qemu-img", "create", "-f", "qcow2", "-o", "preallocation=metadata", path, "4M")
@@ -37,7 +37,7 @@ func TestHolesOfPreallocatedImage(t *testing.T) {
 	v := img.Active()
 	got := extents(t, v.Extents(0, v.Size()))
 	data, err := sparse.Total(sparse.Select(sparse.Of(got...), func(e sparse.Extent) bool { return e.Kind == sparse.Data }))
-	// The end of the file was written when it was made that long.
+	// The end of the file was written when the file was extended to there.
 	if err != nil || data < 192<<10 || data > 320<<10 {
 		t.Errorf("%d bytes of data: %v", data, got)
 	}
@@ -68,7 +68,7 @@ func TestHoles(t *testing.T) {
 	}
 	sparsetest.View(t, v, mustRead(t, v))
 
-	// Who cannot tell does no harm.
+	// A sequence that gives no answer does no harm.
 	for _, s := range []sparse.Seq{sparse.Of(), sparse.Fail(errors.New("no"))} {
 		img, err := openBytes(b, Options{Holes: func(off, n int64) sparse.Seq { return s }})
 		if err != nil {

@@ -40,7 +40,7 @@ func openBytes(b []byte, opt Options) (*Image, error) {
 
 func anyBacking(string, string) (sparse.View, error) { return sparse.Zeros(1 << 20), nil }
 
-// wantFormatError wants a *sparse.FormatError with the text in it.
+// wantFormatError checks that err is a *sparse.FormatError whose text contains want.
 func wantFormatError(t *testing.T, err error, want string) {
 	t.Helper()
 	var fe *sparse.FormatError
@@ -128,8 +128,8 @@ func TestHeaderRefused(t *testing.T) {
 	}
 }
 
-// laxInQEMU are those of our refusals that QEMU does not share when it opens an
-// image; it goes by what it finds later.
+// laxInQEMU lists those of our refusals that QEMU does not share when it opens an image, because it
+// notices the fault later or not at all.
 var laxInQEMU = map[string]bool{
 	"corrupt":                            true, // read-only
 	"extension twice":                    true,
@@ -218,7 +218,7 @@ func TestFeatureNames(t *testing.T) {
 	}
 }
 
-// TestUnknownFeatureBeatsDamage: an image from the future may have anything.
+// TestUnknownFeatureBeatsDamage: an image in a future format may contain anything.
 func TestUnknownFeatureBeatsDamage(t *testing.T) {
 	b := testimg.NewQcow2(testimg.Qcow2Options{Size: 1 << 20, Incompatible: 1 << 6}).Bytes()
 	_, err := openBytes(patched(b, u32(96, 99), u32(112, 5), u32(116, 1<<31)), Options{})

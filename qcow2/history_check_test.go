@@ -20,9 +20,9 @@ import (
 
 func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
 
-// TestHistories makes random histories of an image, of an overlay over it and
-// of one over that, with QEMU's tools, and checks every state that there ever
-// is against what qemu-img convert said when it was made.
+// TestHistories makes random histories of an image, of an overlay over it and of one over that,
+// with QEMU's tools. It compares every state that ever existed with the output of qemu-img convert
+// from when it was made.
 func TestHistories(t *testing.T) {
 	testtool.Need(t, "qemu-img")
 	testtool.Need(t, "qemu-io")
@@ -152,8 +152,7 @@ func mismatch(a, b []byte) int {
 	return min(len(a), len(b))
 }
 
-// checkChanged checks what Changed promises, and reports whether the two are
-// related.
+// checkChanged checks what Changed promises, and reports whether the two are related.
 func checkChanged(t *testing.T, old, new state) bool {
 	t.Helper()
 	size := int64(max(len(old.want), len(new.want)))
@@ -186,9 +185,8 @@ func checkChanged(t *testing.T, old, new state) bool {
 	return true
 }
 
-// checkUnnamedEqual checks that old and new are equal outside the extents, over
-// the larger size, that these ascend inside new, and that their kinds do not
-// lie about zeros.
+// checkUnnamedEqual checks that old and new are equal outside the extents, over the larger size. It
+// also checks that the extents ascend inside new, and that their kinds do not lie about zeros.
 func checkUnnamedEqual(t *testing.T, name string, all []sparse.Extent, old, new []byte) {
 	t.Helper()
 	size := max(len(old), len(new))
@@ -205,7 +203,7 @@ func checkUnnamedEqual(t *testing.T, name string, all []sparse.Extent, old, new 
 		copy(a[e.Off:e.End()], b[e.Off:e.End()])
 		pos = e.End()
 	}
-	// Behind the end of new there is nothing to name: it is known to be zeros.
+	// Past the end of new there is nothing to name: it is known to be zeros.
 	if at := mismatch(a[:len(new)], b[:len(new)]); at < len(new) {
 		t.Errorf("%s: byte %d differs and is not named", name, at)
 	}
@@ -251,7 +249,7 @@ func checkMap(t *testing.T, img *Image, h *history) {
 	}
 	var want []MapExtent
 	for _, r := range rows {
-		if r.Length == 0 { // what qemu-img says of an image of 0 bytes
+		if r.Length == 0 { // what qemu-img prints for an image of 0 bytes
 			continue
 		}
 		// Both zero and data: a hole below a preallocated cluster.
@@ -271,7 +269,7 @@ func checkMap(t *testing.T, img *Image, h *history) {
 			t.Errorf("Map: %v", err)
 			return
 		}
-		m.Compressed = false // this qemu-img does not say
+		m.Compressed = false // this qemu-img does not print it
 		got = append(got, m)
 	}
 	if !slices.Equal(got, want) {

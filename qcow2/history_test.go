@@ -14,9 +14,8 @@ import (
 	"cbt/internal/testtool"
 )
 
-// histories is how many random histories a run of the tests makes; the
-// environment variable CBT_HISTORIES asks for another number, CBT_SEED for
-// those from another seed on.
+// histories returns the seed of the first random history and their number. The environment variable
+// CBT_HISTORIES sets another number, and CBT_SEED another first seed.
 func histories(t *testing.T) (first, n uint64) {
 	n = 12
 	if testing.Short() {
@@ -33,8 +32,8 @@ func histories(t *testing.T) (first, n uint64) {
 	return first, n
 }
 
-// history is an image that QEMU's tools change at random, and what its states
-// held when they were made.
+// history is an image that QEMU's tools change at random, with the content of its states when they
+// were made.
 type history struct {
 	t       *testing.T
 	rnd     *rand.Rand
@@ -54,7 +53,7 @@ type history struct {
 // pick returns one of its arguments.
 func pick[T any](r *rand.Rand, list ...T) T { return list[r.IntN(len(list))] }
 
-// newHistory makes an empty image. backing, if not nil, is one for it.
+// newHistory makes an empty image. backing, if not nil, is its backing image.
 func newHistory(t *testing.T, rnd *rand.Rand, dir, name string, backing *history, raw string) *history {
 	h := &history{t: t, rnd: rnd, dir: dir, path: filepath.Join(dir, name), states: make(map[string][]byte)}
 	bits := pick(rnd, 9, 10, 12, 12, 14, 15, 16, 16, 16, 18, 21)
@@ -100,7 +99,7 @@ func newHistory(t *testing.T, rnd *rand.Rand, dir, name string, backing *history
 	return h
 }
 
-// randomSize is a whole number of sectors, from none to a few MiB.
+// randomSize returns a whole number of sectors, from 0 to a few MiB.
 func (h *history) randomSize() int64 {
 	return int64(h.rnd.IntN(int(pick[int64](h.rnd, 2, 64, 2048, 8192, 12000)))) * 512
 }
@@ -110,7 +109,7 @@ func (h *history) tool(name string, args ...string) string {
 	return testtool.Run(h.t, name, args...)
 }
 
-// try is tool for what QEMU may refuse.
+// try is tool for commands that QEMU may refuse.
 func (h *history) try(name string, args ...string) bool {
 	h.log = append(h.log, name+" "+strings.Join(args, " "))
 	out, err := testtool.Try(h.t, name, args...)
@@ -157,8 +156,8 @@ func (h *history) write(n int) {
 	h.log = append(h.log, "qemu-io:", cmds.String())
 	cmd := exec.Command(testtool.Need(h.t, "qemu-io"), "-f", "qcow2", "-t", "unsafe", "-d", "unmap", h.path)
 	cmd.Stdin = &cmds
-	// QEMU refuses to compress over what is allocated and goes on; what came
-	// of it all is what convert says.
+	// QEMU refuses to compress over allocated clusters and goes on. convert then shows what became
+	// of it all.
 	out, err := cmd.CombinedOutput()
 	if _, failed := err.(*exec.ExitError); err != nil && !failed {
 		h.t.Fatalf("qemu-io: %v\n%s", err, out)
@@ -181,7 +180,7 @@ func (h *history) compressed(cmds *bytes.Buffer, off, length int64) {
 	}
 }
 
-// randomRange is inside the image, in sectors, and often aligned to clusters.
+// randomRange returns a range inside the image, in sectors, often aligned to clusters.
 func (h *history) randomRange() (off, n int64) {
 	sectors := h.size / 512
 	off = h.rnd.Int64N(sectors) * 512
@@ -193,7 +192,7 @@ func (h *history) randomRange() (off, n int64) {
 	return off, min(n, h.size-off)
 }
 
-// pattern is a file of 64 KiB that compresses to about a half.
+// pattern returns the path of a file of 64 KiB that compresses to about half.
 func (h *history) pattern() string {
 	name := filepath.Join(h.dir, fmt.Sprintf("pattern%d", h.rnd.IntN(3)))
 	if _, err := os.Stat(name); err != nil {
@@ -210,7 +209,7 @@ func (h *history) pattern() string {
 	return name
 }
 
-// step does one thing to the history.
+// step makes one random change to the history.
 func (h *history) step() {
 	switch h.rnd.IntN(8) {
 	case 0, 1, 2:

@@ -13,9 +13,8 @@ import (
 	"cbt/sparse"
 )
 
-// walkAll does with an image whatever can be done with one, within bounds, and
-// returns the first error. It fails the test if the image makes a promise that
-// it does not keep.
+// walkAll does everything with an image that can be done with one, within bounds, and returns the
+// first error. It fails the test if the image makes a promise that it does not keep.
 func walkAll(t testing.TB, img *Image) (first error) {
 	note := func(err error) {
 		if err != nil && first == nil {
@@ -101,7 +100,7 @@ func first1000(s sparse.Seq) sparse.Seq {
 	}
 }
 
-// smallImage has everything that the format has, in clusters of 512 bytes.
+// smallImage returns an image with everything that the format has, in clusters of 512 bytes.
 func smallImage() *testimg.Qcow2 {
 	q := testimg.NewQcow2(testimg.Qcow2Options{
 		ClusterBits: 9, Size: 40<<10 + 512, Clusters: 60, Backing: "base", BackingFormat: "raw",
@@ -161,15 +160,15 @@ func TestSmallImageIsSound(t *testing.T) {
 	}
 }
 
-// allocated is how many bytes were ever allocated.
+// allocated returns how many bytes were ever allocated.
 func allocated() uint64 {
 	m := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}}
 	metrics.Read(m)
 	return m[0].Value.Uint64()
 }
 
-// TestFlippedBits flips bits of an image, one at a time: every one of them where
-// the environment variable CBT_EXHAUSTIVE is 1 (a few minutes), else one of 31.
+// TestFlippedBits flips bits of an image, one at a time: all of them if the environment variable
+// CBT_EXHAUSTIVE is 1 (a few minutes), otherwise one in 31.
 func TestFlippedBits(t *testing.T) {
 	b := smallImage().Bytes()
 	step := 31
@@ -197,8 +196,8 @@ func TestFlippedBits(t *testing.T) {
 	}
 }
 
-// TestAliasedTables: the same L2 table for each of 4 Mi L1 entries makes 2 TiB
-// of data out of a file of 40 MiB, and the L1 table is its own first L2 table.
+// TestAliasedTables: all 4 Mi L1 entries point to the same L2 table, which makes 2 TiB of data out
+// of a file of 40 MiB. Also, the L1 table is its own first L2 table.
 func TestAliasedTables(t *testing.T) {
 	const entries = maxL1Bytes / 8
 	q := testimg.NewQcow2(testimg.Qcow2Options{Size: entries << 29, L1Size: entries})
@@ -217,9 +216,9 @@ func TestAliasedTables(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := walkAll(t, img); err != nil {
-		t.Log(err) // the L1 table as an L2 table: offsets of tables are sound data offsets
+		t.Log(err) // the L1 table as an L2 table: offsets of tables are valid data offsets
 	}
-	if n := allocated() - before; n > 100<<20 { // 1,000 reads of 64 KiB among them
+	if n := allocated() - before; n > 100<<20 { // includes 1,000 reads of 64 KiB
 		t.Errorf("%d bytes allocated", n)
 	}
 	p := make([]byte, 512)
@@ -228,8 +227,8 @@ func TestAliasedTables(t *testing.T) {
 	}
 }
 
-// TestLargestDisk: 2^61 bytes with nothing allocated take no time, and neither
-// do two states of it.
+// TestLargestDisk: reading 2^61 bytes with nothing allocated takes no time, and neither does
+// comparing two states of it.
 func TestLargestDisk(t *testing.T) {
 	q := testimg.NewQcow2(testimg.Qcow2Options{ClusterBits: 21, Size: 1 << 61, L1Size: maxL1Bytes / 8})
 	q.Snapshot("1", "one")
@@ -253,7 +252,7 @@ func TestLargestDisk(t *testing.T) {
 	}
 }
 
-// TestSizesNearTheLimit asks for what QEMU's limits on tables exclude.
+// TestSizesNearTheLimit tries sizes that QEMU's limits on tables exclude.
 func TestSizesNearTheLimit(t *testing.T) {
 	b := testimg.NewQcow2(testimg.Qcow2Options{ClusterBits: 21, Size: 1 << 30}).Bytes()
 	for _, size := range []uint64{1 << 62, 1<<63 - 1, 1 << 63, 1<<64 - 1, 1<<61 + 1} {

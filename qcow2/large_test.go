@@ -11,7 +11,7 @@ import (
 	"cbt/sparse"
 )
 
-// countingFile counts the bytes read of a file.
+// countingFile counts the bytes read from a file.
 type countingFile struct {
 	f     io.ReaderAt
 	bytes atomic.Int64
@@ -22,8 +22,8 @@ func (c *countingFile) ReadAt(p []byte, off int64) (int, error) {
 	return c.f.ReadAt(p, off)
 }
 
-// TestTerabyte bounds what 1 TiB of preallocated clusters costs in bytes read
-// and in memory, where a table has 2 MiB.
+// TestTerabyte bounds what 1 TiB of preallocated clusters costs in bytes read and in memory, with
+// tables of 2 MiB.
 func TestTerabyte(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "i.qcow2")
 	testtool.Run(t, "qemu-img", "create", "-f", "qcow2", "-o", "preallocation=metadata,cluster_size=2M", path, "1T")
@@ -57,7 +57,7 @@ func TestTerabyte(t *testing.T) {
 	if want := (sparse.Extent{Off: 0, Len: 4 << 20, Kind: sparse.Data}); len(got) != 1 || got[0] != want {
 		t.Error(got)
 	}
-	// The old and the new one of two tables, and little else.
+	// The old and the new version of one of two tables, and little else.
 	if n := file.bytes.Load(); n > 4<<20+64<<10 {
 		t.Errorf("one of two tables changed: %d bytes read", n)
 	}

@@ -9,11 +9,11 @@ import (
 	"cbt/sparse"
 )
 
-// place is what a state says about one byte of the disk, found by the text of
-// the specification, one byte at a time and with nothing shared with the code
-// under test but the decoded header.
+// place is what a state says about one byte of the disk. It is found by the text of the
+// specification, one byte at a time, and shares nothing with the code under test but the decoded
+// header.
 type place struct {
-	id   string // equal for two states of files that stay as they are: equal bytes
+	id   string // if equal for two states of files that stay as they are, the bytes are equal
 	kind sparse.Kind
 }
 
@@ -82,7 +82,7 @@ func naivePlace(t *testing.T, v sparse.View, g int64) place {
 	return naivePlace(t, q.img.backing, g)
 }
 
-// naivePlaces has the place of the first byte of every sector, up to size.
+// naivePlaces returns the place of the first byte of every sector, up to size.
 func naivePlaces(t *testing.T, v sparse.View, size int64) []place {
 	var all []place
 	for g := int64(0); g < size; g += 512 {
@@ -91,9 +91,8 @@ func naivePlaces(t *testing.T, v sparse.View, size int64) []place {
 	return all
 }
 
-// checkExactly checks that Changed names the sectors whose places differ, with
-// the kind of the new place, and no others. It does not look at sectors in
-// which a raw backing file ends or changes.
+// checkExactly checks that Changed names the sectors whose places differ, with the kind of the new
+// place, and no others. It does not look at sectors in which a raw backing file ends or changes.
 func checkExactly(t *testing.T, name string, got []sparse.Extent, old, new []place, oldSize, newSize int64) {
 	t.Helper()
 	next := 0
@@ -118,7 +117,7 @@ func checkExactly(t *testing.T, name string, got []sparse.Extent, old, new []pla
 	}
 }
 
-// checkExtents checks that Extents says of every sector what the place says.
+// checkExtents checks that Extents agrees with the place of every sector.
 func checkExtents(t *testing.T, s state, places []place) {
 	t.Helper()
 	got, err := sparse.Collect(s.v.Extents(0, s.v.Size()))

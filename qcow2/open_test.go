@@ -10,7 +10,7 @@ import (
 	"cbt/sparse"
 )
 
-// openFiles opens an image and what it names, relative to its directory.
+// openFiles opens an image and the files that it names, relative to its directory.
 func openFiles(t testing.TB, path string) (*Image, error) {
 	t.Helper()
 	f, err := os.Open(path)
@@ -63,7 +63,7 @@ func openRaw(t testing.TB, path string) *sparse.Raw {
 	return raw
 }
 
-// mustOpen is openFiles for an image that is sound.
+// mustOpen is openFiles for an image that must be sound.
 func mustOpen(t testing.TB, path string) *Image {
 	t.Helper()
 	img, err := openFiles(t, path)
@@ -82,7 +82,7 @@ func mustSnapshot(t testing.TB, img *Image, i int) *View {
 	return v
 }
 
-// mustRead is all of a view.
+// mustRead returns the whole content of a view.
 func mustRead(t testing.TB, v sparse.View) []byte {
 	t.Helper()
 	p := make([]byte, v.Size())

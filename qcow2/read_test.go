@@ -14,7 +14,7 @@ import (
 	"cbt/sparse/sparsetest"
 )
 
-// recorder notes what is read of a file.
+// recorder records the reads from a file.
 type recorder struct {
 	b []byte
 
@@ -47,7 +47,7 @@ func (r *recorder) open(t *testing.T, opt Options) *Image {
 	return img
 }
 
-// numbered is n bytes that tell where they are from.
+// numbered returns n bytes that show where they come from.
 func numbered(n int64, seed uint64) []byte {
 	rnd := rand.New(rand.NewPCG(seed, 3))
 	b := make([]byte, n)
@@ -170,13 +170,13 @@ func TestL1Faults(t *testing.T) {
 	}
 }
 
-// TestShortFile: the cluster that holds the end of the disk need not be there
-// as a whole, but what the disk shows of it must be.
+// TestShortFile: the cluster that holds the end of the disk may be incomplete in the file, but the
+// part that the disk shows must be there.
 func TestShortFile(t *testing.T) {
 	q := testimg.NewQcow2(testimg.Qcow2Options{Size: 2<<16 + 1000})
 	q.L2(0)
 	b := q.Bytes()
-	host := int64(len(b)) // behind everything else
+	host := int64(len(b)) // after everything else
 	b = patched(b, u64(q.L2(2<<16), uint64(host)|1<<63))
 	content := numbered(1000, 2)
 	img, err := openBytes(append(b, content...), Options{})

@@ -11,9 +11,8 @@ import (
 	"cbt/sparse"
 )
 
-// TestRecheckWhileSnapshotsComeAndGo: a snapshot is what it was as long as it
-// is there, and it is not if it was deleted, even if one of the same name and
-// ID came back in its place.
+// TestRecheckWhileSnapshotsComeAndGo: a snapshot counts as unchanged as long as it exists. If it
+// was deleted it does not, even if one of the same name and ID took its place.
 func TestRecheckWhileSnapshotsComeAndGo(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "i.qcow2")
 	qemuImg := func(args ...string) { t.Helper(); testtool.Run(t, "qemu-img", append(args, path)...) }
@@ -63,7 +62,7 @@ func TestRecheck(t *testing.T) {
 	for _, c := range []struct {
 		name             string
 		patch            patch
-		snapshot, active bool // still what they were
+		snapshot, active bool // still as they were
 	}{
 		{"nothing", patch{}, true, true},
 		{"magic", patch{0, []byte{0}}, false, false},
@@ -71,7 +70,7 @@ func TestRecheck(t *testing.T) {
 		{"compatible bits", u64(80, 1), true, false},
 		{"size", u64(24, 1<<19), true, false},
 		{"backing file", patch{int64(be.Uint64(sound[8:])), []byte("c")}, false, false},
-		{"backing format", patch{120, []byte("RAW")}, false, true}, // names what the backing file, which is open, was
+		{"backing format", patch{120, []byte("RAW")}, false, true}, // says what the backing file, which is open, was
 		{"id", patch{table + 64, []byte("2")}, false, true},
 		{"name", patch{table + 65, []byte("O")}, false, true},
 		{"date", u32(table+20, 6), false, true},

@@ -12,7 +12,7 @@ import (
 	"cbt/internal/testtool"
 )
 
-// manySnapshots is an image with n snapshots of one name, ID and L1 table.
+// manySnapshots returns an image with n snapshots of one name, ID and L1 table.
 func manySnapshots(t *testing.T, n int) []byte {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "disk.qcow2")
@@ -36,7 +36,7 @@ func manySnapshots(t *testing.T, n int) []byte {
 	return b
 }
 
-// counted adds up what is read.
+// counted counts the bytes read.
 type counted struct {
 	io.ReaderAt
 	n atomic.Int64
@@ -48,8 +48,8 @@ func (c *counted) ReadAt(p []byte, off int64) (int, error) {
 	return n, err
 }
 
-// Whoever opens each of many snapshots and looks after each does not read the
-// whole table for each.
+// A caller that opens each of many snapshots and rechecks each does not make Recheck read the whole
+// table for each.
 func TestRecheckWork(t *testing.T) {
 	testtool.Need(t, "qemu-img")
 	work := func(n int) int64 {

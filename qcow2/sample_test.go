@@ -13,7 +13,7 @@ import (
 	"cbt/sparse/sparsetest"
 )
 
-// besides are the files that a sample image needs beside it.
+// besides lists the files that a sample image needs beside it.
 var besides = map[string][]string{
 	"chain-mid.qcow2":    {"chain-base.raw"},
 	"chain-top.qcow2":    {"chain-mid.qcow2", "chain-base.raw"},
@@ -22,8 +22,8 @@ var besides = map[string][]string{
 	"datafile-raw.qcow2": {"datafile-raw.data"},
 }
 
-// TestSamples compares every state of every sample image with what qemu-img
-// said right after that state was made.
+// TestSamples compares every state of every sample image with what qemu-img read right after that
+// state was made.
 func TestSamples(t *testing.T) {
 	for _, c := range sample.Contents(t) {
 		if strings.HasSuffix(c.File, ".raw") {

@@ -46,7 +46,7 @@ func TestSnapshotTable(t *testing.T) {
 	}
 }
 
-// TestSnapshotTableEnds: the last entry may lack its padding, and no more.
+// TestSnapshotTableEnds: the last entry may lack its padding, but nothing else.
 func TestSnapshotTableEnds(t *testing.T) {
 	q := testimg.NewQcow2(testimg.Qcow2Options{Size: 1 << 20})
 	q.Snapshot("1", "one")
@@ -66,7 +66,7 @@ func TestSnapshotTableEnds(t *testing.T) {
 	}
 }
 
-// TestShortSnapshotEntry: old entries have no extra data, or a part of it.
+// TestShortSnapshotEntry: old entries have no extra data, or only a part of it.
 func TestShortSnapshotEntry(t *testing.T) {
 	for extra, want := range map[uint32]Snapshot{
 		0:  {VMStateSize: 99, DiskSize: 1 << 20, ICount: 1<<64 - 1},

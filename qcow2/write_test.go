@@ -29,7 +29,7 @@ func writeFile(t *testing.T, path string, v sparse.View, opt qcow2.WriteOptions)
 	}
 }
 
-// agrees lets qemu-img judge an image of p: structure, content and geometry.
+// agrees has qemu-img check an image of p: structure, content and geometry.
 func agrees(t *testing.T, dir string, p *patchwork, opt qcow2.WriteOptions) {
 	t.Helper()
 	raw, img := filepath.Join(dir, "want.raw"), filepath.Join(dir, "got.qcow2")
@@ -94,7 +94,7 @@ func TestWriteSizes(t *testing.T) {
 			if size > 1 {
 				p.pieces = append(p.pieces, piece{size - 1, sparse.Data, []byte{2}})
 			}
-			if size <= 1<<40 { // what a raw file can be on any file system
+			if size <= 1<<40 { // the size that a raw file can have on any file system
 				agrees(t, dir, p, qcow2.WriteOptions{})
 				return
 			}
@@ -107,8 +107,8 @@ func TestWriteSizes(t *testing.T) {
 	}
 }
 
-// The refcount blocks count themselves and the table that lists them: each
-// number of data clusters around the ends of a block is a case of its own.
+// The refcount blocks count themselves and the table that lists them, so each number of data
+// clusters around the end of a block is a case of its own.
 func TestWriteRefcountBoundaries(t *testing.T) {
 	testtool.Need(t, "qemu-img")
 	dir := t.TempDir()
@@ -132,7 +132,7 @@ func TestWriteDeterministic(t *testing.T) {
 		}
 		images = append(images, b.p)
 	}
-	// The same content, all of it called data.
+	// The same content, all of it declared as data.
 	whole := &patchwork{size: p.size, pieces: []piece{{0, sparse.Data, make([]byte, p.size)}}}
 	if _, err := p.ReadAt(whole.pieces[0].data, 0); err != nil {
 		t.Fatal(err)

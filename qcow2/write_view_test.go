@@ -8,8 +8,7 @@ import (
 	"cbt/sparse"
 )
 
-// patchwork is a view made of pieces over zeros; a piece of Data may hold
-// zeros all the same.
+// patchwork is a view made of pieces over zeros. A piece of Data may still hold zeros.
 type patchwork struct {
 	size   int64
 	pieces []piece
@@ -46,8 +45,7 @@ func (p *patchwork) Extents(off, n int64) sparse.Seq {
 	return sparse.Coalesce(sparse.Fill(sparse.Of(known...), off, n, sparse.Hole))
 }
 
-// randomPatchwork has pieces of all kinds at random places and of lengths
-// around the given unit.
+// randomPatchwork has pieces of all kinds at random places, with lengths around the given unit.
 func randomPatchwork(r *rand.Rand, size int64, unit int) *patchwork {
 	p := &patchwork{size: size}
 	for pos := r.Int64N(int64(unit) * 4); pos < size; pos += r.Int64N(int64(unit) * 6) {
