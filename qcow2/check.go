@@ -9,17 +9,17 @@ import (
 	"cbt/sparse"
 )
 
-// FaultKind says how bad a fault is.
+// FaultKind tells how serious a fault is.
 type FaultKind = sparse.FaultKind
 
 const (
-	// Corruption is metadata that contradicts itself or the format: guest data
-	// may be wrong now or become wrong with the next write.
+	// Corruption is metadata that contradicts itself or the format: guest data may be wrong now, or
+	// become wrong with the next write.
 	Corruption = sparse.Corruption
-	// Leak is space that is counted as used and is not: nothing is lost.
+	// Leak is space that is counted as used but is not in use; no data is lost.
 	Leak = sparse.Leak
-	// Note is something that a reader should know and that is no fault of the
-	// image: it is dirty, a bitmap is in use.
+	// Note is something that a reader should know but that is not a fault of the image, such as a
+	// set dirty bit or a bitmap in use.
 	Note = sparse.Note
 )
 
@@ -27,14 +27,14 @@ const (
 type Fault struct {
 	Kind   FaultKind
 	Struct string // "L2 entry", "refcount table entry", "cluster"
-	Off    int64  // byte offset in the image file: of the entry, or of the clusters
-	Len    int64  // bytes of clusters that have one and the same wrong refcount, else 0
-	Guest  int64  // guest offset that the entry describes, -1 if there is none
+	Off    int64  // of the entry or of the clusters, in the image file, in bytes
+	Len    int64  // bytes of neighbouring clusters with the same wrong refcount; 0 for other faults
+	Guest  int64  // guest offset that the entry describes, or -1
 	Msg    string // what is wrong with it
-	Cite   string // section and sentence of the format that it breaks
+	Cite   string // section and sentence of the format that it violates
 }
 
-// String is one line without the citation.
+// String returns the fault as one line, without the citation.
 func (f Fault) String() string {
 	guest := ""
 	if f.Guest >= 0 {
@@ -43,47 +43,45 @@ func (f Fault) String() string {
 	return fmt.Sprintf("%s: %s at 0x%x%s: %s", f.Kind, f.Struct, f.Off, guest, f.Msg)
 }
 
-// CheckStats is what a check counted.
+// CheckStats holds the counts of a check.
 type CheckStats struct {
-	Corruptions int64 // wrong entries and clusters whose refcount is too small
+	Corruptions int64 // wrong entries, and clusters whose refcount is too small
 	Leaks       int64 // clusters whose refcount is too large
-	Notes       int64 // what is odd and no fault
+	Notes       int64 // findings that are not faults
 
-	FileSize    int64 // bytes
-	ClusterSize int64 // bytes
-	ImageEnd    int64 // end of the last cluster that is referenced or has a refcount
-	Dirty       bool  // the dirty bit is set: refcounts may be wrong by definition
+	FileSize    int64 // in bytes
+	ClusterSize int64 // in bytes
+	ImageEnd    int64 // end of the last cluster that is referenced or has a refcount, in bytes
+	Dirty       bool  // the dirty bit is set: the format then allows wrong refcounts
 
-	// Of the active state, as qemu-img check counts them; Total is the clusters
-	// of the virtual disk.
+	// Clusters of the active state, counted as by qemu-img check; Total is all clusters of the
+	// virtual disk.
 	Total, Allocated, Fragmented, Compressed int64
 
-	L2Tables  int64 // different ones, of the active state and all snapshots
+	L2Tables  int64 // of the active state and all snapshots, each table counted once
 	Snapshots int64 // in the snapshot table
 	Bitmaps   int64 // in the bitmap directory
 }
 
-// Check is the function Check on the file of an open image. It may run while
-// the image is read.
+// Check checks the file of an open image, as the function Check does. It may run while the image is
+// read.
 func (img *Image) Check(ctx context.Context, report func(Fault)) (CheckStats, error) {
 	return Check(ctx, img.file.r, img.file.size, report)
 }
 
-// Check reads all metadata of the image in r, a file of size bytes, and
-// reports every fault to report, which may be nil, from the calling goroutine.
-// It opens neither backing nor data file and takes images that Open refuses:
-// encrypted ones (metadata never are), those marked corrupt, and those with a
-// damaged snapshot table or bitmap directory.
+// Check reads all metadata of the image in r, a file of size bytes. It calls report for every
+// fault, from the calling goroutine; report may be nil. Check opens neither the backing nor the
+// data file. It accepts images that Open refuses: encrypted ones (metadata are never encrypted),
+// those marked corrupt, and those with a damaged snapshot table or bitmap directory.
 //
-// Leaks and corruptions are what qemu-img check means by them; what it does
-// not look at is a corruption here if Fault.Cite forbids it. An image with the
-// dirty bit is judged like any other, after a note that says so.
+// Leaks and corruptions mean what they mean to qemu-img check. Something that qemu-img does not
+// look at is a corruption here if it violates Fault.Cite. An image with the dirty bit is judged
+// like any other, after a note about the bit.
 //
-// The error is a *sparse.FormatError if there is no image that could be
-// checked: a header that is wrong, or tables that are not inside the file. If
-// r fails, the check goes on behind it, without looking for leaks, and the
-// first such error is returned with what was counted. Memory is within a small factor of the size of the
-// image's tables.
+// The error is a *sparse.FormatError if nothing can be checked: the header is wrong, or tables lie
+// outside the file. If reading r fails, the check goes on after that place, but without looking for
+// leaks. The first such error is returned along with the counts. If ctx is cancelled, the error is
+// its cause. The memory used stays within a small factor of the size of the image's tables.
 func Check(ctx context.Context, r io.ReaderAt, size int64, report func(Fault)) (CheckStats, error) {
 	c, err := newChecker(ctx, r, size, report)
 	if err != nil {
@@ -102,24 +100,24 @@ func Check(ctx context.Context, r io.ReaderAt, size int64, report func(Fault)) (
 type checker struct {
 	ctx    context.Context
 	r      io.ReaderAt
-	size   int64 // of the file
+	size   int64 // of the file, in bytes
 	h      Header
 	ext    extensions
 	report func(Fault)
 	stats  CheckStats
-	err    error // first failed read
+	err    error // the first failed read
 
 	cluster int64
-	end     int64 // size, rounded up to a sector
+	end     int64 // size rounded up to a sector
 	used    *tally
-	blocks  []int64 // offsets of the refcount blocks, 0 or noBlock
+	blocks  []int64 // offsets of the refcount blocks, or 0, or noBlock
 	l1s     []l1Table
 	l2s     []l2Table
-	l2At    map[int64]int // by offset: index in l2s
-	walked  int64         // bytes of tables that may overlap, see spend
+	l2At    map[int64]int // index in l2s, by offset
+	walked  int64         // bytes walked of tables that may overlap, see spend
 
 	ids          map[string]bool // of the snapshots met so far
-	copiedFaults bool            // some entry's COPIED bit is wrong
+	copiedFaults bool            // some entry has a wrong COPIED bit
 }
 
 func newChecker(ctx context.Context, r io.ReaderAt, size int64, report func(Fault)) (*checker, error) {
@@ -127,14 +125,14 @@ func newChecker(ctx context.Context, r io.ReaderAt, size int64, report func(Faul
 	if err != nil {
 		return nil, err
 	}
-	// The snapshot table is judged by the check itself.
+	// The check itself judges the snapshot table.
 	sound := h
 	sound.NbSnapshots, sound.SnapshotsOffset = 0, 0
 	if err := sound.Validate(size); err != nil {
 		return nil, err
 	}
 	ext, err := h.readExtensions(r, size)
-	// Features come first: of an image with unknown ones nothing else is sure.
+	// Features come first: with unknown ones, nothing else in the image is certain.
 	if sound.CryptMethod <= CryptLUKS {
 		sound.CryptMethod = CryptNone // metadata are never encrypted
 	}
@@ -160,7 +158,7 @@ func newChecker(ctx context.Context, r io.ReaderAt, size int64, report func(Faul
 	return c, nil
 }
 
-// where is the place that a fault is reported for.
+// where is the place to which a fault belongs.
 type where struct {
 	structure string
 	off       int64

@@ -9,7 +9,7 @@ import (
 	"cbt/sparse"
 )
 
-// bitmaps checks the bitmap directory, the tables and the data they lead to.
+// bitmaps checks the bitmap directory, and the tables and data that it leads to.
 func (c *checker) bitmaps() {
 	if c.h.Autoclear&AutoclearBitmaps == 0 {
 		if c.ext.has(ExtensionBitmaps) {
@@ -59,8 +59,8 @@ func (c *checker) bitmaps() {
 	}
 }
 
-// bitmap checks the directory entry at pos and returns its size, 0 if it does
-// not end before end.
+// bitmap checks the directory entry at pos and returns its size in bytes, or 0 if it does not end
+// before end.
 //
 //	0 bitmap_table_offset  8 bitmap_table_size  12 flags  16 type
 //	17 granularity_bits  18 name_size  20 extra_data_size  24 extra  name
@@ -107,7 +107,7 @@ func (c *checker) bitmap(i, pos, end int64, names map[string]bool) int64 {
 		c.corrupt(at, citeBitmapFlags, "flags 0x%x", uint32(m.flags))
 	}
 	if m.flags&BitmapInUse != 0 {
-		c.fault(Note, at, citeBitmapInUse, "in use: what it says cannot be relied on")
+		c.fault(Note, at, citeBitmapInUse, "in use: its bits cannot be relied on")
 	}
 	if m.kind != bitmapDirty {
 		c.corrupt(at, citeBitmapType, "type %d", m.kind)
@@ -135,7 +135,7 @@ type bitmapFacts struct {
 	entries     int64
 	flags       BitmapFlags
 	kind        uint8
-	granularity uint8 // 0: cannot be used
+	granularity uint8 // 0: invalid, cannot be used
 	extra       int64
 	owner       string
 }
@@ -157,12 +157,12 @@ func (c *checker) bitmapTable(at where, m bitmapFacts) {
 	off := int64(m.table)
 	c.use(at, off, uint64(m.entries)*8, usedBitmapTable)
 	bits, need := int64(0), int64(-1)
-	// The size of a bitmap that is in use may be outdated.
+	// The size of a bitmap that is in use may be out of date.
 	if m.granularity > 0 && m.flags&BitmapInUse == 0 {
 		bits = int64((c.h.Size + 1<<m.granularity - 1) >> m.granularity)
 		need = ((bits+7)/8 + c.cluster - 1) / c.cluster
 		if m.entries != need {
-			c.corrupt(at, citeBitmapSize, "a table of %d entries, of a disk of %d bytes it has %d", m.entries, c.h.Size, need)
+			c.corrupt(at, citeBitmapSize, "a table of %d entries; for a disk of %d bytes it needs %d", m.entries, c.h.Size, need)
 		}
 	}
 	structure := "bitmap table entry" + m.owner
@@ -192,8 +192,7 @@ func (c *checker) bitmapTable(at where, m bitmapFacts) {
 	})
 }
 
-// bitmapTail checks the last cluster of a bitmap, of whose bits the first n
-// are used.
+// bitmapTail checks the last cluster of a bitmap, in which the first n bits are used.
 func (c *checker) bitmapTail(at where, off, n int64) {
 	tail := make([]byte, c.cluster-n/8)
 	if len(tail) == 0 || !c.read(tail, off+n/8) {
@@ -201,6 +200,6 @@ func (c *checker) bitmapTail(at where, off, n int64) {
 	}
 	tail[0] &= 0xff << (n % 8)
 	if !sparse.IsZero(tail) {
-		c.corrupt(at, citeBitmapTail, "bits behind the last one are set, in the cluster at 0x%x", off)
+		c.corrupt(at, citeBitmapTail, "bits after the last one are set, in the cluster at 0x%x", off)
 	}
 }

@@ -1,7 +1,7 @@
 package qcow2
 
-// What each fault of a check breaks: section of QEMU's docs/interop/qcow2.rst
-// and the rule, as it stands there. docs/check.md lists them in this order.
+// The rules that faults of a check violate: the section of QEMU's docs/interop/qcow2.rst and the
+// rule as worded there. docs/check.md lists them in this order.
 const (
 	citeHeaderLength  = `Header, header_length: "For version 3 it's at least 104 bytes and must be a multiple of 8."`
 	citePadding       = `Header padding: "This padding must be zeroed"`

@@ -9,7 +9,7 @@ import (
 	"cbt/internal/binfmt"
 )
 
-// header checks what decoding the header lets pass.
+// header checks what decodeHeader and Validate do not.
 func (c *checker) header() {
 	at := where{"header", 0, -1}
 	c.use(at, 0, uint64(c.cluster), usedHeader)
@@ -41,7 +41,7 @@ func (c *checker) header() {
 	}
 }
 
-// encryption counts the header that LUKS keeps in clusters of its own.
+// encryption counts the clusters that hold the LUKS header.
 func (c *checker) encryption() {
 	i := slices.IndexFunc(c.ext.all, func(e Extension) bool { return e.Type == ExtensionEncryption })
 	if i < 0 {
@@ -71,8 +71,8 @@ func (c *checker) encryption() {
 	c.use(at, int64(off), n, usedLUKS)
 }
 
-// read fills p from off, with zeros past the end of the file, and reports
-// whether the file could be read.
+// read fills p with the bytes at off, and with zeros past the end of the file. It reports whether
+// the file could be read, and keeps the first error.
 func (c *checker) read(p []byte, off int64) bool {
 	n := 0
 	if off < c.size {
@@ -89,8 +89,7 @@ func (c *checker) read(p []byte, off int64) bool {
 	return true
 }
 
-// inside reports whether [off, off+n) lies in the file, and a corruption if
-// it does not.
+// inside reports whether [off, off+n) lies in the file. If not, it adds a corruption.
 func (c *checker) inside(at where, off, n uint64, cite string) bool {
 	if binfmt.Inside(off, n, c.size) {
 		return true
@@ -99,9 +98,9 @@ func (c *checker) inside(at where, off, n uint64, cite string) bool {
 	return false
 }
 
-// use counts one more reference to each cluster of [off, off+n), as far as it
-// lies in the file, and reports what else is there that must not share it: the
-// uses that it returns.
+// use counts one more reference to each cluster of [off, off+n), as far as the range lies in the
+// file. It adds a corruption if these clusters have other uses that must not share them, and
+// returns the uses of the first such cluster.
 func (c *checker) use(at where, off int64, n uint64, u cell) cell {
 	if off >= c.end || n == 0 {
 		return 0
@@ -145,8 +144,8 @@ func conflict(was, u cell) cell {
 	return was & (usedAlone | usedL2)
 }
 
-// spend reports whether n more bytes of tables may be walked that could
-// overlap one another: all of those that do not lie in the file once.
+// spend reports whether n more bytes may be walked of tables that could overlap one another. It
+// refuses once these tables add up to more than the file, for then they do overlap.
 func (c *checker) spend(at where, n int64) bool {
 	if n > c.size-c.walked {
 		c.corrupt(at, citeAllocation, "not followed: the tables before it are as long as the file, so that they overlap")

@@ -5,7 +5,7 @@ import "encoding/binary"
 // l2Walk checks the entries of L2 tables.
 type l2Walk struct {
 	*checker
-	size      int64 // of an entry
+	size      int64 // of an entry, in bytes
 	extended  bool
 	dataFile  bool
 	table     l2Table
@@ -59,7 +59,7 @@ func (w *l2Walk) standard(i int64, e, subs uint64) {
 	}
 	if off%w.cluster != 0 {
 		w.corrupt(w.at(i), citeL2Offset, "host offset 0x%x is not cluster aligned", off)
-		off -= off % w.cluster // most likely it is this cluster that is used
+		off -= off % w.cluster // this cluster is most likely the one in use
 		copied = false
 	}
 	if w.active {
@@ -86,8 +86,7 @@ func (w *l2Walk) standard(i int64, e, subs uint64) {
 	}
 }
 
-// external checks an entry that leads to the external data file, whose
-// clusters are not counted.
+// external checks an entry that leads to the external data file. Clusters there are not counted.
 func (w *l2Walk) external(i int64, e uint64, off int64) {
 	at := w.at(i)
 	if off != at.guest {
@@ -118,7 +117,7 @@ func (w *l2Walk) compressed(i int64, e, subs uint64) {
 	if w.active {
 		w.stats.Allocated++
 		w.stats.Compressed++
-		w.stats.Fragmented++ // as QEMU counts: by nature
+		w.stats.Fragmented++ // as QEMU counts: always
 	}
 	if end > w.end {
 		w.corrupt(w.at(i), citeZipSectors, "compressed data at [0x%x, 0x%x) is past the end of the file", off, end)

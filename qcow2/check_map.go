@@ -5,20 +5,19 @@ import (
 	"fmt"
 )
 
-// l1Table is the L1 table of the active state, which comes first, or of a
-// snapshot.
+// l1Table is the L1 table of the active state, which comes first in the list, or of a snapshot.
 type l1Table struct {
 	off     int64
 	entries int64
 	owner   string // "" or " of snapshot ...", for messages
 }
 
-// l2Table is an L2 table, walked once however many L1 entries lead to it.
+// l2Table is an L2 table. It is walked once, no matter how many L1 entries lead to it.
 type l2Table struct {
 	off   int64
 	refs  uint64
 	l1    int32 // the first of the L1 tables that lead to it
-	index int32 // there
+	index int32 // its entry in that L1 table
 }
 
 func (c *checker) activeL1() {
@@ -27,8 +26,8 @@ func (c *checker) activeL1() {
 	c.walkL1(t)
 }
 
-// eachEntry calls yield with the entries of a table of 64-bit words that are
-// not 0, and stops where the file cannot be read or the check is cancelled.
+// eachEntry calls yield for every entry that is not 0 of a table of 64-bit words. It stops where
+// the file cannot be read and when the check is cancelled.
 func (c *checker) eachEntry(off, entries int64, yield func(i int64, e uint64)) {
 	buf := make([]byte, min(entries*8, 64<<10))
 	for i := int64(0); i < entries; {
@@ -45,7 +44,7 @@ func (c *checker) eachEntry(off, entries int64, yield func(i int64, e uint64)) {
 	}
 }
 
-// walkL1 checks the entries of an L1 table and notes the L2 tables.
+// walkL1 checks the entries of an L1 table and records the L2 tables.
 func (c *checker) walkL1(t l1Table) {
 	id, active := int32(len(c.l1s)), len(c.l1s) == 0
 	c.l1s = append(c.l1s, t)
@@ -73,7 +72,7 @@ func (c *checker) walkL1(t l1Table) {
 		}
 		const core = usedHeader | usedL1 | usedRefTable | usedRefBlock
 		if c.use(at, off, uint64(c.cluster), usedL2)&core != 0 {
-			return // its bytes are no L2 entries
+			return // its bytes are not L2 entries
 		}
 		if active {
 			c.markCopied(off/c.cluster, e)
@@ -112,8 +111,8 @@ func (c *checker) l2Tables() {
 	}
 }
 
-// copied lists the entries of the active state whose COPIED bit does not say
-// whether the stored refcount is 1.
+// copied adds a corruption for each entry of the active state whose COPIED bit does not agree with
+// the stored refcount: it must be set if that is 1, and only then.
 func (c *checker) copied() {
 	if !c.copiedFaults {
 		return
@@ -154,7 +153,7 @@ func (c *checker) copied() {
 	}
 }
 
-// short quotes a name from the file for a message.
+// short quotes a name from the file for a message, cut to 64 bytes.
 func short(name []byte) string {
 	if len(name) > 64 {
 		return fmt.Sprintf("%q...", name[:64])

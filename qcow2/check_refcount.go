@@ -11,9 +11,8 @@ import (
 // noBlock stands for a refcount block that cannot be read as one.
 const noBlock = -1
 
-// refcountTable counts the refcount table and the blocks that it leads to. It
-// comes first, so that whatever else uses one of their clusters is reported
-// where it is named.
+// refcountTable counts the refcount table and the blocks that it leads to. It runs first. If
+// something else uses one of their clusters, the fault is then reported at the entry that names it.
 func (c *checker) refcountTable() {
 	off, n := int64(c.h.RefcountTableOffset), int64(c.h.RefcountTableClusters)*c.cluster
 	c.use(where{"header", 48, -1}, off, uint64(n), usedRefTable)
@@ -25,8 +24,8 @@ func (c *checker) refcountTable() {
 	})
 }
 
-// refcountBlock checks an entry of the refcount table and returns the offset
-// of the block, 0 or noBlock.
+// refcountBlock checks an entry of the refcount table. It returns the offset of the block, or 0 if
+// there is none, or noBlock.
 func (c *checker) refcountBlock(at where, e uint64) int64 {
 	if e&511 != 0 {
 		c.corrupt(at, citeRefEntryBits, "reserved bits are set: 0x%016x", e)
@@ -50,8 +49,7 @@ func (c *checker) refcountBlock(at where, e uint64) int64 {
 	return int64(off)
 }
 
-// refcounts compares the stored refcounts with the references that were
-// counted.
+// refcounts compares the stored refcounts with the references that were counted.
 func (c *checker) refcounts() {
 	c.used.sort()
 	perBlock := c.cluster * 8 >> c.h.RefcountOrder
@@ -62,7 +60,7 @@ func (c *checker) refcounts() {
 			return
 		}
 		lo := int64(i) * perBlock
-		n := min(perBlock, math.MaxInt64/c.cluster-lo) // a block may reach past all offsets
+		n := min(perBlock, math.MaxInt64/c.cluster-lo) // a block may reach past all possible offsets
 		switch {
 		case off == noBlock:
 		case off == 0:
@@ -80,8 +78,8 @@ func (c *checker) refcounts() {
 	run.flush()
 }
 
-// refcountAt is entry i of a refcount block: big endian from 16 bits on, below
-// a byte the least significant bits first.
+// refcountAt returns entry i of a refcount block. Entries are big endian from 16 bits on; entries
+// smaller than a byte start at its least significant bits.
 func refcountAt(block []byte, i int64, order uint32) uint64 {
 	switch order {
 	case 3:
@@ -100,12 +98,13 @@ func refcountAt(block []byte, i int64, order uint32) uint64 {
 // refRun joins neighbouring clusters that have the same wrong refcount.
 type refRun struct {
 	*checker
-	blind           bool // a table was not read: what it leads to is not leaked
+	blind           bool // some table was not read, so clusters that look leaked may belong to it
 	first, n        int64
 	stored, counted uint64
 }
 
-// compare takes the stored refcount of a cluster, in ascending order.
+// compare compares the stored refcount of a cluster with its references. Clusters come in ascending
+// order.
 func (r *refRun) compare(cl int64, stored uint64, u cell) {
 	counted := r.used.count(cl, u)
 	if stored == 0 && u == 0 {

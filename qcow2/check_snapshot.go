@@ -20,7 +20,7 @@ func (c *checker) snapshots() {
 		c.corrupt(at, citeSnapshotPlace, "snapshots_offset 0x%x is not cluster aligned; not followed", off)
 		return
 	case off > math.MaxInt64:
-		c.corrupt(at, citeSnapshotPlace, "snapshots_offset 0x%x is no offset into a file", off)
+		c.corrupt(at, citeSnapshotPlace, "snapshots_offset 0x%x is not a valid file offset", off)
 		return
 	case n == 0:
 		return
@@ -45,8 +45,8 @@ func (c *checker) snapshots() {
 			tables = append(tables, t)
 		}
 		c.stats.Snapshots++
-		// The gap up to the next entry is part of the table, that after the
-		// last entry lies in the same cluster.
+		// The gap up to the next entry is part of the table. The gap after the last entry lies in
+		// the same cluster.
 		if pos = roundUp(pos+size, 8); pos-int64(off) > maxSnapshotTable {
 			c.corrupt(at, citeSnapshotTable, "the table is longer than %d bytes after entry %d; not followed", maxSnapshotTable, i)
 			break
@@ -59,7 +59,7 @@ func (c *checker) snapshots() {
 		at := where{"L1 table" + t.owner, t.off, -1}
 		place := l1Table{off: t.off, entries: t.entries}
 		if seen[place] {
-			c.corrupt(at, citeSnapshotCopy, "is that of another snapshot")
+			c.corrupt(at, citeSnapshotCopy, "is the L1 table of another snapshot too")
 		}
 		seen[place] = true
 		if !c.inside(at, uint64(t.off), uint64(t.entries)*8, citeL1Contiguous) {
@@ -73,8 +73,8 @@ func (c *checker) snapshots() {
 	}
 }
 
-// snapshot checks the entry at pos and returns its L1 table, with no entries
-// if it cannot be followed, and the size of the entry, 0 if there is none.
+// snapshot checks the entry at pos. It returns its L1 table, with no entries if the table cannot be
+// followed, and the size of the entry in bytes, or 0 if the entry cannot be read.
 //
 //	0 l1_table_offset  8 l1_size  12 id length  14 name length  16 date
 //	24 guest clock  32 vm_state_size  36 extra_data_size
@@ -127,8 +127,8 @@ func (c *checker) snapshot(i, pos int64) (l1Table, int64) {
 	return t, size
 }
 
-// room checks that the L1 table of a snapshot has entries for all of its disk
-// and for the machine's state behind it.
+// room checks that the L1 table of a snapshot has entries for its whole disk and for the machine
+// state after it.
 func (c *checker) room(at where, b []byte, extra, entries int64) {
 	be := binary.BigEndian
 	state, disk := uint64(be.Uint32(b[32:])), c.h.Size
@@ -143,7 +143,7 @@ func (c *checker) room(at where, b []byte, extra, entries int64) {
 	if disk%span != 0 {
 		first++
 	}
-	// Without a size of its own the snapshot has the disk's of today.
+	// A snapshot without a size of its own has the size of today's disk.
 	if first > uint64(entries) && extra >= 16 {
 		c.corrupt(at, citeSnapshotDisk, "a disk of %d bytes needs more than %d L1 entries", disk, entries)
 		return
@@ -153,6 +153,6 @@ func (c *checker) room(at where, b []byte, extra, entries int64) {
 	}
 	// entries*span is at most 2^22 * 2^39.
 	if first > uint64(entries) || state > (uint64(entries)-first)*span {
-		c.corrupt(at, citeSnapshotState, "%d bytes of state behind a disk of %d bytes do not fit into %d L1 entries", state, disk, entries)
+		c.corrupt(at, citeSnapshotState, "%d bytes of state after a disk of %d bytes do not fit into %d L1 entries", state, disk, entries)
 	}
 }

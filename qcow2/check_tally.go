@@ -5,8 +5,8 @@ import (
 	"slices"
 )
 
-// cell is what a check knows of one host cluster: how often it is referenced
-// (low 16 bits, 0xffff if the count is in tally.spilled) and by what.
+// cell is what a check knows about one host cluster: how often it is referenced (low 16 bits,
+// 0xffff if the count is in tally.spilled) and by what.
 type cell uint32
 
 const cellCount cell = 0xffff
@@ -24,13 +24,13 @@ const (
 	usedLUKS
 	usedData
 	usedCompressed
-	copiedSet   // an active entry that leads here has COPIED
-	copiedClear // an active entry that leads here has not
-	copiedWrong // and at least one of them should not be so
+	copiedSet   // an active entry that leads here has COPIED set
+	copiedClear // an active entry that leads here has COPIED clear
+	copiedWrong // at least one of these entries has it wrong
 	storedOne   // the stored refcount is 1
 )
 
-// usedAlone is what never shares a cluster with anything.
+// usedAlone holds the uses that never share a cluster with anything.
 const usedAlone = usedHeader | usedL1 | usedSnapshots | usedRefTable | usedRefBlock |
 	usedBitmapDir | usedBitmapTable | usedBitmapData | usedLUKS
 
@@ -55,18 +55,18 @@ func (c cell) use() string {
 
 const pageCells = 512
 
-// fewCells is how many cells of a page are kept singly before the page is
-// made: a reference costs eight bytes in the file, and a file that scatters
-// them over terabytes of holes shall not cost a page for each.
+// fewCells is how many cells of a page are kept singly before the page is allocated. A reference
+// costs eight bytes in the file, so a file that scatters references over terabytes of holes must
+// not cost a page for each.
 const fewCells = 32
 
-// tally counts the references to each host cluster. Its memory is four bytes
-// a cluster where the image is dense, and within a small factor of the tables
-// that hold the references where it is not.
+// tally counts the references to each host cluster. It needs four bytes of memory for each cluster
+// where the image is dense. Where it is not, it stays within a small factor of the tables that hold
+// the references.
 type tally struct {
 	pages   map[int64]*[pageCells]cell
-	few     map[int64]cell // by cluster, of pages not made yet
-	fewOf   map[int64]int  // by page: its cells in few
+	few     map[int64]cell // by cluster, for pages not allocated yet
+	fewOf   map[int64]int  // by page: how many of its cells are in few
 	spilled map[int64]uint64
 
 	lastPage int64
@@ -126,7 +126,7 @@ func (t *tally) makePage(n int64) *[pageCells]cell {
 	return p
 }
 
-// add counts n more references of one use and returns the cell as it was.
+// add counts n more references with the given use, and returns the cell as it was before.
 func (t *tally) add(cluster int64, n uint64, use cell) cell {
 	was := t.at(cluster)
 	now := was | use
@@ -143,7 +143,7 @@ func (t *tally) add(cluster int64, n uint64, use cell) cell {
 	return was
 }
 
-// count is the number of references in c, the cell of a cluster.
+// count returns the number of references in c, the cell of a cluster.
 func (t *tally) count(cluster int64, c cell) uint64 {
 	if c&cellCount == cellCount {
 		return t.spilled[cluster]
@@ -151,7 +151,7 @@ func (t *tally) count(cluster int64, c cell) uint64 {
 	return uint64(c & cellCount)
 }
 
-// sort prepares each, once all references are counted.
+// sort prepares for each. It is called once all references are counted.
 func (t *tally) sort() {
 	t.pageOrder, t.fewOrder = make([]int64, 0, len(t.pages)), make([]int64, 0, len(t.few))
 	for n := range t.pages {
@@ -164,8 +164,7 @@ func (t *tally) sort() {
 	slices.Sort(t.fewOrder)
 }
 
-// each calls yield, in ascending order, with the clusters of [lo, hi) that are
-// referenced.
+// each calls yield, in ascending order, for the clusters of [lo, hi) that are referenced.
 func (t *tally) each(lo, hi int64, yield func(cluster int64, c cell)) {
 	f, _ := slices.BinarySearch(t.fewOrder, lo)
 	p, _ := slices.BinarySearch(t.pageOrder, lo/pageCells)
