@@ -12,7 +12,7 @@ import (
 )
 
 const (
-	bitmapSize         = 24 // of a directory entry without extra data and name
+	bitmapSize         = 24 // bytes of a directory entry without extra data and name
 	maxBitmaps         = 65535
 	maxBitmapDirectory = 1024 * maxBitmaps // QEMU's limit
 	maxBitmapName      = 1023
@@ -26,17 +26,17 @@ type BitmapFlags uint32
 
 // The flags of the specification.
 const (
-	BitmapInUse               BitmapFlags = 1 << 0 // not saved since it was opened for writing
+	BitmapInUse               BitmapFlags = 1 << 0 // not saved since the image was opened for writing
 	BitmapAuto                BitmapFlags = 1 << 1 // enabled: records what is written
 	BitmapExtraDataCompatible BitmapFlags = 1 << 2
 
 	bitmapReserved = ^(BitmapInUse | BitmapAuto | BitmapExtraDataCompatible)
 )
 
-// What a bitmap may be unusable for.
+// Reasons why a bitmap cannot be used.
 var (
 	ErrBitmapInUse = errors.New("in_use is set: the bitmap was not saved and may lack changes")
-	// ErrBitmapDisabled is an error of ChangedByBitmap alone: the bits can be trusted.
+	// ErrBitmapDisabled is returned by ChangedByBitmap only: the bits themselves can be trusted.
 	ErrBitmapDisabled = errors.New("disabled: it misses what was written since")
 	ErrBitmapsStale   = errors.New("the autoclear bit for bitmaps is not set: a program that does not know them wrote to the image")
 )
@@ -44,17 +44,17 @@ var (
 // Bitmap is an entry of the bitmap directory.
 type Bitmap struct {
 	Name          string
-	TableOffset   uint64 // of the bitmap table in the file, bytes
-	TableSize     uint32 // entries
+	TableOffset   uint64 // of the bitmap table in the file, in bytes
+	TableSize     uint32 // number of entries
 	Flags         BitmapFlags
-	Type          uint8  // 1: dirty tracking, the only type there is
-	Granularity   uint8  // in bits: a bit stands for 1<<Granularity bytes
-	ExtraDataSize uint32 // bytes
-	Offset        int64  // of the entry in the file
+	Type          uint8  // 1 is dirty tracking, the only type there is
+	Granularity   uint8  // in bits: one bit stands for 1<<Granularity bytes
+	ExtraDataSize uint32 // in bytes
+	Offset        int64  // of the entry in the file, in bytes
 }
 
-// Bitmaps reads the bitmap directory. Without the extension there are none; an
-// extension that must not be used is ErrBitmapsStale.
+// Bitmaps reads the bitmap directory. It returns nil if the image has no bitmaps extension, and
+// ErrBitmapsStale if the extension must not be used.
 func (img *Image) Bitmaps() ([]Bitmap, error) {
 	x := img.ext.bitmaps
 	switch {
@@ -104,7 +104,8 @@ func (x *bitmapsExtension) fault(field string, at int64, value any, msg string) 
 	return &sparse.FormatError{Struct: "qcow2 bitmaps extension", Field: field, Off: x.off + at, Value: value, Msg: msg}
 }
 
-// readBitmap reads the entry at off and returns its length with padding.
+// readBitmap reads the entry at off and returns it with its length in bytes, padding included. The
+// directory ends at end.
 //
 //	0 bitmap_table_offset  8 bitmap_table_size  12 flags  16 type
 //	17 granularity_bits  18 name_size  20 extra_data_size
@@ -147,8 +148,8 @@ func readBitmap(directory *bufio.Reader, off, end int64) (Bitmap, int64, error) 
 	return b, n, nil
 }
 
-// Usable says why the bits must not be trusted, or nil: ErrBitmapInUse, or a
-// *sparse.FormatError for what this package does not know.
+// Usable returns why the bits must not be trusted: ErrBitmapInUse, or a *sparse.FormatError for
+// what this package does not know. It returns nil if they can be trusted.
 func (b *Bitmap) Usable() error {
 	switch {
 	case b.Flags&BitmapInUse != 0:
@@ -165,13 +166,13 @@ func (b *Bitmap) Usable() error {
 	return nil
 }
 
-// validate checks what reading the bits depends on, for a disk of the given
-// size: the table must be as long as that needs, and inside the file.
+// validate checks what reading the bits depends on, for a disk of diskSize bytes. The table must
+// have exactly the length that such a disk needs, and must lie inside the file.
 func (b *Bitmap) validate(img *Image, diskSize int64) error {
 	if err := b.Usable(); err != nil {
 		return err
 	}
-	covers := img.header.ClusterSize() * 8 << b.Granularity // by one entry
+	covers := img.header.ClusterSize() * 8 << b.Granularity // bytes of disk that one entry covers
 	need := diskSize / covers
 	if diskSize%covers != 0 {
 		need++
@@ -189,8 +190,8 @@ func bitmapError(field string, at int64, value any, msg string) error {
 	return &sparse.FormatError{Struct: "qcow2 bitmap directory entry", Field: field, Off: at, Value: value, Msg: msg}
 }
 
-// bitmapCut says that the directory ends inside the entry at off, unless the
-// file failed to be read.
+// bitmapCut returns the error for a directory that ends inside the entry at off. If err is an error
+// of reading the file, it returns that instead.
 func bitmapCut(off int64, err error) error {
 	if err != io.EOF && err != io.ErrUnexpectedEOF {
 		return fmt.Errorf("qcow2 bitmap directory entry at 0x%x: %w", off, err)
@@ -207,8 +208,7 @@ type bitmapEntry uint64
 func (e bitmapEntry) offset() uint64 { return uint64(e) & entryOffset }
 func (e bitmapEntry) allOnes() bool  { return e == 1 }
 
-// fault says what is wrong with the entry of a bitmap table of n bits of
-// clusters in a file, or "".
+// fault returns what is wrong with this entry of a bitmap table of img, or "".
 func (e bitmapEntry) fault(img *Image) string {
 	switch {
 	case e.offset() == 0 && e > 1, e.offset() != 0 && uint64(e) != e.offset():

@@ -9,23 +9,20 @@ import (
 	"cbt/sparse"
 )
 
-// ChangedByBitmap returns the extents of v in [off, off+n) that may differ from
-// old, by what the named persistent bitmap recorded, with the kinds of v. It may
-// name too much, never too little, if old is the disk as it was when the bitmap
-// began to record: nothing in a bitmap says when that was. v must be the active
-// state: a bitmap is about what was written last. The range may reach as far as
-// the larger of the two; what lies past v's end is not named.
+// ChangedByBitmap returns the extents of v in [off, off+n) that may differ from old according to
+// the named persistent bitmap, with the kinds of v. It may name too much. It never names too little
+// if old is the disk as it was when the bitmap began to record, but nothing in a bitmap says when
+// that was. v must be the active state, because a bitmap records the latest writes. The range may
+// reach as far as the end of the larger of the two; what lies past v's end is not named.
 //
-// Two things that no bit tells are named too: what the disk is larger by than
-// old, and what is stored in old and reads as zeros now. The latter may have
-// been cut off, by a disk that shrank and grew again: then QEMU forgets the bits
-// of it (bdrv_dirty_bitmap_truncate). One case stays: what such a disk lost, and
-// was given preallocated clusters for when it grew again, is not named. No
-// bitmap that is older than that must be used.
+// Two things that no bit records are named too: the bytes by which the disk has grown since old,
+// and bytes that are stored in old and read as zeros now. The latter may have been lost by a disk
+// that shrank and grew again: QEMU drops their bits (bdrv_dirty_bitmap_truncate). One case remains:
+// bytes that such a disk lost are not named if it got preallocated clusters for them when it grew
+// again. After that, a bitmap that was there before must not be used.
 //
-// The error is ErrBitmapDisabled for a bitmap that does not record any more,
-// ErrBitmapInUse or ErrBitmapsStale for one that may lack changes, and a
-// *sparse.FormatError for one that is damaged.
+// The error is ErrBitmapDisabled for a bitmap that has stopped recording, ErrBitmapInUse or
+// ErrBitmapsStale for one that may lack changes, and a *sparse.FormatError for one that is damaged.
 func (v *View) ChangedByBitmap(old sparse.View, name string, off, n int64) sparse.Seq {
 	if err := sparse.CheckRange(off, n, max(old.Size(), v.size)); err != nil {
 		return sparse.Fail(err)
@@ -42,7 +39,7 @@ func (v *View) ChangedByBitmap(old sparse.View, name string, off, n int64) spars
 	if both.Len == 0 {
 		both.Off = 0
 	}
-	seq := v.recorded(name, both.Off, both.Len) // of no bytes too: it may be an error
+	seq := v.recorded(name, both.Off, both.Len) // even if both.Len is 0, since it may return an error
 	if both.Len > 0 {
 		seq = sparse.Overlay(seq, sparse.Freed(old, v, both.Off, both.Len))
 	}
@@ -52,8 +49,8 @@ func (v *View) ChangedByBitmap(old sparse.View, name string, off, n int64) spars
 	return sparse.Coalesce(seq)
 }
 
-// recorded returns the extents of v in [off, off+n), which is inside the disk,
-// whose bits are set in the named bitmap, enabled or not.
+// recorded returns the extents of v in [off, off+n) whose bits are set in the named bitmap. The
+// range must lie inside the disk. The bitmap need not be enabled.
 func (v *View) recorded(name string, off, n int64) sparse.Seq {
 	if v.snapshot != nil {
 		return sparse.Fail(errors.New("qcow2: bitmaps tell the changes of the active state, not those of a snapshot"))
@@ -83,7 +80,7 @@ func (v *View) recorded(name string, off, n int64) sparse.Seq {
 	})
 }
 
-// bitmap finds a bitmap by its name, which must be unique.
+// bitmap returns the bitmap of that name, which must be unique.
 func (img *Image) bitmap(name string) (*Bitmap, error) {
 	list, err := img.Bitmaps()
 	if err != nil {
@@ -105,8 +102,8 @@ func (img *Image) bitmap(name string) (*Bitmap, error) {
 	return found, nil
 }
 
-// dirty yields the parts of [off, off+n) whose bits are set, neighbours
-// joined; after an error it yields nothing more.
+// dirty yields the parts of [off, off+n) whose bits are set, with neighbours joined. After an error
+// it yields nothing more.
 func (v *View) dirty(b *Bitmap, off, n int64, yield func(lo, hi int64, err error) bool) {
 	if n == 0 {
 		return
@@ -114,7 +111,7 @@ func (v *View) dirty(b *Bitmap, off, n int64, yield func(lo, hi int64, err error
 	d := dirtyRuns{v: v, b: b, lo: off, hi: off + n, yield: yield}
 	span := v.img.header.ClusterSize() * 8 << b.Granularity // bytes of disk per cluster of bits
 	table := make([]byte, 0, maxSlice)
-	var first int64 // entry of the table that the slice starts with
+	var first int64 // the entry of the table that the slice starts with
 	for index := off / span; index <= (off+n-1)/span; index++ {
 		if index >= first+int64(len(table))/8 {
 			first, table = index, table[:min(maxSlice, (int64(b.TableSize)-index)*8)]
@@ -135,19 +132,19 @@ func (v *View) dirty(b *Bitmap, off, n int64, yield func(lo, hi int64, err error
 	d.flush()
 }
 
-// dirtyRuns joins set bits to runs of bytes.
+// dirtyRuns joins set bits into runs of bytes.
 type dirtyRuns struct {
 	v      *View
 	b      *Bitmap
-	lo, hi int64 // what is asked for
+	lo, hi int64 // the range that was asked for
 	yield  func(lo, hi int64, err error) bool
 	buf    []byte
 
-	from, to int64 // the run that is not yielded yet
+	from, to int64 // the run that has not been yielded yet
 }
 
-// cluster adds what the bits behind one entry of the table say, which stand
-// for span bytes from start on.
+// cluster adds the bits that table entry e points to. They stand for span bytes of disk from start
+// on. It reports whether to go on.
 func (d *dirtyRuns) cluster(e bitmapEntry, start, span int64) bool {
 	if e.offset() == 0 {
 		return !e.allOnes() || d.add(start, span)
@@ -157,7 +154,7 @@ func (d *dirtyRuns) cluster(e bitmapEntry, start, span int64) bool {
 	if span < hi-start {
 		hi = start + span
 	}
-	// Whole words of 64 bits, in slices.
+	// Read whole words of 64 bits, in slices.
 	at, end := (lo-start)/unit*8, min(cluster, ((hi-start-1)/unit+1)*8)
 	for at < end {
 		if d.buf == nil {
@@ -178,7 +175,7 @@ func (d *dirtyRuns) cluster(e bitmapEntry, start, span int64) bool {
 	return true
 }
 
-// word adds the set bits of w, of which the lowest stands for start.
+// word adds the set bits of w, whose lowest bit stands for start.
 func (d *dirtyRuns) word(w uint64, start int64) bool {
 	for w != 0 {
 		first := bits.TrailingZeros64(w)
@@ -194,7 +191,7 @@ func (d *dirtyRuns) word(w uint64, start int64) bool {
 	return true
 }
 
-// add adds the n bytes at start as far as they are asked for.
+// add adds the n bytes at start, as far as they lie in the range that was asked for.
 func (d *dirtyRuns) add(start, n int64) bool {
 	if start >= d.hi {
 		return true

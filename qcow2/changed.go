@@ -9,15 +9,15 @@ import (
 
 var errUnrelated = fmt.Errorf("%w: the older image is neither a state of the same file nor in the backing chain", sparse.ErrUnrelated)
 
-// Changed returns the extents of new in [off, off+n) that may differ from old,
-// from metadata alone and with the kinds of new. It may name too much, never
-// too little: outside it, old and new read the same, an image reading as zeros
-// behind its end. The range may reach as far as the larger of the two; what
-// lies past new's end is not named, what lies past old's end is named in full.
+// Changed returns the extents of new in [off, off+n) that may differ from old, from metadata alone
+// and with the kinds of new. It may name too much, never too little: outside the extents named, old
+// and new read the same, and an image reads as zeros past its end. The range may reach as far as
+// the end of the larger of the two. What lies past new's end is not named; what lies past old's end
+// is named in full.
 //
-// old and new are states of one image, or old is a state of an image in the
-// backing chain of new; otherwise the error is sparse.ErrUnrelated. All images of the
-// chain must have stayed as they were since new was made.
+// old and new must be states of one image, or old a state of an image in the backing chain of new;
+// otherwise the error is sparse.ErrUnrelated. No image of the chain may have changed since new was
+// made.
 func Changed(old, new *View, off, n int64) sparse.Seq {
 	if old.img != new.img && !new.inChain(func(v sparse.View) bool { return isStateOf(v, old.img) }) {
 		return sparse.Fail(errUnrelated)
@@ -25,9 +25,8 @@ func Changed(old, new *View, off, n int64) sparse.Seq {
 	return new.changed(old, off, n)
 }
 
-// ChangedOver is Changed for a base that need not be a qcow2 image: a view
-// anywhere in the backing chain of v, found by ==, or a state of an image
-// there.
+// ChangedOver is Changed for a base that need not be a qcow2 image. base is either a view anywhere
+// in the backing chain of v, found by ==, or a state of an image there.
 func (v *View) ChangedOver(base sparse.View, off, n int64) sparse.Seq {
 	if old, ok := base.(*View); ok {
 		return Changed(old, v, off, n)
@@ -38,7 +37,7 @@ func (v *View) ChangedOver(base sparse.View, off, n int64) sparse.Seq {
 	return v.changed(base, off, n)
 }
 
-// inChain reports whether found is true for something in the backing chain.
+// inChain reports whether found returns true for a view in the backing chain.
 func (v *View) inChain(found func(sparse.View) bool) bool {
 	for below := v.img.backing; below != nil; {
 		if found(below) {
@@ -58,7 +57,7 @@ func isStateOf(v sparse.View, img *Image) bool {
 	return ok && state.img == img
 }
 
-// changed is Changed for an old that is known to be related.
+// changed does what Changed does, for an old that is known to be related.
 func (v *View) changed(old sparse.View, off, n int64) sparse.Seq {
 	if err := sparse.CheckRange(off, n, max(old.Size(), v.size)); err != nil {
 		return sparse.Fail(err)
@@ -80,14 +79,14 @@ func (v *View) changed(old sparse.View, off, n int64) sparse.Seq {
 	})
 }
 
-// difference finds where an image differs from old, inside old.
+// difference finds where an image differs from old, up to the end of old.
 type difference struct {
 	old   sparse.View
 	yield func(sparse.Extent, error) bool
 }
 
-// between yields what differs between old and v in [lo, hi), which lies inside
-// both, and reports whether to go on.
+// between yields what differs between old and v in [lo, hi), which lies inside both, and reports
+// whether to go on.
 func (d difference) between(v *View, lo, hi int64) bool {
 	if lo >= hi {
 		return true
@@ -120,19 +119,19 @@ func (d difference) between(v *View, lo, hi int64) bool {
 	}
 }
 
-// below is between for what v leaves to its backing file; behind the end of
-// that, v reads as zeros, whatever lies further down.
+// below is between for what v leaves to its backing file. Past the end of that file, v reads as
+// zeros, whatever lies further down the chain.
 func (d difference) below(v *View, lo, hi int64) bool {
 	end := lo + v.img.insideBacking(lo, hi-lo)
-	// A backing file that is no qcow2 image is the last of the chain: it is old.
+	// A backing file that is not a qcow2 image is the last of the chain, and so it is old.
 	if layer, ok := v.img.backing.(*View); ok && !d.between(layer, lo, end) {
 		return false
 	}
 	return d.reading(sparse.Hole, end, hi)
 }
 
-// reading yields the parts of [lo, hi), which reads as zeros and is of the
-// given kind, where old stores something.
+// reading yields the parts of [lo, hi) where old stores something, as extents of the given kind.
+// The new state reads as zeros there.
 func (d difference) reading(kind sparse.Kind, lo, hi int64) bool {
 	if lo >= hi {
 		return true

@@ -10,25 +10,24 @@ import (
 	"cbt/sparse"
 )
 
-// comparison goes over the tables of two states of one image side by side.
-// What both share is the same by being the same bytes of the same file, and is
-// not read; the rest is compared as it is stored, and decoded entry by entry
-// only where it differs.
+// comparison goes over the tables of two states of one image side by side. Clusters and tables that
+// both share are the same bytes of the same file, so they are equal and are not read. The rest is
+// compared in its stored form, and decoded entry by entry only where that differs.
 type comparison struct {
 	img      *Image
 	old, new *walker
 	yield    func(sparse.Extent, error) bool
 }
 
-// tablePair is a slice of two L2 tables that are in the same place of the disk.
+// tablePair holds a slice of each of two L2 tables that belong to the same place of the disk.
 type tablePair struct {
 	index      int64  // L1 entry
-	old, new   uint64 // offsets of the tables; 0 if there is none
-	lo, hi     int64  // what is to be compared
+	old, new   uint64 // offsets of the tables; 0 for one that does not exist
+	lo, hi     int64  // the range to be compared
 	a, b       []byte // the slices
-	first      int64  // entry that they start with
+	first      int64  // the entry that they start with
 	room       *pairRoom
-	difference []bounds // parts of [lo, hi) whose entries all differ somehow
+	difference []bounds // the parts of [lo, hi) in which each entry differs in some way
 }
 
 type pairRoom struct{ a, b [maxSlice]byte }
@@ -37,19 +36,19 @@ type bounds struct{ lo, hi int64 }
 
 var pairRooms = sync.Pool{New: func() any { return new(pairRoom) }}
 
-// nothing is the slice of a table that does not exist.
+// nothing stands for a slice of a table that does not exist.
 var nothing [maxSlice]byte
 
-// errStopped says that nobody wants more extents.
+// errStopped means that the caller wants no more extents.
 var errStopped = errors.New("qcow2: stopped")
 
-// compare yields the extents of new that differ from old in [lo, hi), which
-// lies inside both, and reports whether to go on.
+// compare yields the extents of new that differ from old in [lo, hi), which lies inside both, and
+// reports whether to go on.
 func compare(old, new *View, lo, hi int64, yield func(sparse.Extent, error) bool) bool {
 	c := comparison{new.img, old.walk(lo, hi-lo), new.walk(lo, hi-lo), yield}
 	var err error
 	if c.old.scan {
-		// Reading tables ahead hides how long a disk takes for each.
+		// Reading tables ahead hides how long the disk takes for each.
 		err = ordered.Map(context.Background(), runtime.GOMAXPROCS(0),
 			func(_ context.Context, emit func(*tablePair) error) error {
 				return pairs(old, new, lo, hi, emit)
@@ -76,8 +75,7 @@ func compare(old, new *View, lo, hi int64, yield func(sparse.Extent, error) bool
 	return err == nil
 }
 
-// pairs emits the slices of L2 tables in [lo, hi) that old and new do not
-// share.
+// pairs emits the slices of L2 tables in [lo, hi) that old and new do not share.
 func pairs(old, new *View, lo, hi int64, emit func(*tablePair) error) error {
 	oldL1, newL1 := old.walk(lo, hi-lo), new.walk(lo, hi-lo)
 	h := &new.img.header
@@ -115,8 +113,8 @@ func pairs(old, new *View, lo, hi int64, emit func(*tablePair) error) error {
 	return nil
 }
 
-// sameL1 returns how many L1 entries from index on point to the same tables in
-// both, as far as one slice shows it.
+// sameL1 returns how many L1 entries from index on point to the same tables in both, as far as one
+// slice shows.
 func sameL1(old, new *walker, index int64) (int64, error) {
 	if index >= old.v.l1Entries || index >= new.v.l1Entries { // both only where tables were cut
 		if index >= old.v.l1Entries && index >= new.v.l1Entries {
@@ -150,7 +148,7 @@ func (c *comparison) read(p *tablePair) (err error) {
 	if size == 16 {
 		odd = ^uint64(0) // the bitmap, where every bit counts
 	}
-	base := p.index*h.L1Span() + p.first<<h.ClusterBits // of what the slices describe
+	base := p.index*h.L1Span() + p.first<<h.ClusterBits // the guest offset where the slices start
 	at := (p.lo - base) >> h.ClusterBits * size
 	end := ((p.hi-1-base)>>h.ClusterBits + 1) * size
 	for a, b := p.a[:end], p.b[:end]; ; {
@@ -170,7 +168,7 @@ func (c *comparison) read(p *tablePair) (err error) {
 func (r *pairRoom) old() []byte { return r.a[:] }
 func (r *pairRoom) new() []byte { return r.b[:] }
 
-// slice reads n bytes of one table of p, which may not exist.
+// slice reads n bytes of one table of p, or returns zeros if the table does not exist.
 func (c *comparison) slice(p *tablePair, table uint64, room func(*pairRoom) []byte, n int64) ([]byte, error) {
 	if table == 0 {
 		return nothing[:n], nil
@@ -197,12 +195,12 @@ func (c *comparison) decode(p *tablePair) error {
 			return err
 		}
 	}
-	// The slices are gone when this returns.
+	// The slices must not be used after this returns.
 	c.old.l2.b, c.new.l2.b = nil, nil
 	return nil
 }
 
-// clusters yields what differs in a range whose entries all differ somehow.
+// clusters yields what differs in a range in which each entry differs in some way.
 func (c *comparison) clusters(lo, hi int64) error {
 	c.old.seek(lo, hi)
 	c.new.seek(lo, hi)
@@ -228,8 +226,8 @@ func (c *comparison) clusters(lo, hi int64) error {
 	return nil
 }
 
-// part compares the first n bytes of two runs that start at the same offset,
-// and reports whether to go on.
+// part compares the first n bytes of two runs that start at the same offset, and reports whether to
+// go on.
 func (c *comparison) part(a, b run, n int64) bool {
 	b.n = n
 	switch {
@@ -243,8 +241,8 @@ func (c *comparison) part(a, b run, n int64) bool {
 	return c.new.v.flatten(b, c.yield)
 }
 
-// hidden yields the parts of b where the backing file stores something, which
-// one state shows and the other one hides behind zeros.
+// hidden yields the parts of b where the backing file stores something. One state shows those
+// bytes, and the other hides them behind zeros.
 func (c *comparison) hidden(b run) bool {
 	inside := c.img.insideBacking(b.off, b.n)
 	if inside == 0 {
@@ -268,7 +266,7 @@ func (c *comparison) hidden(b run) bool {
 	return true
 }
 
-// from is the part of r from pos on.
+// from returns the part of r from pos on.
 func (r run) from(pos int64) run {
 	if r.host >= 0 {
 		r.host += pos - r.off

@@ -13,12 +13,12 @@ import (
 	"cbt/sparse"
 )
 
-// maxZstdWindow is what a decoder may keep for one frame. QEMU compresses a
-// cluster at once, so its windows are no larger than a cluster; RFC 8878
-// recommends that decoders take 8 MiB.
+// maxZstdWindow is the most memory, in bytes, that a decoder may keep for one frame. QEMU
+// compresses a cluster in one piece, so its windows are no larger than a cluster. RFC 8878
+// recommends that decoders accept 8 MiB.
 const maxZstdWindow = 8 << 20
 
-// decoder reads one cluster. It is used by one goroutine at a time.
+// decoder decompresses one cluster. Only one goroutine may use it at a time.
 type decoder interface {
 	io.Reader
 	reset(src *bytes.Reader) error
@@ -32,8 +32,8 @@ func (d deflateDecoder) reset(src *bytes.Reader) error {
 
 type zstdDecoder struct{ *zstd.Decoder }
 
-// reset hides everything but Read of src, by which the decoder would know that
-// it may decode all of it ahead, up to and beyond the garbage behind a frame.
+// reset hides every method of src except Read. From the others the decoder would learn that it may
+// decode everything ahead, including the garbage after a frame.
 func (d zstdDecoder) reset(src *bytes.Reader) error {
 	return d.Decoder.Reset(struct{ io.Reader }{src})
 }
@@ -43,7 +43,7 @@ var deflateDecoders = sync.Pool{New: func() any {
 }}
 
 var zstdDecoders = sync.Pool{New: func() any {
-	// Without concurrency a decoder has no goroutines, and may be forgotten.
+	// Without concurrency a decoder has no goroutines, so the pool may drop it.
 	d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
 		zstd.WithDecoderMaxWindow(maxZstdWindow), zstd.WithDecodeBuffersBelow(0))
 	if err != nil {
@@ -52,13 +52,13 @@ var zstdDecoders = sync.Pool{New: func() any {
 	return zstdDecoder{d}
 }}
 
-// compressedBuffers holds what was read of the file.
+// compressedBuffers holds buffers for compressed clusters as read from the file.
 var compressedBuffers = sync.Pool{New: func() any { return new([]byte) }}
 
-// decompress fills p, a whole cluster, from the compressed cluster that e
-// describes; guest is its offset on the disk. The data may end before the end
-// of their last sector, so what the file does not have of that is not missed
-// unless decoding needs it; nor is anything judged that follows the cluster.
+// decompress fills p, a whole cluster, from the compressed cluster that e describes; guest is its
+// offset on the disk. The data may end before their last sector does. So a file that ends inside
+// that sector is no fault unless decoding needs the missing bytes. What follows the cluster's data
+// is not looked at either.
 func (img *Image) decompress(p []byte, e l2Entry, guest int64) error {
 	off, limit := e.compressedData(img.header.ClusterBits)
 	if !binfmt.Inside(off, 1, img.file.size) {
@@ -93,8 +93,7 @@ func (img *Image) decompress(p []byte, e l2Entry, guest int64) error {
 	return nil
 }
 
-// cluster returns the content of a compressed cluster, which nobody may
-// change.
+// cluster returns the content of a compressed cluster; the bytes must not be changed.
 func (img *Image) cluster(e l2Entry, guest int64) ([]byte, error) {
 	size := img.header.ClusterSize()
 	return img.clusters.Get(e, size, func() ([]byte, error) {

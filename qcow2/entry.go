@@ -2,7 +2,7 @@ package qcow2
 
 // Bits of L1, L2 and bitmap table entries.
 const (
-	entryCopied     uint64 = 1 << 63 // refcount is 1; only right in the active state
+	entryCopied     uint64 = 1 << 63 // the refcount is 1; reliable only in the active state
 	entryCompressed uint64 = 1 << 62
 	entryZero       uint64 = 1 << 0 // reads as zeros; version 3 without subclusters
 	entryOffset     uint64 = 0x00ff_ffff_ffff_fe00
@@ -19,10 +19,10 @@ const (
 //	63 COPIED  62..56 reserved  55..9 offset of the table  8..0 reserved
 type l1Entry uint64
 
-// offset is where the L2 table starts; 0 if everything is unallocated.
+// offset returns where the L2 table starts; 0 if everything is unallocated.
 func (e l1Entry) offset() uint64 { return uint64(e) & entryOffset }
 
-// fault says what is wrong with the entry, or "".
+// fault returns what is wrong with the entry, or "".
 func (e l1Entry) fault(clusterBits uint32) string {
 	switch {
 	case uint64(e)&l1Reserved != 0:
@@ -43,12 +43,12 @@ func (e l2Entry) compressed() bool { return uint64(e)&entryCompressed != 0 }
 func (e l2Entry) copied() bool     { return uint64(e)&entryCopied != 0 }
 func (e l2Entry) zero() bool       { return uint64(e)&entryZero != 0 }
 
-// offset is the host offset of a standard cluster.
+// offset returns the host offset of a standard cluster.
 func (e l2Entry) offset() uint64 { return uint64(e) & entryOffset }
 
-// compressedData is where a compressed cluster lies in the file and how many
-// bytes it has at most: up to the end of its last sector, which may lie past
-// the end of the file and may belong to another cluster as well.
+// compressedData returns where a compressed cluster lies in the file and the largest number of
+// bytes it may take. These go up to the end of its last sector, which may lie past the end of the
+// file and may also hold a part of another cluster.
 func (e l2Entry) compressedData(clusterBits uint32) (off, limit uint64) {
 	x := 70 - clusterBits
 	off = uint64(e) & (1<<x - 1)
@@ -56,18 +56,18 @@ func (e l2Entry) compressedData(clusterBits uint32) (off, limit uint64) {
 	return off, (sectors+1)*512 - off&511
 }
 
-// kind is what an L2 entry says about a cluster, or about a subcluster.
+// kind is the type of a cluster or a subcluster, as its L2 entry gives it.
 type kind uint8
 
 const (
-	unallocated kind = iota // the backing file's, or zeros
-	zeros                   // zeros, allocated or not
+	unallocated kind = iota // reads from the backing file, or as zeros
+	zeros                   // reads as zeros, allocated or not
 	stored                  // at the host offset
 	deflated                // compressed
 	mixed                   // subclusters differ
 )
 
-// layout is what decoding an L2 entry depends on.
+// layout holds the properties of an image that decoding an L2 entry depends on.
 type layout struct {
 	version     uint32
 	clusterBits uint32
@@ -79,10 +79,9 @@ func (h *Header) layout() layout {
 	return layout{h.Version, h.ClusterBits, h.ExtendedL2(), h.HasDataFile()}
 }
 
-// cluster says what entry e says, with the bitmap of an extended entry. host
-// is the offset of a standard cluster in the file (the external data file, if
-// there is one), also where its bytes are not used, and -1 if there is none.
-// fault says what is wrong with the entry, or is "".
+// cluster decodes entry e, with the bitmap of an extended entry. host is the offset of a standard
+// cluster in the file (the external data file, if there is one), even where its bytes are not used,
+// or -1 if there is none. fault is what is wrong with the entry, or "".
 func (l layout) cluster(e l2Entry, bitmap uint64) (k kind, host int64, fault string) {
 	if e.compressed() {
 		return l.compressedCluster(e, bitmap)
@@ -101,7 +100,7 @@ func (l layout) cluster(e l2Entry, bitmap uint64) (k kind, host int64, fault str
 	case e.zero() && l.version < 3:
 		return 0, 0, "zero flag in a version 2 image"
 	case e.zero():
-		if e.offset() == 0 { // nothing is allocated behind it, not even in a data file
+		if e.offset() == 0 { // nothing is allocated for it, not even in a data file
 			host = -1
 		}
 		return zeros, host, ""
@@ -143,7 +142,7 @@ func (l layout) extendedCluster(e l2Entry, bitmap uint64, host int64) (kind, int
 	return mixed, host, ""
 }
 
-// subcluster is what the bitmap of a mixed cluster says about subcluster i.
+// subcluster returns the kind of subcluster i of a mixed cluster with this bitmap.
 func subcluster(bitmap uint64, i int) kind {
 	switch {
 	case bitmap>>(subclusters+i)&1 != 0:

@@ -28,14 +28,14 @@ const (
 
 	maxStringExtension  = 4096   // no file name is longer
 	maxFeatureNames     = 3 * 64 // one for each bit of each set
-	maxListedExtensions = 256    // of what may be a cluster full of empty ones
+	maxListedExtensions = 256    // the first cluster may be full of empty ones
 )
 
-// Extension says where a header extension lies. Type is 0 for none of them.
+// Extension describes a header extension: its type, and where its data lie. Type is never 0.
 type Extension struct {
 	Type uint32 // one of the constants, or a type that this package does not know
-	Off  int64  // of its data, in the file
-	Len  uint32 // of its data, without padding
+	Off  int64  // of its data in the file, in bytes
+	Len  uint32 // of its data in bytes, without padding
 }
 
 // Known reports whether the specification names the type.
@@ -47,21 +47,21 @@ func (e Extension) Known() bool {
 	return false
 }
 
-// extensions is what the extension area of an image holds.
+// extensions holds what was read from the extension area of an image.
 type extensions struct {
 	all           []Extension
 	known         []uint32 // types met so far that the specification names
 	backingFormat string
 	dataFile      string
 	features      map[FeatureKey]string
-	bitmaps       *bitmapsExtension // nil also if its length is wrong
+	bitmaps       *bitmapsExtension // also nil if its length is wrong
 }
 
-// bitmapsExtension is the data of the extension of that name.
+// bitmapsExtension is the data of the bitmaps extension.
 //
 //	0 nb_bitmaps  4 reserved  8 bitmap_directory_size  16 bitmap_directory_offset
 type bitmapsExtension struct {
-	off             int64 // of the data itself
+	off             int64 // of the data itself, in the file
 	count           uint32
 	reserved        uint32
 	directorySize   uint64
@@ -79,8 +79,7 @@ func decodeBitmapsExtension(b []byte, off int64) *bitmapsExtension {
 	}
 }
 
-// decodeFeatureNames decodes whole records and ignores a part of one at the
-// end, as QEMU does.
+// decodeFeatureNames decodes whole records and ignores an incomplete one at the end, as QEMU does.
 //
 //	0 set  1 bit  2..47 name, padded with NUL
 func decodeFeatureNames(b []byte) map[FeatureKey]string {
@@ -92,10 +91,10 @@ func decodeFeatureNames(b []byte) map[FeatureKey]string {
 	return names
 }
 
-// readExtensions reads the extension area: from the end of the header to the
-// end extension, the name of the backing file or the end of the first
-// cluster. Unknown extensions are noted and skipped. With an error it still
-// returns what it read before, for the names of features.
+// readExtensions reads the extension area. It starts at the end of the header and ends at the end
+// extension, at the name of the backing file or at the end of the first cluster. Unknown extensions
+// are listed and skipped. Along with an error it still returns what it has read so far, for the
+// names of features.
 func (h *Header) readExtensions(r io.ReaderAt, size int64) (extensions, error) {
 	var x extensions
 	end := int64(1) << h.ClusterBits
@@ -127,7 +126,7 @@ func (h *Header) readExtensions(r io.ReaderAt, size int64) (extensions, error) {
 	return x, nil
 }
 
-// read takes the data of one extension from area.
+// read reads the data of extension e from area.
 func (x *extensions) read(area *bufio.Reader, e Extension) error {
 	at := e.Off - extensionHeaderSize
 	if e.Known() {
@@ -178,7 +177,7 @@ func (x *extensions) read(area *bufio.Reader, e Extension) error {
 
 func (x *extensions) has(typ uint32) bool { return slices.Contains(x.known, typ) }
 
-// extensionError is a *sparse.FormatError, unless the file failed to be read.
+// extensionError returns a *sparse.FormatError, or err if that is an error of reading the file.
 func extensionError(at int64, field string, value any, msg string, err error) error {
 	if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
 		return fmt.Errorf("qcow2 header extension at 0x%x: %w", at, err)

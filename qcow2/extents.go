@@ -2,10 +2,9 @@ package qcow2
 
 import "cbt/sparse"
 
-// Extents implements sparse.View from metadata alone, backing files included:
-// Data for stored and compressed clusters, Zero for those with a zero flag,
-// Hole for what is allocated nowhere. With Options.Holes, stored clusters that
-// are holes of the file are Zero.
+// Extents implements sparse.View from metadata alone, backing files included. Stored and compressed
+// clusters are Data, those with a zero flag are Zero, and what is allocated nowhere is Hole. With
+// Options.Holes, stored clusters that are holes of the file are Zero.
 func (v *View) Extents(off, n int64) sparse.Seq {
 	if err := sparse.CheckRange(off, n, v.size); err != nil {
 		return sparse.Fail(err)
@@ -25,8 +24,8 @@ func (v *View) Extents(off, n int64) sparse.Seq {
 	})
 }
 
-// flatten yields the extents of one run, those of the backing file where
-// nothing is allocated, and reports whether to go on.
+// flatten yields the extents of one run, or those of the backing file where the run is unallocated.
+// It reports whether to go on.
 func (v *View) flatten(r run, yield func(sparse.Extent, error) bool) bool {
 	switch r.kind {
 	case stored:
@@ -39,8 +38,8 @@ func (v *View) flatten(r run, yield func(sparse.Extent, error) bool) bool {
 	return v.extentsBelow(r.off, r.n, yield)
 }
 
-// flattenStored is flatten for what lies in the file, which may be where
-// nothing was ever written to a preallocated cluster.
+// flattenStored is flatten for a run that is stored in the file. Parts of it may never have been
+// written, if its clusters were preallocated.
 func (img *Image) flattenStored(r run, yield func(sparse.Extent, error) bool) bool {
 	for r.n > 0 {
 		host := sparse.Extent{Off: r.host, Len: r.n, Kind: sparse.Data}
@@ -62,9 +61,9 @@ func (img *Image) flattenStored(r run, yield func(sparse.Extent, error) bool) bo
 	return true
 }
 
-// hostExtent is the extent of the file that holds off, which is inside it. The
-// last one is remembered: clusters that follow one another on the disk mostly
-// lie near each other.
+// hostExtent returns the extent of the file that holds off, which must be inside the file. It
+// remembers the last one: clusters that follow one another on the disk mostly lie near each other
+// in the file.
 func (img *Image) hostExtent(off int64) sparse.Extent {
 	if last := img.lastHost.Load(); last != nil && last.Off <= off && off < last.End() {
 		return *last
@@ -76,11 +75,11 @@ func (img *Image) hostExtent(off int64) sparse.Extent {
 		img.lastHost.Store(&e)
 		return e
 	}
-	// What the file system does not know may be anything.
+	// Where the file system gives no answer, anything may be stored.
 	return sparse.Extent{Off: off, Len: img.data.size - off, Kind: sparse.Data}
 }
 
-// extentsBelow is flatten for what is unallocated.
+// extentsBelow is flatten for unallocated bytes.
 func (v *View) extentsBelow(off, n int64, yield func(sparse.Extent, error) bool) bool {
 	inside := v.img.insideBacking(off, n)
 	if inside > 0 {
@@ -93,7 +92,7 @@ func (v *View) extentsBelow(off, n int64, yield func(sparse.Extent, error) bool)
 	return inside == n || yield(sparse.Extent{Off: off + inside, Len: n - inside, Kind: sparse.Hole}, nil)
 }
 
-// insideBacking is how many of the n bytes at off lie inside the backing file.
+// insideBacking returns how many of the n bytes at off lie inside the backing file.
 func (img *Image) insideBacking(off, n int64) int64 {
 	if img.backing == nil {
 		return 0

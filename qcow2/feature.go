@@ -9,14 +9,13 @@ import (
 	"cbt/sparse"
 )
 
-// Incompatible is the set of features that a reader must know.
+// Incompatible is the set of features that a reader must know to read the image.
 type Incompatible uint64
 
 // Compatible is the set of features that a reader may ignore.
 type Compatible uint64
 
-// Autoclear is the set of features that a writer must clear unless it knows
-// them.
+// Autoclear is the set of features that a writer must clear unless it knows them.
 type Autoclear uint64
 
 // The feature bits of the specification.
@@ -35,21 +34,20 @@ const (
 	AutoclearRawData Autoclear = 1 << 1 // the external data file is a raw image by itself
 )
 
-// What an image may be refused for; errors.Is finds them in the
-// *sparse.FormatError that Open returns.
+// Reasons to refuse an image; errors.Is finds them in the *sparse.FormatError that Open returns.
 var (
 	ErrCutL1     = errors.New("the L1 table reaches past the end of the file")
 	ErrCorrupt   = errors.New("the image is marked corrupt; qemu-img check -r all may repair a copy of it")
 	ErrEncrypted = errors.New("encrypted images are not supported")
 )
 
-// FeatureKey says which bit of which set a feature name belongs to.
+// FeatureKey identifies a feature by its set and its bit.
 type FeatureKey struct {
 	Set uint8 // 0 incompatible, 1 compatible, 2 autoclear
 	Bit uint8 // from 0, the lowest
 }
 
-// builtinFeatures has the specification's names, as QEMU writes them.
+// builtinFeatures has the specification's names, spelled as QEMU writes them.
 var builtinFeatures = map[FeatureKey]string{
 	{0, 0}: "dirty bit",
 	{0, 1}: "corrupt bit",
@@ -61,8 +59,7 @@ var builtinFeatures = map[FeatureKey]string{
 	{2, 1}: "raw external data",
 }
 
-// featureName is the name of one feature: the format's own, the image's, or
-// none.
+// featureName returns the name of one feature: the format's own, else the image's, else "".
 func featureName(names map[FeatureKey]string, k FeatureKey) string {
 	if name, ok := builtinFeatures[k]; ok {
 		return name
@@ -70,8 +67,8 @@ func featureName(names map[FeatureKey]string, k FeatureKey) string {
 	return names[k]
 }
 
-// validateFeatures refuses an image for what its feature bits and its
-// encryption say; names is the image's own feature name table.
+// validateFeatures refuses an image because of its feature bits or its encryption. names is the
+// image's own feature name table.
 func (h *Header) validateFeatures(names map[FeatureKey]string, opt Options) error {
 	if unknown := h.Incompatible &^ incompatKnown; unknown != 0 {
 		return headerError("incompatible_features", 72, uint64(h.Incompatible), "unknown: "+describeBits(names, 0, uint64(unknown)))
@@ -90,7 +87,7 @@ func (h *Header) validateFeatures(names map[FeatureKey]string, opt Options) erro
 	return &sparse.FormatError{Struct: "qcow2 header", Field: "crypt_method", Off: 32, Value: h.CryptMethod, Msg: h.Encryption(), Err: ErrEncrypted}
 }
 
-// Encryption names the method: AES or LUKS; "" if there is none.
+// Encryption returns the name of the method, AES or LUKS, or "" if there is none or it is unknown.
 func (h *Header) Encryption() string {
 	switch h.CryptMethod {
 	case CryptAES:
@@ -101,7 +98,7 @@ func (h *Header) Encryption() string {
 	return ""
 }
 
-// describeBits lists the bits of a feature set by name and number.
+// describeBits lists the bits of a feature set by name and number, for an error.
 func describeBits(names map[FeatureKey]string, set uint8, v uint64) string {
 	var list []string
 	for ; v != 0; v &= v - 1 {
@@ -115,8 +112,8 @@ func describeBits(names map[FeatureKey]string, set uint8, v uint64) string {
 	return strings.Join(list, ", ")
 }
 
-// featureList lists the features that are set, by the format's own names, by those
-// of the image, or as "bit N".
+// featureList returns the features that are set, by the format's own names, by those of the image,
+// or as "bit N".
 func featureList(names map[FeatureKey]string, set uint8, v uint64) []string {
 	var list []string
 	for ; v != 0; v &= v - 1 {

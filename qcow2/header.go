@@ -10,8 +10,8 @@ import (
 	"cbt/sparse"
 )
 
-// Sizes and limits of the header. Limits that the specification does not give
-// are QEMU's (block/qcow2.h, block/qcow2.c), which no real image exceeds.
+// Sizes and limits of the header. Limits that the specification does not give are QEMU's
+// (block/qcow2.h, block/qcow2.c); no real image exceeds them.
 const (
 	Magic = "QFI\xfb"
 
@@ -42,39 +42,38 @@ const (
 	CompressionZstd    = 1
 )
 
-// Header is the header of an image. Fields that a version 2 header does not
-// have hold the values that the specification gives for it.
+// Header is the header of an image. Fields that version 2 does not have hold the values that the
+// specification gives for it.
 type Header struct {
 	Version               uint32 // 2 or 3
 	BackingFileOffset     uint64 // 0: no backing file
-	BackingFileSize       uint32 // bytes of its name
+	BackingFileSize       uint32 // of its name, in bytes
 	ClusterBits           uint32 // a cluster has 1<<ClusterBits bytes
-	Size                  uint64 // of the disk of the active state, bytes
+	Size                  uint64 // of the disk of the active state, in bytes
 	CryptMethod           uint32 // CryptNone, CryptAES or CryptLUKS
 	L1Size                uint32 // entries
-	L1TableOffset         uint64 // bytes, as all offsets here
+	L1TableOffset         uint64 // in bytes, like all offsets here
 	RefcountTableOffset   uint64
-	RefcountTableClusters uint32 // clusters
-	NbSnapshots           uint32 // entries of the snapshot table
+	RefcountTableClusters uint32 // in clusters
+	NbSnapshots           uint32 // number of entries of the snapshot table
 	SnapshotsOffset       uint64
 	Incompatible          Incompatible
 	Compatible            Compatible
 	Autoclear             Autoclear
 	RefcountOrder         uint32 // a refcount has 1<<RefcountOrder bits
-	HeaderLength          uint32 // bytes
+	HeaderLength          uint32 // in bytes
 	CompressionType       uint8  // CompressionDeflate or CompressionZstd
 
 	BackingFile string // the name, as stored
 }
 
-// IsImage reports whether head, the first bytes of a file, are those of a
-// qcow2 image of any version.
+// IsImage reports whether head, the first bytes of a file, belongs to a qcow2 image of any version.
 func IsImage(head []byte) bool {
 	return len(head) >= len(Magic) && string(head[:len(Magic)]) == Magic
 }
 
-// decodeHeader decodes the bytes of the header proper, at least headerSizeV2
-// of them; from version 3 on it takes what header_length says is there.
+// decodeHeader decodes the header proper from b, which needs at least headerSizeV2 bytes. From
+// version 3 on, header_length says which fields are there.
 //
 //	0  magic    4  version              8  backing_file_offset
 //	16 backing_file_size  20 cluster_bits  24 size
@@ -130,12 +129,13 @@ func decodeHeader(b []byte) (Header, error) {
 	return h, nil
 }
 
-// Validate checks every field that reading depends on, against the limits of
-// the format and against the size of the file, except for the feature bits.
-// The error is a *sparse.FormatError.
+// Validate checks every field that reading depends on, except for the feature bits, against the
+// limits of the format and against the size of the file in bytes. The error is a
+// *sparse.FormatError.
 func (h *Header) Validate(fileSize int64) error { return h.validate(fileSize, false) }
 
-// validate is Validate, which lets an L1 table that was cut pass if it may.
+// validate does what Validate does. With allowCut it accepts an active L1 table that the end of the
+// file cuts.
 func (h *Header) validate(fileSize int64, allowCut bool) error {
 	if h.ClusterBits < minClusterBits || h.ClusterBits > maxClusterBits {
 		return headerError("cluster_bits", 20, h.ClusterBits, fmt.Sprintf("not in %d..%d", minClusterBits, maxClusterBits))
@@ -225,8 +225,9 @@ func (h *Header) validateTables(fileSize int64, allowCut bool) error {
 	return nil
 }
 
-// cutL1 says that an L1 table of n bytes at off begins in the file, or at its
-// very end, and reaches past that: all else about it may be right.
+// cutL1 returns an error that is ErrCutL1 if an L1 table of n bytes at off starts inside the file,
+// or at its very end, and reaches past that, while everything else about it may be right. Otherwise
+// it returns nil.
 func (h *Header) cutL1(off, n uint64, fileSize int64) error {
 	if off == 0 || off > uint64(fileSize) || h.tableFault(off, 0, fileSize) != "" || h.tableFault(off, n, fileSize) == "" {
 		return nil
@@ -246,7 +247,7 @@ func outside(n uint64, fileSize int64) string {
 	return fmt.Sprintf("%d bytes there are not inside the file of %d bytes", n, fileSize)
 }
 
-// tableFault says what is wrong with a table of n bytes at off, or "".
+// tableFault returns what is wrong with a table of n bytes at off, or "".
 func (h *Header) tableFault(off, n uint64, fileSize int64) string {
 	switch {
 	case off&(uint64(1)<<h.ClusterBits-1) != 0:
@@ -269,7 +270,7 @@ func (h *Header) validateSize() error {
 	return nil
 }
 
-// readHeader reads the header; nothing but its version is checked yet.
+// readHeader reads the header and checks nothing but its magic and version.
 func readHeader(r io.ReaderAt, size int64) (Header, error) {
 	b, err := binfmt.Read(r, size, "qcow2 header", 0, uint64(min(size, headerSizeMax)), headerSizeMax)
 	if err != nil {
@@ -278,8 +279,8 @@ func readHeader(r io.ReaderAt, size int64) (Header, error) {
 	return decodeHeader(b)
 }
 
-// readBackingName reads what backing_file_offset points to; the header must
-// have been validated.
+// readBackingName reads the name that backing_file_offset points to. The header must have been
+// validated.
 func (h *Header) readBackingName(r io.ReaderAt, size int64) error {
 	if h.BackingFileOffset == 0 {
 		return nil

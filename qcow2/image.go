@@ -10,54 +10,52 @@ import (
 	"cbt/sparse"
 )
 
-// Options say what Open may do about files that an image names, and about
-// damage.
+// Options tells Open how to get the files that an image names, and which damage to accept.
 type Options struct {
-	// Backing opens the backing file of an image that has one. The format is
-	// empty if the image names none. A nil Backing refuses such images.
+	// Backing opens the backing file of an image that has one. The format is empty if the image
+	// names none. If Backing is nil, such images are refused.
 	Backing func(name, format string) (sparse.View, error)
-	// Data opens the external data file of an image that has one: its bytes
-	// and its size. The name is empty if the image names none. A nil Data
-	// refuses such images.
+	// Data opens the external data file of an image that has one and returns its bytes and its
+	// size. The name is empty if the image names none. If Data is nil, such images are refused.
 	Data func(name string) (io.ReaderAt, int64, error)
-	// Holes, if not nil, tells the extents of the file, or of the external data
-	// file if there is one, as the file system knows them (see sparse.Raw). Then
-	// Extents calls Zero what was preallocated and never written.
+	// Holes, if not nil, returns the extents of the file (or of the external data file if there is
+	// one) as the file system knows them; see sparse.Raw. Extents then reports clusters that were
+	// preallocated but never written as Zero.
 	Holes func(off, n int64) sparse.Seq
-	// AllowCorrupt reads images that are marked corrupt, and those that end
-	// before their L1 tables do, as far as these go (see View.CutL1).
+	// AllowCorrupt accepts images that are marked corrupt, and images that end inside their L1
+	// tables. Of those, the part that the file still has is read (see View.CutL1).
 	AllowCorrupt bool
-	// AllowEncrypted opens encrypted images for what their metadata tell. What
-	// is stored in them cannot be read: that is ErrEncrypted.
+	// AllowEncrypted opens encrypted images for what their metadata tell. Reading stored data still
+	// fails with ErrEncrypted.
 	AllowEncrypted bool
 }
 
 // Image is an open qcow2 image. It is safe for concurrent use.
 type Image struct {
 	file   file
-	data   file // where guest data are; the image itself or its data file
+	data   file // holds the guest data: the image itself or its data file
 	header Header
 	layout layout
 	ext    extensions
 
 	snapshots []Snapshot
-	backing   sparse.View // nil if there is none
+	backing   sparse.View // nil if the image has none
 	active    *View
 
 	holes    func(off, n int64) sparse.Seq // of data; may be nil
-	lastHost atomic.Pointer[sparse.Extent] // that holes told
+	lastHost atomic.Pointer[sparse.Extent] // the extent last returned by holes
 
-	tables   *lru.Cache[slice, []byte]   // of L1 and L2 tables
-	clusters *lru.Cache[l2Entry, []byte] // decompressed, by descriptor
+	tables   *lru.Cache[slice, []byte]   // slices of L1 and L2 tables
+	clusters *lru.Cache[l2Entry, []byte] // decompressed clusters, by descriptor
 
 	allowCut bool // L1 tables may reach past the end of the file
 }
 
-// Open reads the header, the snapshot table and the active L1 table of the
-// image in the first size bytes of r, which must stay readable and must not
-// change while the image is used; but a file that a machine runs on may grow
-// while internal snapshots are read, which Recheck then allows. What is wrong with the image is a
-// *sparse.FormatError; errors of r and of the callbacks are passed on.
+// Open reads the header, the snapshot table and the active L1 table of the image in the first size
+// bytes of r. These must stay readable and must not change while the image is used. One exception:
+// a file that a machine runs on may grow while internal snapshots are read, and Recheck allows for
+// that. A fault of the image is returned as a *sparse.FormatError; errors of r and of the callbacks
+// are passed on.
 func Open(r io.ReaderAt, size int64, opt Options) (*Image, error) {
 	img := &Image{
 		file:     file{r, size},
@@ -82,9 +80,9 @@ func Open(r io.ReaderAt, size int64, opt Options) (*Image, error) {
 	return img, nil
 }
 
-// readMetadata reads and checks header, extensions and snapshot table.
-// Features are judged as early as their names are known, so that an image
-// from the future is refused for that and not for what else is new in it.
+// readMetadata reads and checks the header, the extensions and the snapshot table. It judges
+// features as soon as their names are known. So an image in a future format is refused for its
+// unknown features, not for something else that is new in it.
 func (img *Image) readMetadata(opt Options) error {
 	err := img.readHead(opt)
 	if err == nil {
@@ -93,7 +91,7 @@ func (img *Image) readMetadata(opt Options) error {
 	return err
 }
 
-// readHead is readMetadata without the snapshot table.
+// readHead does what readMetadata does, except for the snapshot table.
 func (img *Image) readHead(opt Options) error {
 	h, err := readHeader(img.file.r, img.file.size)
 	if err != nil {
@@ -158,20 +156,19 @@ func (img *Image) openBacking(opt Options) error {
 	return nil
 }
 
-// Header is the header of the image.
+// Header returns the header of the image.
 func (img *Image) Header() Header { return img.header }
 
-// BackingFormat is the format of the backing file as the image names it.
+// BackingFormat returns the format of the backing file as the image names it.
 func (img *Image) BackingFormat() string { return img.ext.backingFormat }
 
-// DataFile is the name of the external data file as the image names it.
+// DataFile returns the name of the external data file as the image names it.
 func (img *Image) DataFile() string { return img.ext.dataFile }
 
-// Extensions lists the header extensions, in the order of the file.
+// Extensions returns the header extensions in the order of the file.
 func (img *Image) Extensions() []Extension { return append([]Extension(nil), img.ext.all...) }
 
-// FeatureNames lists the features that are set by their names: incompatible,
-// compatible and autoclear ones.
+// FeatureNames returns the names of the features that are set, one list for each kind.
 func (img *Image) FeatureNames() (incompatible, compatible, autoclear []string) {
 	h := &img.header
 	return featureList(img.ext.features, 0, uint64(h.Incompatible)),
@@ -179,18 +176,18 @@ func (img *Image) FeatureNames() (incompatible, compatible, autoclear []string) 
 		featureList(img.ext.features, 2, uint64(h.Autoclear))
 }
 
-// Dirty reports whether refcounts may be wrong, because a writer with lazy
-// refcounts did not close the image. Reading does not use them.
+// Dirty reports whether refcounts may be wrong because a writer with lazy refcounts did not close
+// the image. Reading does not use refcounts.
 func (img *Image) Dirty() bool { return img.header.Incompatible&IncompatDirty != 0 }
 
-// Snapshots is the snapshot table, in its order.
+// Snapshots returns the entries of the snapshot table, in its order.
 func (img *Image) Snapshots() []Snapshot { return append([]Snapshot(nil), img.snapshots...) }
 
-// Active is the active state: what a machine that starts sees.
+// Active returns the active state: what a machine sees when it starts.
 func (img *Image) Active() *View { return img.active }
 
-// Snapshot is the state of snapshot i of Snapshots. Each call makes a new
-// View, with what Recheck compares with.
+// Snapshot returns the state of Snapshots()[i]. Each call makes a new View, with the record that
+// Recheck compares against.
 func (img *Image) Snapshot(i int) (*View, error) {
 	if i < 0 || i >= len(img.snapshots) {
 		return nil, fmt.Errorf("qcow2: snapshot %d of %d", i, len(img.snapshots))

@@ -6,23 +6,23 @@ import (
 	"cbt/sparse"
 )
 
-// MapExtent is a row of `qemu-img map --output=json`: the part of a disk that
-// one file of a backing chain holds in one piece.
+// MapExtent is a row of `qemu-img map --output=json`: a part of the disk that one file of the
+// backing chain holds in one piece.
 type MapExtent struct {
-	Start, Length int64 // bytes of the disk
+	Start, Length int64 // in bytes of the disk
 	Depth         int   // 0 is the image, 1 its backing file, and so on
-	Present       bool  // something at Depth says what is there
+	Present       bool  // the file at Depth says what is there
 	Zero          bool  // reads as zeros
 	Data          bool  // has to be read
 	Compressed    bool
-	Unknown       bool  // it is in a backing file that is not at hand, see sparse.Missing
+	Unknown       bool  // it is in a backing file that is missing, see sparse.Missing
 	Offset        int64 // where it lies in the file at Depth; -1 if nowhere, or compressed
 }
 
-// Map lists what holds [off, off+n) and where, as `qemu-img map
-// --output=json` does, with neighbours joined like there. Unlike it, Map does
-// not ask the file system for holes below allocated clusters, which qemu-img
-// does for images with preallocated metadata and then says both zero and data.
+// Map yields what holds [off, off+n) and where, as `qemu-img map --output=json` does, neighbouring
+// rows joined in the same way. There is one difference: Map does not ask the file system for holes
+// under allocated clusters. qemu-img does that for images with preallocated metadata, and then
+// prints both zero and data.
 func (v *View) Map(off, n int64) iter.Seq2[MapExtent, error] {
 	return func(yield func(MapExtent, error) bool) {
 		if err := sparse.CheckRange(off, n, v.size); err != nil {
@@ -47,7 +47,7 @@ func (v *View) Map(off, n int64) iter.Seq2[MapExtent, error] {
 	}
 }
 
-// joins reports whether qemu-img prints next as a part of m.
+// joins reports whether qemu-img prints m and next as one row.
 func (m MapExtent) joins(next MapExtent) bool {
 	if m.Length == 0 || m.Depth != next.Depth || m.Present != next.Present || m.Zero != next.Zero ||
 		m.Data != next.Data || m.Compressed != next.Compressed || m.Unknown != next.Unknown {
@@ -59,7 +59,7 @@ func (m MapExtent) joins(next MapExtent) bool {
 	return next.Offset == m.Offset+m.Length
 }
 
-// mapRows yields rows that are not joined, and reports whether to go on.
+// mapRows yields rows without joining them, and reports whether to go on.
 func (v *View) mapRows(off, n int64, depth int, yield func(MapExtent, error) bool) bool {
 	w := v.walk(off, n)
 	for {
@@ -84,8 +84,8 @@ func (v *View) mapRows(off, n int64, depth int, yield func(MapExtent, error) boo
 	}
 }
 
-// mapBelow yields the rows of an unallocated run: the backing file's, and
-// behind its end zeros that nobody stores.
+// mapBelow yields the rows of an unallocated run: those of the backing file, and past its end zeros
+// that no file stores.
 func (v *View) mapBelow(r run, depth int, yield func(MapExtent, error) bool) bool {
 	if sparse.IsMissing(v.img.backing) {
 		return yield(MapExtent{Start: r.off, Length: r.n, Depth: depth + 1, Unknown: true, Offset: -1}, nil)
@@ -98,7 +98,7 @@ func (v *View) mapBelow(r run, depth int, yield func(MapExtent, error) bool) boo
 			return false
 		}
 	default:
-		// QEMU counts sectors: the last one of a raw file goes to its end.
+		// QEMU counts sectors, so it extends the last sector of a raw file to its full size.
 		sectors := below.Size() + -below.Size()&511
 		inside = max(0, min(r.n, sectors-r.off))
 		if !mapRaw(below, r.off, inside, depth+1, yield) {
@@ -115,8 +115,8 @@ func (v *View) mapBelow(r run, depth int, yield func(MapExtent, error) bool) boo
 	return yield(row, nil)
 }
 
-// mapRaw yields the rows of a backing file that is no qcow2 image: holes of a
-// raw file have an offset like its data, and so has what it lacks.
+// mapRaw yields the rows of a backing file that is not a qcow2 image. Holes of a raw file have an
+// offset like its data, and so has the part past its end.
 func mapRaw(v sparse.View, off, n int64, depth int, yield func(MapExtent, error) bool) bool {
 	inside := max(0, min(n, v.Size()-off))
 	for e, err := range sparse.Fill(v.Extents(min(off, v.Size()), inside), off, n, sparse.Hole) {

@@ -7,9 +7,9 @@ import (
 	"cbt/sparse"
 )
 
-// ReadAt implements sparse.View. Neighbouring clusters that are neighbours in
-// the file too are read at once. What is wrong with the image, data past the
-// end of the file included, is a *sparse.FormatError.
+// ReadAt implements sparse.View. Clusters that are neighbours both on the disk and in the file are
+// read at once. A fault of the image, data past the end of the file included, is a
+// *sparse.FormatError.
 func (v *View) ReadAt(p []byte, off int64) (int, error) {
 	p, eof := sparse.ClipRead(p, off, v.size)
 	if len(p) == 0 {
@@ -21,7 +21,7 @@ func (v *View) ReadAt(p []byte, off int64) (int, error) {
 	return len(p), eof
 }
 
-// readRange fills p from off on and returns how much of it is right.
+// readRange fills p from off on and returns how many bytes of it are valid.
 func (v *View) readRange(p []byte, off int64) (int, error) {
 	w := walker{v: v, pos: off, end: off + int64(len(p))}
 	for done := 0; ; {
@@ -56,10 +56,10 @@ func (v *View) readRun(p []byte, r run) error {
 	return v.readBelow(p, r.off)
 }
 
-// readStored reads from the file, or the external data file. QEMU reads zeros
-// past the end of it; no image that QEMU writes needs that, since it always
-// writes whole clusters, and a file that was cut does. But a data file is a raw
-// image that other programs write too, and their last sector may be short.
+// readStored reads from the file, or from the external data file. Past its end QEMU reads zeros. No
+// image that QEMU writes needs that, because QEMU always writes whole clusters: a file that ends
+// early was cut, and reading it fails. But a data file is a raw image that other programs write
+// too, and its last sector may be short.
 func (img *Image) readStored(p []byte, r run) error {
 	if past := r.host + int64(len(p)) - img.data.size; past > 0 && past <= img.shortSector() {
 		inside := max(0, int64(len(p))-past)
@@ -77,7 +77,7 @@ func (img *Image) readStored(p []byte, r run) error {
 	return binfmt.Fill(img.data.r, img.data.size, "qcow2 data cluster", p, uint64(r.host))
 }
 
-// shortSector is how many bytes the last sector of the external data file lacks.
+// shortSector returns how many bytes the last sector of the external data file lacks.
 func (img *Image) shortSector() int64 {
 	if !img.header.HasDataFile() {
 		return 0
@@ -85,8 +85,8 @@ func (img *Image) shortSector() int64 {
 	return -img.data.size & 511
 }
 
-// readCompressed reads a part of a compressed cluster, or all of it without
-// keeping a copy.
+// readCompressed reads a part of a compressed cluster and keeps the whole cluster in the cache. If
+// all of it is wanted, it keeps no copy.
 func (img *Image) readCompressed(p []byte, r run) error {
 	cluster := img.header.ClusterSize()
 	inside := r.off & (cluster - 1)
@@ -101,8 +101,7 @@ func (img *Image) readCompressed(p []byte, r run) error {
 	return nil
 }
 
-// readBelow reads what unallocated clusters show: the backing file as far as
-// it goes, then zeros.
+// readBelow reads what unallocated clusters show: the backing file as far as it goes, then zeros.
 func (v *View) readBelow(p []byte, off int64) error {
 	if v.img.backing == nil {
 		clear(p)

@@ -13,19 +13,17 @@ import (
 
 var errChanged = fmt.Errorf("the image %w", sparse.ErrChanged)
 
-// Recheck reads the header, v's entry of the snapshot table and v's L1 table
-// again and returns an error that is sparse.ErrChanged unless they say what they said
-// when v was made. For a snapshot this proves that it was there all the time:
-// what else may change in a file that a machine runs on, such as the place of
-// the snapshot table and its other entries, does not matter. For the active
-// state nothing of the header may have changed, but that no guest wrote in the
-// meantime only locks can tell.
+// Recheck reads the header, v's entry of the snapshot table and v's L1 table again. It returns an
+// error that is sparse.ErrChanged unless they are as they were when v was made. For a snapshot this
+// proves that it existed all the time. Other things may change in a file that a machine runs on,
+// such as the place of the snapshot table and its other entries; they do not matter. For the active
+// state nothing in the header may have changed. Whether a guest wrote in the meantime cannot be
+// seen from this; only locks can rule it out.
 func (img *Image) Recheck(v *View) error {
 	if v.img != img {
 		return errors.New("qcow2: Recheck of a view of another image")
 	}
-	// A machine may have made the file longer, and its snapshot table may lie
-	// there now.
+	// A machine may have made the file longer, and the snapshot table may now lie in the new part.
 	now := Image{file: file{img.file.r, math.MaxInt64}}
 	if err := now.readHead(Options{AllowCorrupt: true, AllowEncrypted: true}); err != nil {
 		return fmt.Errorf("%w: %w", errChanged, err)
@@ -51,9 +49,9 @@ func (img *Image) recheckSnapshot(now *Image, s *Snapshot) error {
 	if img.header.essence() != now.header.essence() || img.ext.backingFormat != now.ext.backingFormat {
 		return fmt.Errorf("%w: header", errChanged)
 	}
-	// As a rule the table is where it was, since QEMU writes a changed one to
-	// another place. Reading all of it for each of many snapshots would take the
-	// square of their number.
+	// Usually the table is where it was, because QEMU writes a changed one to another place.
+	// Reading all of it for each of many snapshots would take time that grows with the square of
+	// their number.
 	if a, b := &now.header, &img.header; a.SnapshotsOffset == b.SnapshotsOffset && a.NbSnapshots == b.NbSnapshots {
 		entry := bufio.NewReader(io.NewSectionReader(now.file.r, s.Offset, math.MaxInt64-s.Offset))
 		if have, _, err := a.readSnapshot(entry, s.Offset); err == nil && have == *s {
@@ -73,7 +71,7 @@ func (img *Image) recheckSnapshot(now *Image, s *Snapshot) error {
 	return fmt.Errorf("%w: snapshot %q (ID %q) is no longer there", errChanged, s.Name, s.ID)
 }
 
-// essence is what the content of snapshots depends on.
+// essence returns the fields that the content of snapshots depends on.
 func (h Header) essence() Header {
 	return Header{
 		Version:         h.Version,
@@ -85,8 +83,8 @@ func (h Header) essence() Header {
 	}
 }
 
-// sumL1 hashes the L1 table of v, without COPIED bits: QEMU changes those in
-// the tables of snapshots too, when refcounts change.
+// sumL1 returns a hash of the L1 table of v, without COPIED bits: QEMU changes those in the tables
+// of snapshots too, when refcounts change.
 func (v *View) sumL1() (sum [sha256.Size]byte, err error) {
 	hash := sha256.New()
 	buf := make([]byte, min(maxSlice, v.l1Entries*8))

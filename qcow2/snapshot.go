@@ -12,29 +12,29 @@ import (
 )
 
 const (
-	snapshotSize      = 40       // of an entry without extra data, id and name
-	snapshotExtraSize = 24       // of the extra data that the specification defines
+	snapshotSize      = 40       // bytes of an entry without extra data, ID and name
+	snapshotExtraSize = 24       // bytes of the extra data that the specification defines
 	maxSnapshotExtra  = 1024     // QEMU's limit
 	maxSnapshotTable  = 64 << 20 // QEMU's limit
 )
 
-// Snapshot is an entry of the snapshot table. IDs and names are reused by the
-// format: what identifies a snapshot is all of it.
+// Snapshot is an entry of the snapshot table. The format allows IDs and names to be reused, so only
+// all fields together identify a snapshot.
 type Snapshot struct {
 	ID, Name    string
 	Date        time.Time     // UTC, to the nanosecond
 	VMClock     time.Duration // how long the guest had run
 	VMStateSize uint64        // bytes of machine state; 0 if there is none
 	DiskSize    int64         // bytes
-	L1Offset    int64         // of its L1 table in the file, bytes
+	L1Offset    int64         // of its L1 table in the file, in bytes
 	L1Entries   int           // of 8 bytes each
-	ICount      uint64        // instructions counted; all ones if they were not, or the field is absent
-	Offset      int64         // of the entry in the file
+	ICount      uint64        // instructions counted; all ones if they were not counted or the field is absent
+	Offset      int64         // of the entry in the file, in bytes
 }
 
-// readSnapshots reads the snapshot table. It refuses entries that are cut or
-// hold what cannot be a size; whether L1 tables lie where they can lie is
-// left to those who use them.
+// readSnapshots reads the snapshot table. It refuses entries that are cut, and values that cannot
+// be a size or an offset. Whether the L1 tables lie in a possible place is checked only when they
+// are used.
 func (h *Header) readSnapshots(r io.ReaderAt, size int64) ([]Snapshot, error) {
 	if h.NbSnapshots == 0 {
 		return nil, nil
@@ -53,7 +53,7 @@ func (h *Header) readSnapshots(r io.ReaderAt, size int64) ([]Snapshot, error) {
 	return list, nil
 }
 
-// readSnapshot reads the entry at off and returns its length with padding.
+// readSnapshot reads the entry at off and returns it with its length in bytes, padding included.
 func (h *Header) readSnapshot(table *bufio.Reader, off int64) (Snapshot, int64, error) {
 	var head [snapshotSize]byte
 	if _, err := io.ReadFull(table, head[:]); err != nil {
@@ -79,7 +79,8 @@ func (h *Header) readSnapshot(table *bufio.Reader, off int64) (Snapshot, int64, 
 	return s, int64(len(b) + padding), err
 }
 
-// decodeSnapshot decodes an entry whose lengths are known to fit.
+// decodeSnapshot decodes the entry in b, which starts at off in the file and whose lengths are
+// known to fit.
 //
 //	0 l1_table_offset  8 l1_size  12 id length  14 name length
 //	16 date, seconds  20 date, nanoseconds  24 guest clock, ns
@@ -122,8 +123,8 @@ func (h *Header) decodeSnapshot(b []byte, off int64) (Snapshot, error) {
 	return s, nil
 }
 
-// validate checks what reading the snapshot depends on. QEMU notices these
-// only when somebody uses the snapshot, and so do we.
+// validate checks what reading the snapshot depends on. Like QEMU, this package notices such faults
+// only when the snapshot is used.
 func (s *Snapshot) validate(h *Header, fileSize int64, allowCut bool) error {
 	if h.HasDataFile() {
 		return &sparse.FormatError{Struct: "qcow2 snapshot", Off: s.Offset, Msg: "internal snapshots do not exist with an external data file"}
@@ -148,8 +149,8 @@ func snapshotError(field string, at int64, value any, msg string) error {
 	return &sparse.FormatError{Struct: "qcow2 snapshot table entry", Field: field, Off: at, Value: value, Msg: msg}
 }
 
-// snapshotCut says that the table ends inside the entry at off, unless the
-// file failed to be read.
+// snapshotCut returns the error for a table that ends inside the entry at off. If err is an error
+// of reading the file, it returns that instead.
 func snapshotCut(off int64, err error) error {
 	if err != io.EOF && err != io.ErrUnexpectedEOF {
 		return fmt.Errorf("qcow2 snapshot table entry at 0x%x: %w", off, err)

@@ -6,15 +6,15 @@ import (
 	"cbt/sparse"
 )
 
-// View is the content of a disk as one L1 table of an image describes it: the
-// active state or an internal snapshot. It implements sparse.View.
+// View is the content of a disk as one L1 table of an image describes it: the active state or an
+// internal snapshot. It implements sparse.View.
 type View struct {
 	img       *Image
 	snapshot  *Snapshot // nil for the active state
 	size      int64
 	l1Offset  uint64
 	l1Entries int64             // that are in the file
-	l1Cut     int64             // that are not
+	l1Cut     int64             // that are missing because the file ends
 	l1Sum     [sha256.Size]byte // for Recheck
 }
 
@@ -35,22 +35,21 @@ func (img *Image) newView(s *Snapshot) (*View, error) {
 	return v, nil
 }
 
-// Image is the image that the view is of.
+// Image returns the image that the view belongs to.
 func (v *View) Image() *Image { return v.img }
 
-// Snapshot is the entry of the snapshot table, nil for the active state.
+// Snapshot returns the entry of the snapshot table, or nil for the active state.
 func (v *View) Snapshot() *Snapshot { return v.snapshot }
 
-// Backing is what unallocated clusters read from, nil if there is none.
+// Backing returns the view that unallocated clusters read from, or nil if there is none.
 func (v *View) Backing() sparse.View { return v.img.backing }
 
-// Size is the size of the disk in bytes; a snapshot has its own.
+// Size returns the size of the disk in bytes; a snapshot has its own.
 func (v *View) Size() int64 { return v.size }
 
-// CutL1 says how many entries at the end of the L1 table are not in the file,
-// and from which byte of the disk on they would tell what is stored. There
-// nothing counts as allocated, as in QEMU. Without Options.AllowCorrupt such a
-// state is not opened.
+// CutL1 returns how many entries at the end of the L1 table are missing because the file ends, and
+// the byte of the disk from which on they would describe it. From there on nothing counts as
+// allocated, as in QEMU. Without Options.AllowCorrupt such a state is not opened.
 func (v *View) CutL1() (entries, from int64) {
 	if v.l1Cut == 0 {
 		return 0, v.size

@@ -7,12 +7,11 @@ import (
 	"cbt/sparse"
 )
 
-// VMState is the state of the machine that a snapshot holds, and its size in
-// bytes; nil and 0 if it has none. It lies where the disk would go on if it
-// were longer, from the next L1 entry on. The reader is safe for concurrent
-// use; a state that does not fit into the snapshot's L1 table is a
-// *sparse.FormatError. What no cluster holds reads as zeros: a backing file has
-// nothing to do with it.
+// VMState returns the machine state that the snapshot holds, and its size in bytes; nil and 0 if
+// there is none. The state lies where the disk would go on if it were longer, from the next L1
+// entry on. The reader is safe for concurrent use. A state that does not fit into the snapshot's L1
+// table is a *sparse.FormatError. Bytes that no cluster holds read as zeros, never from the backing
+// file.
 func (v *View) VMState() (io.ReaderAt, int64, error) {
 	if v.snapshot == nil || v.snapshot.VMStateSize == 0 {
 		return nil, 0, nil
@@ -21,7 +20,7 @@ func (v *View) VMState() (io.ReaderAt, int64, error) {
 	first := h.L1Needed(v.size)
 	if entries := v.l1Entries - first; entries <= 0 || v.snapshot.VMStateSize > uint64(entries)*uint64(h.L1Span()) {
 		return nil, 0, snapshotError("vm_state_size", v.snapshot.Offset, v.snapshot.VMStateSize,
-			fmt.Sprintf("does not fit behind the disk into an L1 table of %d entries", v.l1Entries))
+			fmt.Sprintf("does not fit after the disk into an L1 table of %d entries", v.l1Entries))
 	}
 	size := int64(v.snapshot.VMStateSize)
 	return &vmState{v, first * h.L1Span(), size}, size, nil

@@ -7,9 +7,8 @@ import (
 	"cbt/sparse"
 )
 
-// run is a part of a disk that its own tables, without the backing file,
-// describe alike: as long as it can be, except that each compressed cluster
-// is a run by itself.
+// run is a part of a disk that the disk's own tables, without the backing file, describe in the
+// same way. It is as long as possible, except that each compressed cluster is a run by itself.
 type run struct {
 	off, n int64
 	kind   kind
@@ -30,38 +29,38 @@ func (r run) extends(next run) bool {
 	return next.host == r.host+r.n
 }
 
-// walker goes over a part of a disk, run by run, reading each slice of a table
-// once. With scan it keeps slices to itself: what a long scan reads would only
-// push out of the cache what others will want again.
+// walker goes over a part of a disk, run by run, and reads each slice of a table once. With scan
+// set it does not use the cache: what a long scan reads would only push out slices that other
+// readers will want again.
 type walker struct {
 	v        *View
 	pos, end int64
 	scan     bool
 	l1, l2   window
-	ahead    run   // the next run's beginning, if its length is not 0
+	ahead    run   // the beginning of the next run, if its length is not 0
 	err      error // at pos
 }
 
-// window is the slice of a table that a walker looks at.
+// window is the slice of a table that a walker currently reads.
 type window struct {
 	off uint64 // in the file
 	b   []byte
-	own []byte // room for b, of a scanning walker
+	own []byte // buffer for b, used with scan
 }
 
-// walk returns a walker over [off, off+n), which lies inside the disk or, for
-// the state of the machine, behind it.
+// walk returns a walker over [off, off+n). This range lies inside the disk or, for machine state,
+// past its end.
 func (v *View) walk(off, n int64) *walker {
 	w := &walker{v: v, scan: n > v.img.header.L1Span()}
 	w.seek(off, off+n)
 	return w
 }
 
-// seek makes [pos, end) what the walker goes over.
+// seek sets the walker to go over [pos, end).
 func (w *walker) seek(pos, end int64) { w.pos, w.end, w.ahead, w.err = pos, end, run{}, nil }
 
-// next returns the next run; its length is 0 behind the last one. An error
-// comes after the runs before it, and again whenever it is asked.
+// next returns the next run; after the last one its length is 0. An error comes after the runs
+// before it, and again on every later call.
 func (w *walker) next() (run, error) {
 	r := w.ahead
 	w.ahead = run{}
@@ -112,8 +111,8 @@ func (w *walker) piece() (run, error) {
 	return w.clusters(b, entry-first, int64(table)+first*w.v.img.header.L2EntrySize())
 }
 
-// l1Run returns the offset of the L2 table of L1 entry index and, if it is 0,
-// how many entries from this one on are 0 as far as the slice shows.
+// l1Run returns the offset of the L2 table of L1 entry index. If that is 0, same is how many
+// entries from this one on are 0, as far as the slice shows.
 func (w *walker) l1Run(index int64) (table uint64, same int64, err error) {
 	if index >= w.v.l1Entries {
 		return 0, 1 << 32, nil
@@ -156,7 +155,7 @@ func (w *walker) l2Slice(table uint64, entry int64) (b []byte, first int64, err 
 	return b, first, err
 }
 
-// load makes win show n bytes at off.
+// load sets win to the n bytes at off and returns them.
 func (w *walker) load(win *window, what string, off uint64, n int) ([]byte, error) {
 	if win.off == off && len(win.b) == n && n > 0 {
 		return win.b, nil
@@ -180,8 +179,8 @@ func (w *walker) load(win *window, what string, off uint64, n int) ([]byte, erro
 	return win.b, nil
 }
 
-// clusters returns the run that starts at pos, which entry i of the slice b
-// describes, as far as the slice goes. at is where the slice lies in the file.
+// clusters returns the run that starts at pos and is described by entry i of the slice b, as far as
+// the slice goes. at is where the slice lies in the file.
 func (w *walker) clusters(b []byte, i, at int64) (run, error) {
 	img := w.v.img
 	cluster, size := img.header.ClusterSize(), img.header.L2EntrySize()
@@ -210,7 +209,7 @@ func (w *walker) clusters(b []byte, i, at int64) (run, error) {
 	return r, nil
 }
 
-// subclusterRun fills in a run inside a cluster whose subclusters differ.
+// subclusterRun fills in r, a run inside a cluster whose subclusters differ.
 func (w *walker) subclusterRun(r *run, bitmap uint64) {
 	img := w.v.img
 	sub := img.header.ClusterSize() / subclusters
@@ -224,9 +223,9 @@ func (w *walker) subclusterRun(r *run, bitmap uint64) {
 	r.n = min(int64(last)*sub-inside, w.end-w.pos)
 }
 
-// repeats returns how many entries at the start of b continue the one before
-// them: the same, with host offsets that follow if it has one. Entries that it
-// cannot judge fast do not continue anything.
+// repeats returns how many entries at the start of b continue the one before them: they are the
+// same, with consecutive host offsets if it has one. Entries that it cannot judge quickly count as
+// not continuing.
 func (w *walker) repeats(b []byte, entry, bitmap uint64, allocated bool) int64 {
 	layout := &w.v.img.layout
 	step, mask := uint64(0), ^entryCopied
@@ -246,7 +245,7 @@ func (w *walker) repeats(b []byte, entry, bitmap uint64, allocated bool) int64 {
 			b, want = b[8:], want+step
 		}
 	}
-	// A host offset that grew into the reserved bits is not a host offset.
+	// A host offset that has grown into the reserved bits is not a host offset.
 	if allocated && bits.Len64(entry&entryOffset+uint64(n)*step) > 56 {
 		return 0
 	}

@@ -6,10 +6,10 @@ import "encoding/binary"
 // little endian.
 const notCopied = ^uint64(0x80)
 
-// firstDifference returns the offset, at or after at, of the first 8 bytes
-// that differ between a and b, which are equally long, or len(a). Words at
-// even and odd places are compared under a mask of their own. It is where a
-// comparison of two large images spends its time.
+// firstDifference returns the offset, at or after at, of the first 8 bytes that differ between a
+// and b, or len(a) if none do. The two are equally long. The masks even and odd select the bits
+// that count in words at even and odd places. Comparing two large images spends most of its time
+// here.
 func firstDifference(a, b []byte, at int, even, odd uint64) int {
 	b = b[:len(a)]
 	le := binary.LittleEndian

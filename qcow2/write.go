@@ -12,32 +12,31 @@ import (
 	"cbt/sparse"
 )
 
-// WriteOptions says how Write lays out an image. The zero value is what
-// qemu-img create does without options.
+// WriteOptions sets how Write lays out an image. The zero value gives what qemu-img create gives
+// without options.
 type WriteOptions struct {
 	// ClusterSize is a power of two from 512 bytes to 2 MiB; 0 means 64 KiB.
 	ClusterSize int64
-	// Workers is how many goroutines read the view; 0 means GOMAXPROCS. It
-	// does not change the image.
+	// Workers is the number of goroutines that read the view; 0 means GOMAXPROCS. It has no effect
+	// on the image.
 	Workers int
-	// Progress, if not nil, is told up to which guest offset the view is
-	// written, ascending and at the end v.Size(). It is called from the
-	// goroutine that called Write.
+	// Progress, if not nil, is called with the guest offset up to which the view has been written.
+	// The offsets ascend, and the last one is v.Size(). It is called from the goroutine that called
+	// Write.
 	Progress func(done int64)
 }
 
-// Write stores v as a qcow2 image, version 3, without backing file and without
-// snapshots, in w, which must be empty: what Write leaves out must read as
-// zeros. Guest clusters that hold only zeros stay unallocated, whatever v
-// calls them. The same content gives the same bytes.
+// Write stores v in w as a qcow2 image of version 3, without a backing file and without snapshots.
+// w must be empty: what Write leaves out must read as zeros. Guest clusters that hold only zeros
+// stay unallocated, whatever kind v gives them. The same content always gives the same bytes.
 //
-// The virtual size is v.Size() rounded up to 512 bytes, as qemu-img rounds it:
-// QEMU counts sectors and would not show the rest of the last one.
+// The virtual size is v.Size() rounded up to 512 bytes, as qemu-img does it: QEMU counts sectors
+// and would not show the rest of the last one.
 //
-// The header goes last: what an interrupted Write leaves is no qcow2 image.
-// Write does not sync. It holds one L2 table, the L1 table and a few MiB in
-// memory. An image that QEMU's limits for its tables (32 MiB of L1 table,
-// 8 MiB of refcount table) do not allow at this cluster size is an error.
+// The header is written last, so an interrupted Write leaves no valid qcow2 image. Write does not
+// sync. It holds one L2 table, the L1 table and a few MiB in memory. It returns an error if the
+// image exceeds QEMU's limits for its tables at this cluster size: 32 MiB of L1 table and 8 MiB of
+// refcount table.
 func Write(ctx context.Context, w io.WriterAt, v sparse.View, opt WriteOptions) error {
 	out, err := newImageWriter(w, v.Size(), opt.ClusterSize)
 	if err != nil {
@@ -81,23 +80,22 @@ func Write(ctx context.Context, w io.WriterAt, v sparse.View, opt WriteOptions) 
 	return nil
 }
 
-// writeChunk is how many bytes a worker reads at once, unless a cluster is
-// larger.
+// writeChunk is how many bytes a worker reads at once, unless clusters are larger.
 const writeChunk = 1 << 20
 
-// span is a run of guest bytes that starts at a cluster's start.
+// span is a run of guest bytes that starts at a cluster boundary.
 type span struct{ off, len int64 }
 
-// chunk is what a span holds: whole clusters, the last one padded with zeros.
+// chunk is the content of a span: whole clusters, the last one padded with zeros.
 type chunk struct {
 	span span
 	buf  *[]byte
 	data []byte // (*buf)[:whole clusters]
-	zero []bool // per cluster
+	zero []bool // for each cluster, whether it is all zeros
 }
 
-// dataChunks emits the clusters that v has data in, in spans that do not
-// cross a multiple of chunkSize.
+// dataChunks emits the clusters in which v has data, in spans that do not cross a multiple of
+// chunkSize.
 func dataChunks(v sparse.View, cluster, chunkSize int64, emit func(span) error) error {
 	size, done := v.Size(), int64(0)
 	for e, err := range v.Extents(0, size) {
@@ -107,7 +105,7 @@ func dataChunks(v sparse.View, cluster, chunkSize int64, emit func(span) error) 
 		if e.Kind.ReadsZero() {
 			continue
 		}
-		// Two extents may share a cluster: what is before done was emitted.
+		// Two extents may share a cluster: everything before done has been emitted.
 		pos := max(e.Off&^(cluster-1), done)
 		end := size
 		if e.End() < size-cluster {
@@ -141,5 +139,5 @@ func readChunk(v sparse.View, s span, cluster int64, buf *[]byte) (*chunk, error
 // roundUp rounds n up to a multiple of unit, a power of two.
 func roundUp(n, unit int64) int64 { return (n + unit - 1) &^ (unit - 1) }
 
-// log2 of a power of two.
+// log2 returns the binary logarithm of n, a power of two.
 func log2(n int64) int { return bits.TrailingZeros64(uint64(n)) }

@@ -7,22 +7,22 @@ import (
 	"io"
 )
 
-const writeRefBits = 16 // width of a refcount, QEMU's default
+const writeRefBits = 16 // bits of a refcount, QEMU's default
 
-// imageWriter lays out an image: header, L1 table, then data clusters as they
-// come, each L2 table behind the data it maps, refcount blocks, refcount table.
-// So all but header and L1 table is written in ascending order, and every
-// cluster up to the end has a refcount of 1.
+// imageWriter lays out an image in this order: header, L1 table, data clusters as they come with
+// each L2 table after the data that it maps, refcount blocks, refcount table. So everything but the
+// header and the L1 table is written in ascending order, and every cluster up to the end has a
+// refcount of 1.
 type imageWriter struct {
 	w       io.WriterAt
 	cluster int64
-	size    int64 // virtual, in whole sectors
+	size    int64 // virtual size in bytes, in whole sectors
 
-	tail *bufio.Writer // at pos
+	tail *bufio.Writer // writes at pos
 	pos  int64
 
 	l1      []byte
-	l2      []byte // of l1Index, if l2Used
+	l2      []byte // the table of l1Index, if l2Used
 	l1Index int64
 	l2Used  bool
 }
@@ -34,7 +34,7 @@ func newImageWriter(w io.WriterAt, size, cluster int64) (*imageWriter, error) {
 	if cluster < 1<<minClusterBits || cluster > 1<<maxClusterBits || cluster&(cluster-1) != 0 {
 		return nil, fmt.Errorf("qcow2: cluster size %d: not a power of two from 512 to 2097152", cluster)
 	}
-	// Divided before it is rounded: size may be near 2^63.
+	// Divide before rounding: size may be near 2^63.
 	l2Span := cluster * (cluster / 8)
 	entries := size / l2Span
 	if size%l2Span != 0 {
@@ -52,7 +52,7 @@ func newImageWriter(w io.WriterAt, size, cluster int64) (*imageWriter, error) {
 	return iw, nil
 }
 
-// append writes whole clusters behind all others and returns where they are.
+// append writes whole clusters after all others and returns their offset.
 func (iw *imageWriter) append(p []byte) (int64, error) {
 	off := iw.pos
 	_, err := iw.tail.Write(p)
@@ -60,8 +60,7 @@ func (iw *imageWriter) append(p []byte) (int64, error) {
 	return off, err
 }
 
-// put stores the clusters of c that are not zero. Chunks come in ascending
-// order.
+// put stores the clusters of c that are not zero. Chunks must come in ascending order.
 func (iw *imageWriter) put(c *chunk) error {
 	perTable := iw.cluster / 8
 	first := c.span.off / iw.cluster
@@ -82,7 +81,7 @@ func (iw *imageWriter) put(c *chunk) error {
 	return nil
 }
 
-// openL2 makes l2 the table of an L1 entry.
+// openL2 sets l2 to the table of L1 entry index, and writes the previous one out.
 func (iw *imageWriter) openL2(index int64) error {
 	if iw.l2Used && iw.l1Index == index {
 		return nil
@@ -108,7 +107,7 @@ func (iw *imageWriter) closeL2() error {
 	return nil
 }
 
-// finish writes all that is not in its place yet, the header last.
+// finish writes everything that is not in its place yet, the header last.
 func (iw *imageWriter) finish() error {
 	if err := iw.closeL2(); err != nil {
 		return err
@@ -129,8 +128,7 @@ func (iw *imageWriter) finish() error {
 	return err
 }
 
-// putRefcounts appends the refcount blocks and the refcount table, which count
-// themselves too.
+// putRefcounts appends the refcount blocks and the refcount table. These count themselves too.
 func (iw *imageWriter) putRefcounts() (tableOff, tableClusters int64, err error) {
 	used := iw.pos / iw.cluster
 	perBlock := iw.cluster * 8 / writeRefBits
@@ -163,8 +161,7 @@ func (iw *imageWriter) putRefcounts() (tableOff, tableClusters int64, err error)
 	return tableOff, tableClusters, err
 }
 
-// header is the version 3 header and the extension that ends the (empty) list
-// of extensions.
+// header returns the version 3 header and the extension that ends the (empty) list of extensions.
 func (iw *imageWriter) header(tableOff, tableClusters int64) []byte {
 	h := make([]byte, headerSizeMax+8)
 	copy(h, Magic)
