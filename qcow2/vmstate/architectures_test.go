@@ -14,21 +14,20 @@ import (
 	"cbt/internal/testtool"
 )
 
-// TestMoreArchitectures saves machines that are no PCs: their RAM is what QEMU's
-// pmemsave says, and QEMU goes on from the canonical stream, to the same state.
+// TestMoreArchitectures saves machines that are not PCs. Their RAM is what QEMU's pmemsave writes,
+// and QEMU resumes from the canonical stream, to the same state.
 func TestMoreArchitectures(t *testing.T) {
 	testtool.More(t)
 	sameMachines(t, "", func(program string) string { return testtool.Need(t, program) })
 }
 
-// TestMoreNewArchitectures does it with QEMU 10, which describes some devices in
-// another way.
+// TestMoreNewArchitectures does the same with QEMU 10, which describes some devices differently.
 func TestMoreNewArchitectures(t *testing.T) {
 	testtool.More(t)
 	sameMachines(t, "s390x ppc64 aarch64", func(program string) string { return testqemu.NewerOther(t, program) })
 }
 
-// sameMachines runs machines of these architectures (all if there are none named).
+// sameMachines runs machines of these architectures, or of all if none are named.
 func sameMachines(t *testing.T, architectures string, find func(program string) string) {
 	disk := filepath.Join(t.TempDir(), "disk.qcow2")
 	testtool.Run(t, "qemu-img", "create", "-q", "-f", "qcow2", disk, "8M")
@@ -75,7 +74,7 @@ func sameMachines(t *testing.T, architectures string, find func(program string) 
 			want := memory(m)
 			m.Migrate("exec:cat>state")
 			s := openFile(t, filepath.Join(m.Dir, "state"))
-			m.Kill() // it has the disk
+			m.Kill() // it uses the disk
 			block := s.Block(c.block)
 			if block == nil {
 				t.Fatalf("no block %s among %d", c.block, len(s.Blocks))
@@ -96,7 +95,7 @@ func sameMachines(t *testing.T, architectures string, find func(program string) 
 			}
 			then.Migrate("exec:cat>state")
 			again := openFile(t, filepath.Join(then.Dir, "state"))
-			for i := range again.Devices { // there are keys only since somebody has asked
+			for i := range again.Devices { // the keys exist only since something asked for them
 				if d := &again.Devices[i]; d.Name == "s390-skeys" && i < len(s.Devices) {
 					d.Size = s.Devices[i].Size
 				}

@@ -64,7 +64,7 @@ func bigState(b *testing.B, n int64) (*os.File, int64) {
 
 const benchRAM = 1 << 30
 
-// BenchmarkCat is what there is to compare with: the file read once.
+// BenchmarkCat is the baseline: the file read once.
 func BenchmarkCat(b *testing.B) {
 	f, size := bigState(b, benchRAM)
 	buf := make([]byte, 128<<10)

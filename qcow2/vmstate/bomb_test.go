@@ -14,20 +14,20 @@ import (
 )
 
 type packer struct {
-	format  int // of libvirt
+	format  int // libvirt's number
 	command string
 	ending  string
 }
 
-// packers pack a file, which they leave as it is.
+// packers pack a file and leave the original.
 var packers = []packer{
 	{1, "gzip -9 -k", ".gz"}, {2, "bzip2 -k", ".bz2"}, {3, "xz -k", ".xz"}, {4, "lzop -9", ".lzo"}, {5, "zstd -q", ".zst"},
 }
 
 func (p packer) name() string { return libvirtFormats[p.format] }
 
-// bomb is a save image whose stream begins with head and goes on with n times
-// the same bytes, packed by tool.
+// bomb returns a save image whose stream begins with head and goes on with again, n times, packed
+// by p.
 func bomb(t *testing.T, p packer, head, again []byte, n int) []byte {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "stream")
@@ -80,7 +80,7 @@ func TestBombs(t *testing.T) {
 			"no state":     {nil, make([]byte, 4096), 2 * MiB, 0, "no migration stream"},
 			"other header": {[]byte("QEVM\x00\x00\x00\x04"), make([]byte, 4096), 2 * MiB, 0, "only version 3"},
 			"no RAM":       {stream(4096)[:17], make([]byte, 4096), 6 * MiB, 0, "no RAM"},
-			// What cannot be packed this tightly is bounded by the RAM that it says it has.
+			// Formats that cannot pack this tightly are limited by the RAM that the stream gives.
 			"little RAM": {stream(MiB), make([]byte, 4096), 28 * MiB, 22 * MiB, ""},
 			"much RAM":   {append(append(stream(1<<40), vmPart, 0, 0, 0, 2), record...), record, 64 * MiB, 60 * MiB, "packed"},
 		} {
@@ -115,8 +115,7 @@ func TestBombs(t *testing.T) {
 	}
 }
 
-// TestHeadOnly reads the head of save images alone, of which nothing else can be
-// had then.
+// TestHeadOnly reads only the head of save images; nothing else is available then.
 func TestHeadOnly(t *testing.T) {
 	plain := unpacked(t, "plain.state")
 	want := open(t, plain, Options{})
@@ -149,8 +148,8 @@ func TestHeadOnly(t *testing.T) {
 	}
 }
 
-// TestSkimmed has no page unpacked of states whose pages are packed one by one: all
-// else is known of them, and nothing is read.
+// TestSkimmed opens states whose pages are packed one by one, without unpacking any: everything
+// else about them is known, and no page can be read.
 func TestSkimmed(t *testing.T) {
 	for _, name := range []string{"compress.state", "xbzrle.state"} {
 		b := unpacked(t, name)

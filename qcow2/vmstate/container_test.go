@@ -20,8 +20,8 @@ const domain = `<domain type='kvm'>
 </domain>
 `
 
-// libvirtImage is a save image as libvirt writes it: no libvirt made it, the
-// layout is that of virQEMUSaveHeader.
+// libvirtImage returns a save image in the layout of virQEMUSaveHeader; libvirt itself did not
+// write it.
 func libvirtImage(order binary.ByteOrder, magic string, format int, stream []byte) []byte {
 	cookie := "<cookie><cpu/></cookie>"
 	data := make([]byte, len(domain)+1+len(cookie)+1+1000)
@@ -71,7 +71,7 @@ func TestLibvirt(t *testing.T) {
 			if _, err := Open(bytes.NewReader(b), int64(len(b)), Options{}); err == nil || !strings.Contains(err.Error(), "temporary file") {
 				t.Errorf("without a temporary file: %v", err)
 			}
-			// Cut packed data never make a state.
+			// Packed data that are cut never give a state.
 			whole := len(b) - len(c.stream)
 			for n := whole; n < len(b); n += 1 + len(c.stream)/40 {
 				var fe *sparse.FormatError
@@ -119,8 +119,8 @@ func TestLibvirtRefused(t *testing.T) {
 	}
 }
 
-// mappedRAM rewrites a stream as mapped-ram at an offset of a file, as QEMU 10
-// lays it out; the QEMU that made the other states cannot.
+// mappedRAM rewrites a stream as mapped-ram at an offset of a file, with the layout of QEMU 10. The
+// QEMU that made the other states cannot write it.
 func mappedRAM(t testing.TB, s *State, front []byte) []byte {
 	be, le := binary.BigEndian, binary.LittleEndian
 	out := append(slices.Clone(front), s.rest.prefix...)

@@ -62,7 +62,7 @@ func TestCore(t *testing.T) {
 			}
 			m.Do("stop", nil)
 			dump := map[string]any{"paging": false, "protocol": "file:dump"}
-			if c.above > 0 { // not all of it: the two ends of the hole
+			if c.above > 0 { // only a part: the two ends of the hole
 				dump["begin"], dump["length"] = c.at[0]-16<<20, 4<<30+32<<20-(c.at[0]-16<<20)
 			}
 			m.Do("dump-guest-memory", dump)
@@ -101,8 +101,8 @@ func openFile(t *testing.T, path string) *State {
 	return openAt(t, path, 0)
 }
 
-// sameCore compares notes and memory with a dump of QEMU's, and returns how much
-// memory is in both, and how much in core.
+// sameCore compares notes and memory with a dump from QEMU. It returns how many bytes of memory are
+// in both, and how many in core.
 func sameCore(t *testing.T, core *Core, dump string) (compared, total uint64) {
 	t.Helper()
 	f, err := os.Open(dump)
@@ -159,8 +159,8 @@ func sameCore(t *testing.T, core *Core, dump string) (compared, total uint64) {
 	return compared, total
 }
 
-// sameAddresses checks that each segment is where it is in physical memory:
-// gdb reads by virtual addresses, and takes the first segment that fits.
+// sameAddresses checks that each segment has its physical address as its virtual one: gdb reads by
+// virtual addresses, and takes the first segment that fits.
 func sameAddresses(t *testing.T, f *elf.File) {
 	t.Helper()
 	end := uint64(0)
@@ -169,14 +169,13 @@ func sameAddresses(t *testing.T, f *elf.File) {
 			continue
 		}
 		if p.Vaddr != p.Paddr || p.Vaddr < end {
-			t.Errorf("a segment at the virtual address 0x%x, at 0x%x in physical memory, behind one that ends at 0x%x", p.Vaddr, p.Paddr, end)
+			t.Errorf("a segment at the virtual address 0x%x, at 0x%x in physical memory, after one that ends at 0x%x", p.Vaddr, p.Paddr, end)
 		}
 		end = p.Vaddr + p.Memsz
 	}
 }
 
-// TestCoreOfSamples reads core files at random, and those of states that tell
-// less.
+// TestCoreOfSamples reads core files at random offsets, also those of states that contain less.
 func TestCoreOfSamples(t *testing.T) {
 	for _, c := range []struct{ name, why, noCPU string }{
 		{"plain.state", "", ""},

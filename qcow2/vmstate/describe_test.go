@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// TestDescribedConfiguration has descriptions that repeat the configuration, as
-// those of QEMU 10 do. The canonical stream is the same without it.
+// TestDescribedConfiguration has descriptions that repeat the configuration, as those of QEMU 10
+// do. The canonical stream is the same as without it.
 func TestDescribedConfiguration(t *testing.T) {
 	plain := unpacked(t, "plain.state")
 	at := bytes.LastIndex(plain, []byte(`{"page_size"`))

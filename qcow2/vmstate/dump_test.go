@@ -15,8 +15,8 @@ import (
 	"cbt/sparse/sparsetest"
 )
 
-// bothCores lets a machine run for a while, has QEMU write its memory to the file dump
-// in its directory, and makes a core file of the state that it is in then.
+// bothCores lets a machine run for a while and has QEMU write its memory to the file dump in its
+// directory. It returns the core file of the machine's state at that moment.
 func bothCores(t *testing.T, m *testqemu.Machine, runs time.Duration) ([]Range, *Core) {
 	t.Helper()
 	time.Sleep(runs)
@@ -52,7 +52,7 @@ func TestOpenDump(t *testing.T) {
 	if len(ours.Segments) != len(ranges) {
 		t.Errorf("%d segments, want %d", len(ours.Segments), len(ranges))
 	}
-	// All that is in ours is in QEMU's.
+	// Everything in our file is in QEMU's.
 	at := func(d *Dump, addr uint64, n int) []byte {
 		for _, p := range d.Pieces(sparse.Plain(d.src, d.size)) {
 			if addr >= p.Addr && addr+uint64(n) <= p.Addr+uint64(p.Size()) {
@@ -73,8 +73,8 @@ func TestOpenDump(t *testing.T) {
 	}
 }
 
-// handCore is a core file of 32 or 64 bits with these segments, whose bytes follow
-// one another.
+// handCore returns a core file of 32 or 64 bits with these segments, whose bytes follow one
+// another.
 func handCore(order binary.AppendByteOrder, wide bool, segments []DumpSegment, data []byte) []byte {
 	word := func(b []byte, v uint64) []byte {
 		if wide {
@@ -154,7 +154,7 @@ func TestDumpPieces(t *testing.T) {
 	}
 }
 
-// Numbers that fit nothing are errors.
+// Numbers that do not fit are errors.
 func TestHostileDumps(t *testing.T) {
 	good := handCore(binary.LittleEndian, true, []DumpSegment{{0x1000, 16, 16, 0}}, make([]byte, 16))
 	le := binary.LittleEndian

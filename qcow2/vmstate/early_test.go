@@ -23,8 +23,8 @@ func (h *hand) device(id uint32, name string, payload string) {
 	*h = append(*h, payload...)
 }
 
-// From QEMU 8.0 on there are devices in front of RAM, and the description that
-// their sections need is at the very end. They stay in front.
+// From QEMU 8.0 on there are devices before RAM, and the description that their sections need is at
+// the very end. They stay before RAM.
 func TestDeviceBeforeRAM(t *testing.T) {
 	var h hand
 	h.header()
@@ -43,13 +43,13 @@ func TestDeviceBeforeRAM(t *testing.T) {
 	if !slices.Equal(s.Devices, []Device{{"early", 0, 1, 3}, {"dev", 0, 1, 11}}) || s.Complete() != nil {
 		t.Error(s.Devices, s.Complete())
 	}
-	// It is canonical already, but for the section that holds the page.
+	// It is canonical already, except for the section that holds the page.
 	if !bytes.Equal(stream(t, s), h) {
 		t.Errorf("%q\n%q", stream(t, s), h)
 	}
 }
 
-// A shared block has no record: its content is elsewhere, and no zeros.
+// A shared block has no record: its content is elsewhere, and is not zeros.
 func TestIgnoreShared(t *testing.T) {
 	var h hand
 	h.header()

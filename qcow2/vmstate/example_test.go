@@ -10,7 +10,7 @@ import (
 	"cbt/qcow2/vmstate"
 )
 
-// A block of RAM out of the saved state of a machine, as migrate exec:cat wrote it.
+// A RAM block from the saved state of a machine, as written by migrate exec:cat.
 func ExampleState_Block() {
 	dir, err := os.MkdirTemp("", "example")
 	if err != nil {
@@ -29,7 +29,7 @@ func ExampleState_Block() {
 	}
 	state, err := vmstate.Open(f, st.Size(), vmstate.Options{})
 	if err != nil {
-		log.Fatal(err) // vmstate.ErrNotState: it is something else
+		log.Fatal(err) // vmstate.ErrNotState: the file is something else
 	}
 	defer state.Close()
 	ram := state.Block("pc.ram")

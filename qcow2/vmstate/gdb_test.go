@@ -14,8 +14,8 @@ import (
 	"cbt/sparse"
 )
 
-// TestMoreGDB has gdb read the registers, and memory in every segment, out of a
-// core file and out of QEMU's own of the same machine.
+// TestMoreGDB has gdb read the registers, and memory in every segment, from our core file and from
+// QEMU's own of the same machine.
 func TestMoreGDB(t *testing.T) {
 	testtool.More(t)
 	fill := fillFile(t, 32<<20)
@@ -46,14 +46,14 @@ func TestMoreGDB(t *testing.T) {
 		}
 	}
 	if loads != 4 {
-		t.Errorf("%d segments: two below VGA's hole and behind it, the firmware, one above 4 GiB are to be read", loads)
+		t.Errorf("%d segments, want four: below VGA's hole, after it, the firmware, and above 4 GiB", loads)
 	}
 	read := func(core string) []string {
 		text, err := testtool.Try(t, "gdb", append([]string{"-batch", "-nx", "-ex", "core-file " + core}, args...)...)
 		if err != nil {
 			t.Fatalf("%v: %s", err, text)
 		}
-		// What comes before the registers names the file.
+		// The output before the registers names the file.
 		_, text, _ = strings.Cut(text, "begin\n")
 		return strings.Split(text, "\n")
 	}

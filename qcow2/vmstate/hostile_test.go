@@ -15,14 +15,13 @@ import (
 	"cbt/sparse"
 )
 
-// A stream that is cut anywhere is refused, or known to be without an end that
-// can be judged.
+// A stream that is cut anywhere is refused, or reported as having no end that could be judged.
 func TestCutAtEveryOffset(t *testing.T) {
 	for _, name := range []string{"plain.state", "old.state", "xbzrle.state"} {
 		b := unpacked(t, name)
 		makeTemp := temp(t)
 		whole := open(t, b, Options{})
-		inside := map[int]bool{} // a page: one byte more or less makes no difference
+		inside := map[int]bool{} // inside a page: one byte more or less makes no difference
 		for _, x := range whole.Blocks {
 			for i := range x.Pages() {
 				if pl := x.index.get(i); pl != 0 && pl&inTemp == 0 {
@@ -35,7 +34,7 @@ func TestCutAtEveryOffset(t *testing.T) {
 		text := bytes.LastIndexByte(b, vmDescription) + 64
 		for n := range b {
 			if testing.Short() && n%5 != 0 && n > 4096 {
-				continue // make more cuts at all
+				continue // make fewer cuts
 			}
 			if inside[n] || n > text && n%16 != 0 || name != "plain.state" && n%37 != 0 {
 				continue
@@ -73,7 +72,7 @@ func (h *hand) header() {
 	*h = append(*h, "none"...)
 }
 
-// ram starts RAM with blocks of so many bytes, named a, b, ...
+// ram starts RAM with blocks of these lengths, named a, b, ...
 func (h *hand) ram(lengths ...uint64) {
 	h.bytes(vmStart)
 	h.u32(2)
@@ -99,7 +98,7 @@ func (h *hand) part(kind byte, records func()) {
 	h.u64(ramEOS)
 }
 
-// end ends RAM and describes one device of so many fields as text says.
+// end ends RAM and describes one device with the fields given as text.
 func (h *hand) end(payload []byte, fields string) {
 	h.part(vmEnd, func() {})
 	h.bytes(vmFull)
@@ -254,12 +253,12 @@ func TestHugeAndEmpty(t *testing.T) {
 	if err != nil || !slices.Equal(extents, []sparse.Extent{{Off: 0, Len: DefaultMaxRAM, Kind: sparse.Hole}}) {
 		t.Errorf("%v, %v", extents, err)
 	}
-	if used := after.TotalAlloc - before.TotalAlloc; used > 20<<20 { // 8 bytes for each 8 MiB that it says it has
+	if used := after.TotalAlloc - before.TotalAlloc; used > 20<<20 { // 8 bytes for each 8 MiB that the stream gives as RAM
 		t.Errorf("%d bytes allocated", used)
 	}
 }
 
-// What a decompressor makes of damage is an error, whatever was damaged.
+// Damaged input to a decompressor is an error, whatever was damaged.
 func TestDamagedXZAndLzop(t *testing.T) {
 	plain := unpacked(t, "plain.state")
 	places := 2000

@@ -19,7 +19,7 @@ func (h *footed) foot(id uint32) {
 	h.u32(id)
 }
 
-// section is one of a kind, whose payload records writes; name is of a first one.
+// section appends a section of that kind with this payload; name is used in a first section.
 func (h *footed) section(kind byte, id uint32, name string, payload ...any) {
 	h.bytes(kind)
 	h.u32(id)
@@ -45,7 +45,7 @@ func (h *footed) section(kind byte, id uint32, name string, payload ...any) {
 	h.foot(id)
 }
 
-// ram is the start of RAM with a page of ones, and its end.
+// ram appends the start of RAM with a page of ones, and its end.
 func (h *footed) ram(between func()) {
 	h.hand.ram(4096)
 	h.foot(2)
@@ -68,7 +68,7 @@ func (h *footed) end(devices string) {
 	h.hand = append(h.hand, text...)
 }
 
-// roundTrip opens a stream, and what is made of it.
+// roundTrip opens the stream, and the canonical stream written from it.
 func (h *footed) roundTrip(t *testing.T) *State {
 	t.Helper()
 	s := open(t, h.hand, Options{})
@@ -96,8 +96,8 @@ func (h *footed) roundTrip(t *testing.T) *State {
 	return s
 }
 
-// TestIterableSections reads what machines of other architectures, and devices
-// that are passed through, have between RAM's sections, laid out as QEMU's sources do.
+// TestIterableSections reads what machines of other architectures and passed-through devices write
+// between RAM's sections, in the layout of QEMU's sources.
 func TestIterableSections(t *testing.T) {
 	entries := strings.Repeat("page table entry", 3)
 	for name, c := range map[string]struct{ setup, part, end []any }{
@@ -131,7 +131,7 @@ func TestIterableSections(t *testing.T) {
 			h.section(vmFull, 9, "dev", "xyz")
 			devices := `{"name":"dev","instance_id":0,"version":1,"fields":[{"name":"f","type":"buffer","size":3}]}`
 			want := []Device{{"dev", 0, 1, 3}}
-			if strings.HasSuffix(section, "vfio") { // which has its configuration in a section of its own
+			if strings.HasSuffix(section, "vfio") { // its configuration is in a section of its own
 				h.section(vmFull, 3, section, "config")
 				devices += `,{"name":"` + section + `","instance_id":0,"version":1,"fields":[{"name":"data","type":"buffer","size":6}]}`
 				want = append(want, Device{section, 0, 1, 6})
@@ -205,7 +205,7 @@ func TestPointersToNothing(t *testing.T) {
 	}
 }
 
-// TestManyFooters bounds what footers cost that are none.
+// TestManyFooters limits the cost of byte runs that only look like footers.
 func TestManyFooters(t *testing.T) {
 	var h footed
 	h.header()

@@ -14,7 +14,7 @@ import (
 	"cbt/internal/testtool"
 )
 
-// libvirtDomain has its memory filled by a device of fillFile.
+// libvirtDomain is a domain whose memory is filled by a device of fillFile.
 const libvirtDomain = `<domain type='qemu' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>
   <name>vm&amp;1</name>
   <uuid>8f8a2a4e-6a0f-4b6e-9d0a-0d6d1f3c1a5b</uuid>
@@ -26,12 +26,12 @@ const libvirtDomain = `<domain type='qemu' xmlns:qemu='http://libvirt.org/schema
 </domain>
 `
 
-// pmemsave makes virsh write the memory of the machine to a file.
+// pmemsave returns the virsh command that writes the memory of the machine to a file.
 func pmemsave(file string) string {
 	return fmt.Sprintf("qemu-monitor-command 'vm&1' --hmp 'pmemsave 0 %d \"%s\"'", filledRAM, file)
 }
 
-// memory is what pmemsave wrote.
+// memory returns what pmemsave wrote.
 func memory(t *testing.T, l *testqemu.Libvirt, file string) []byte {
 	t.Helper()
 	b, err := os.ReadFile(filepath.Join(l.Dir, file))
@@ -41,8 +41,8 @@ func memory(t *testing.T, l *testqemu.Libvirt, file string) []byte {
 	return b
 }
 
-// What libvirt saves of a domain, in all of its formats, has the RAM that
-// pmemsave says, and libvirt restores what is written here of it.
+// An image that libvirt saves of a domain, in any of its formats, has the same RAM as pmemsave.
+// libvirt restores the images written here.
 func TestNewLibvirt(t *testing.T) {
 	if testing.Short() {
 		t.Skip("short: some twenty machines")
@@ -56,7 +56,7 @@ func TestNewLibvirt(t *testing.T) {
 	if err := os.WriteFile(path("domain.xml"), fmt.Appendf(nil, libvirtDomain, filledRAM, fillFile(t, 8<<20)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	// The firmware has two seconds: only then is all of its memory RAM.
+	// Give the firmware two seconds: only then is all of its memory RAM.
 	commands := []string{"create domain.xml", "event 'vm&1' reboot --timeout 2", "suspend 'vm&1'", pmemsave(path("memory"))}
 	for i, format := range formats {
 		commands = append(commands, fmt.Sprintf("save 'vm&1' saved%d --image-format %s", i, format), fmt.Sprintf("restore saved%d --paused", i))

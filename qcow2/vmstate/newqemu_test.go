@@ -15,7 +15,7 @@ import (
 
 type object = map[string]any
 
-// newQEMU starts a QEMU that knows mapped-ram and file:.
+// newQEMU starts a QEMU that supports mapped-ram and file:.
 func newQEMU(t *testing.T, more ...string) *testqemu.Machine {
 	t.Helper()
 	if testing.Short() {
@@ -24,7 +24,7 @@ func newQEMU(t *testing.T, more ...string) *testqemu.Machine {
 	return testqemu.StartProgram(t, testqemu.Newer(t), append([]string{"-M", "pc", "-m", fmt.Sprint(filledRAM >> 20), "-rtc", "clock=vm"}, more...)...)
 }
 
-// stoppedMachine has run for a moment, with its memory filled.
+// stoppedMachine returns a machine that has run for a moment, with its memory filled.
 func stoppedMachine(t *testing.T, more ...string) *testqemu.Machine {
 	t.Helper()
 	m := newQEMU(t, append(more, "-device", fillFile(t, 40<<20))...)
@@ -33,12 +33,12 @@ func stoppedMachine(t *testing.T, more ...string) *testqemu.Machine {
 	return m
 }
 
-// backed has the machine's memory in a file.
+// backed returns options that keep the machine's memory in a file.
 func backed(file, share string) []string {
 	return []string{"-object", fmt.Sprintf("memory-backend-file,id=pc.ram,share=%s,mem-path=%s,size=%d", share, file, filledRAM), "-machine", "memory-backend=pc.ram"}
 }
 
-// setCapabilities turns on some capabilities, or off.
+// setCapabilities turns capabilities on or off.
 func setCapabilities(m *testqemu.Machine, on bool, names ...string) {
 	list := []object{}
 	for _, name := range names {
@@ -47,8 +47,8 @@ func setCapabilities(m *testqemu.Machine, on bool, names ...string) {
 	m.Do("migrate-set-capabilities", object{"capabilities": list})
 }
 
-// A stopped machine's RAM is what pmemsave says in all that QEMU makes files
-// of, and all of these have one canonical stream.
+// In every kind of file that QEMU writes, a stopped machine's RAM is what pmemsave writes, and all
+// of these files have one canonical stream.
 func TestNewQEMU(t *testing.T) {
 	first := stoppedMachine(t)
 	want := first.Memory(filledRAM)
@@ -75,7 +75,7 @@ func TestNewQEMU(t *testing.T) {
 			if c.uri == "" {
 				c.uri = "file:state"
 			}
-			// QEMU saves a machine once: this is the first one again.
+			// QEMU saves a machine only once: this is the first one again.
 			m := newQEMU(t, "-S", "-incoming", "defer")
 			load(m, "exec:cat "+filepath.Join(first.Dir, "state"))
 			if c.parameters != nil {
@@ -157,8 +157,8 @@ func TestNewQEMUCore(t *testing.T) {
 	}
 }
 
-// A state of this QEMU, written again, is loaded by it: the RAM is the same,
-// and the machine goes on.
+// QEMU loads a state of its own that was written again: the RAM is the same, and the machine runs
+// on.
 func TestNewQEMULoads(t *testing.T) {
 	m := stoppedMachine(t)
 	want := m.Memory(filledRAM)
@@ -192,7 +192,8 @@ func TestNewQEMULoads(t *testing.T) {
 		{"mapped-ram by multifd", "file:" + asMapped, []string{"mapped-ram", "multifd"}, nil},
 		{"mapped-ram of a stream", "file:" + again, []string{"mapped-ram"}, nil},
 		{"stream", "exec:cat " + asStream, nil, nil},
-		// A stream clears what was in memory before. QEMU does not when it loads mapped-ram.
+		// A stream clears what was in memory before. QEMU does not clear it when it loads
+		// mapped-ram.
 		{"stream into used memory", "file:" + asStream, nil, backed(dirty, "off")},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -212,7 +213,7 @@ func load(m *testqemu.Machine, uri string, capabilities ...string) {
 	m.Until("query-migrate", "completed")
 }
 
-// States of QEMU 7.2 go on in a newer one, as mapped-ram that no QEMU has written.
+// States of QEMU 7.2 run on in a newer QEMU, as mapped-ram that no QEMU has written.
 func TestNewQEMUResumes(t *testing.T) {
 	for _, name := range []string{"plain.state", "xbzrle.state", "background.state"} {
 		t.Run(name, func(t *testing.T) {

@@ -13,8 +13,8 @@ import (
 	"cbt/sparse"
 )
 
-// A real QEMU goes on from the canonical stream, whatever the state was made
-// as: with the RAM of the state, and a program that counts on.
+// A real QEMU resumes from the canonical stream, however the state was saved: with the RAM of the
+// state, and with a program that keeps counting.
 func TestQEMUResumes(t *testing.T) {
 	plain := unpacked(t, "plain.state")
 	for name, c := range map[string]struct{ state, ram []byte }{
@@ -45,7 +45,7 @@ func TestQEMUResumes(t *testing.T) {
 	}
 }
 
-// goesOn checks that a machine has the RAM of its state, and counts on.
+// goesOn checks that a machine has the RAM of its state, and keeps counting.
 func goesOn(t *testing.T, m *testqemu.Machine, ram []byte) {
 	t.Helper()
 	got := m.Memory(1 << 20)
@@ -60,7 +60,7 @@ func goesOn(t *testing.T, m *testqemu.Machine, ram []byte) {
 	}
 }
 
-// Every page of a stopped machine is what QEMU's own pmemsave says.
+// Every page of a stopped machine is what QEMU's own pmemsave writes.
 func TestPmemsave(t *testing.T) {
 	fill := fillFile(t, 40<<20)
 	for _, c := range []struct {
@@ -85,8 +85,8 @@ func TestPmemsave(t *testing.T) {
 // filledRAM is the memory of a machine that has the device of fillFile.
 const filledRAM = 64 << 20
 
-// fillFile is a device that fills memory: a third of its pages is random, a
-// third has one byte, a third is zero.
+// fillFile returns a device that fills memory: a third of its pages is random, a third has one byte
+// value, a third is zero.
 func fillFile(t *testing.T, size int) (device string) {
 	t.Helper()
 	fill := make([]byte, size)
@@ -153,7 +153,7 @@ func sameMemory(t *testing.T, got, want []byte) {
 	}
 }
 
-// sameStored checks that all pages are stored that are not zero, and no others.
+// sameStored checks that all pages that are not zero are stored, and no others.
 func sameStored(t *testing.T, b *Block) {
 	t.Helper()
 	got, zero := content(t, b), int64(0)

@@ -9,13 +9,13 @@ import (
 	"cbt/internal/sample"
 )
 
-// unpacked is a file of testdata/vmstate.
+// unpacked returns a file of testdata/vmstate, unpacked.
 func unpacked(t testing.TB, name string) []byte {
 	t.Helper()
 	return sample.Read(t, "vmstate/"+name)
 }
 
-// file is a file of testdata/vmstate as it is.
+// file returns a file of testdata/vmstate as it is.
 func file(t testing.TB, name string) []byte {
 	t.Helper()
 	b, err := os.ReadFile(filepath.Join(sample.Dir(t), "vmstate", name))
@@ -25,13 +25,13 @@ func file(t testing.TB, name string) []byte {
 	return b
 }
 
-// temp makes temporary files for tests.
+// temp returns a function that creates temporary files for tests.
 func temp(t testing.TB) func() (TempFile, error) {
 	dir := t.TempDir()
 	return func() (TempFile, error) { return os.CreateTemp(dir, "") }
 }
 
-// open opens a state that must be one.
+// open opens a state that must be valid.
 func open(t testing.TB, b []byte, opt Options) *State {
 	t.Helper()
 	if opt.Temp == nil {

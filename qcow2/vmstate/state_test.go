@@ -9,13 +9,13 @@ import (
 	"cbt/sparse/sparsetest"
 )
 
-// vgaHole is what pmemsave does not show of the RAM of a PC.
+// vgaHole is the part of a PC's RAM that pmemsave does not show.
 const vgaHole, vgaHoleEnd = 0xa0000, 0xc0000
 
 // Memory of the firmware's copy is read-only or remapped there.
 const shadow, shadowEnd = 0xc0000, 0x100000
 
-// sameRAM compares a state with what QEMU's pmemsave said of the stopped machine.
+// sameRAM compares a state with what QEMU's pmemsave wrote of the stopped machine.
 func sameRAM(t *testing.T, s *State, want []byte) {
 	t.Helper()
 	b := s.Block("pc.ram")
@@ -72,14 +72,14 @@ func TestRealStates(t *testing.T) {
 			}
 			sparsetest.View(t, s.Skeleton(), skeleton)
 
-			// The canonical stream is the same state, and its own canonical stream.
+			// The canonical stream gives the same state, and is its own canonical stream.
 			out := stream(t, s)
 			again := open(t, out, Options{})
 			sameState(t, again, s)
 			if !bytes.Equal(stream(t, again), out) {
 				t.Error("the canonical stream of a canonical stream is another one")
 			}
-			// So is what the skeleton and the pages make.
+			// The skeleton and the pages give the same stream.
 			bones := open(t, skeleton, Options{})
 			var w bytes.Buffer
 			if err := bones.WriteStream(&w, func(b *Block) (sparse.View, error) { return s.Block(b.Name), nil }); err != nil {
@@ -122,7 +122,7 @@ func TestUUIDAndCapabilities(t *testing.T) {
 	}
 }
 
-// A state in a larger file, a volume for example, ends where its description does.
+// A state in a larger file, such as a volume, ends where its description ends.
 func TestStateWithBytesBehindIt(t *testing.T) {
 	b := unpacked(t, "plain.state")
 	want := open(t, b, Options{})

@@ -49,8 +49,8 @@ func TestWriteMapped(t *testing.T) {
 	}
 }
 
-// TestWriteLibvirt writes a save image, of a state that was none and of one
-// that was, and reads both again; and what is kept of them beside RAM.
+// TestWriteLibvirt writes save images of a state that did not come from one and of one that did,
+// and reads both again. It also checks what is kept of them besides RAM.
 func TestWriteLibvirt(t *testing.T) {
 	plain := open(t, unpacked(t, "plain.state"), Options{})
 	l, err := NewLibvirt(domain, true)
