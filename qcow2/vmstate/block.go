@@ -8,39 +8,39 @@ import (
 	"cbt/sparse"
 )
 
-// Block is a RAM block: a piece of the guest's memory that QEMU has a name
-// for. It implements sparse.View: pages that are zero are holes.
+// Block is a RAM block: a piece of the guest's memory that has a name in QEMU. It implements
+// sparse.View: zero pages are holes.
 type Block struct {
 	Name string
-	// Address is the guest physical address of the region that holds the block,
-	// for streams with x-ignore-shared; 0 in others, which do not tell.
+	// Address is the guest physical address of the region that holds the block, in streams with
+	// x-ignore-shared. It is 0 in others, which do not contain it.
 	Address uint64
-	// Shared says that a stream with x-ignore-shared has no page of this block:
-	// its content lies in the file that backs the memory. Such a block cannot be read.
+	// Shared means that a stream with x-ignore-shared has no page of this block: its content lies
+	// in the file that backs the memory. Such a block cannot be read.
 	Shared bool
 
-	length int64 // bytes
+	length int64 // in bytes
 	state  *State
 	index  index
 	told   bool // a record of it was seen
 }
 
-// Size is the block's length in bytes (used_length).
+// Size returns the block's length in bytes (used_length).
 func (b *Block) Size() int64 { return b.length }
 
-// Pages is the number of pages of the block.
+// Pages returns the number of pages of the block.
 func (b *Block) Pages() int64 { return b.index.pages }
 
-// Stored is the number of pages that the state has bytes for. Of a stream these
-// are the pages that are not zero; what mapped-ram stores is not looked at, and
-// QEMU stores zero pages there too when its search for them is off.
+// Stored returns the number of pages for which the state stores bytes. In a stream these are the
+// pages that are not zero. What mapped-ram stores is not examined, and QEMU stores zero pages there
+// too when its search for them is off.
 func (b *Block) Stored() int64 { return b.index.stored }
 
 func (b *Block) shared() error {
 	return fmt.Errorf("RAM block %q: its content is not in the state (x-ignore-shared) but in the file that backs it", b.Name)
 }
 
-// readable says why a block cannot be read, if it cannot.
+// readable returns the reason why a block cannot be read, or nil.
 func (b *Block) readable() error {
 	switch {
 	case b.Shared:
@@ -77,8 +77,7 @@ func (b *Block) Extents(off, n int64) sparse.Seq {
 	}
 }
 
-// Pages that lie close together are read at once, the headers between them
-// included.
+// Pages that lie close together are read at once, along with the headers between them.
 const (
 	maxSpan = 512 << 10
 	maxGap  = 1 << 10
@@ -109,7 +108,7 @@ func (b *Block) ReadAt(p []byte, off int64) (int, error) {
 			done += n
 			continue
 		}
-		// [first, last) lie one after another in the file.
+		// Pages [first, last) lie one after another in the file.
 		last, end := first+1, pl.offset()+size
 		for last*size < off+int64(len(p)) {
 			next := b.index.get(last)
@@ -137,7 +136,7 @@ func (b *Block) ReadAt(p []byte, off int64) (int, error) {
 	return len(p), eof
 }
 
-// readPlace fills p from skip bytes behind pl on.
+// readPlace fills p with the bytes from skip bytes after pl on.
 func (s *State) readPlace(p []byte, pl place, skip int64) error {
 	var r io.ReaderAt = s.src
 	if pl&inTemp != 0 {

@@ -13,9 +13,9 @@ const (
 	maxCapabilities = 256
 )
 
-// configuration reads the CONFIGURATION, which follows the header and may be
-// missing: a length and the machine's name, then subsections until something
-// else comes (vmstate_configuration). It leaves the configuration of the canonical stream in rest.
+// configuration reads the CONFIGURATION, which follows the header and may be missing. It has a
+// length and the machine's name, then subsections until something else comes
+// (vmstate_configuration). The header and configuration of the canonical stream go to rest.prefix.
 func (p *parser) configuration() error {
 	const what = "configuration"
 	lit := binary.BigEndian.AppendUint32(nil, streamMagic)
@@ -62,8 +62,8 @@ func (p *parser) configuration() error {
 	return &sparse.FormatError{Struct: what, Off: at, Msg: "more than 16 subsections"}
 }
 
-// configSubsection reads one subsection and returns it as the canonical stream
-// has it.
+// configSubsection reads one subsection and returns it in the form of the canonical stream, or nil
+// if that does not have it.
 func (p *parser) configSubsection() ([]byte, error) {
 	const what = "configuration subsection"
 	at := p.c.pos
@@ -116,8 +116,8 @@ func (p *parser) configSubsection() ([]byte, error) {
 	return nil, fault("name", name, "unknown")
 }
 
-// capabilities reads the list and returns those that a canonical stream has:
-// where the pages of a mapped-ram state lay is lost in one.
+// capabilities reads the list and returns those that a canonical stream has. mapped-ram is not
+// among them, because such a stream does not keep the places of the pages.
 func (p *parser) capabilities() (kept []string, err error) {
 	const what = "configuration/capabilities"
 	at := p.c.pos
@@ -154,7 +154,7 @@ var commands = map[uint16]string{
 	7: "postcopy-resume", 8: "packaged", 9: "recv-bitmap", 10: "enable-colo", 11: "switchover-start",
 }
 
-// command reads a COMMAND. Those of postcopy mean that RAM is somewhere else.
+// command reads a COMMAND. It refuses those of postcopy, which mean that RAM is somewhere else.
 func (p *parser) command() error {
 	at := p.c.pos
 	p.c.pos++

@@ -17,19 +17,18 @@ const (
 	coreAlign      = 4096
 )
 
-// Core is an ELF core file of a machine, by guest physical address, as QEMU's
-// dump-guest-memory writes it: a note for each processor, and the RAM. gdb,
-// crash and Volatility read it.
+// Core is an ELF core file of a machine, by guest physical address, as QEMU's dump-guest-memory
+// writes it. It holds a note for each processor, and the RAM. gdb, crash and Volatility read it.
 type Core struct {
 	sparse.View
-	// CPUs is the number of processors whose registers are in it. If it is 0,
-	// NoCPUs says why.
+	// CPUs is the number of processors whose registers it contains. If it is 0, NoCPUs is the
+	// reason.
 	CPUs   int
 	NoCPUs error
 }
 
-// Core makes the core file of the ranges, which RAMRanges gives. ram is as in
-// WriteStream.
+// Core returns the core file for the given ranges, as RAMRanges returns them. ram has the same
+// meaning as in WriteStream.
 func (s *State) Core(ranges []Range, ram Content) (*Core, error) {
 	c := &Core{}
 	cpus, err := s.CPUs()
@@ -44,7 +43,7 @@ func (s *State) Core(ranges []Range, ram Content) (*Core, error) {
 	h = le.AppendUint16(h, uint16(elf.ET_CORE))
 	machine := elf.EM_X86_64
 	if len(cpus) > 0 && !cpus[0].LongMode {
-		machine = elf.EM_386 // as QEMU says of a system of 32 bits
+		machine = elf.EM_386 // as QEMU writes it for a 32-bit system
 	}
 	h = le.AppendUint16(h, uint16(machine))
 	h = le.AppendUint32(h, uint32(elf.EV_CURRENT))
@@ -85,7 +84,7 @@ func appendProgram(b []byte, kind elf.ProgType, off int64, addr uint64, size int
 	le := binary.LittleEndian
 	b = le.AppendUint32(b, uint32(kind))
 	b = le.AppendUint32(b, 0)
-	// p_vaddr is p_paddr, as QEMU has it without paging: gdb reads by it.
+	// p_vaddr equals p_paddr, as QEMU writes it without paging: gdb reads by p_vaddr.
 	for _, v := range []uint64{uint64(off), addr, addr, uint64(size), uint64(size), 0} {
 		b = le.AppendUint64(b, v)
 	}
@@ -117,8 +116,8 @@ func appendNote(b []byte, name string, kind uint32, desc []byte) []byte {
 	return append(b, desc...)
 }
 
-// prStatus is a struct elf_prstatus of Linux: the process number at 32, the
-// registers in the order of struct user_regs_struct at 112.
+// prStatus returns a struct elf_prstatus of Linux: the process number at 32, the registers in the
+// order of struct user_regs_struct at 112.
 func (c *CPU) prStatus() []byte {
 	b := make([]byte, prStatusSize)
 	le := binary.LittleEndian
@@ -134,8 +133,8 @@ func (c *CPU) prStatus() []byte {
 	return b
 }
 
-// prStatus32 is that of a system of 32 bits: the process number at 24, the
-// registers at 72.
+// prStatus32 returns the elf_prstatus of a 32-bit system: the process number at 24, the registers
+// at 72.
 func (c *CPU) prStatus32() []byte {
 	b := make([]byte, prStatus32Size)
 	le := binary.LittleEndian
@@ -151,7 +150,7 @@ func (c *CPU) prStatus32() []byte {
 	return b
 }
 
-// qemuNote is QEMU's own QEMUCPUState.
+// qemuNote returns QEMU's own QEMUCPUState.
 func (c *CPU) qemuNote() []byte {
 	le := binary.LittleEndian
 	b := le.AppendUint32(make([]byte, 0, qemuNoteSize), 1)

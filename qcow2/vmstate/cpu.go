@@ -7,8 +7,8 @@ import (
 	"slices"
 )
 
-// CPU is what of the state of an x86-64 processor goes into a core file. The
-// orders are QEMU's (target/i386/cpu.h).
+// CPU holds those parts of the state of an x86-64 processor that go into a core file. The orders of
+// registers are QEMU's (target/i386/cpu.h).
 type CPU struct {
 	Index             uint32
 	Regs              [16]uint64 // rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi, r8 to r15
@@ -17,10 +17,10 @@ type CPU struct {
 	LDT, TR, GDT, IDT Segment
 	CR                [5]uint64 // 1 is unused
 	KernelGSBase      uint64
-	LongMode          bool // it runs 64-bit code, or code of 32 bits under a 64-bit system
+	LongMode          bool // it runs 64-bit code, or 32-bit code under a 64-bit system
 }
 
-// Segment is a segment register with what the processor keeps of its descriptor.
+// Segment is a segment register with the parts of its descriptor that the processor caches.
 type Segment struct {
 	Selector, Limit, Flags uint32
 	Base                   uint64
@@ -31,11 +31,12 @@ const (
 	longMode    = 1 << 14 // HF_LMA_MASK
 )
 
-// ErrNoCPU says that a state has no x86-64 processor that could be decoded.
+// ErrNoCPU means that a state has no x86-64 processor that could be decoded.
 var ErrNoCPU = errors.New("no x86-64 processor is described")
 
-// CPUs decodes the processors, in the order of their numbers. The error is
-// ErrNoCPU if nothing describes them, or says what does not fit.
+// CPUs decodes the processors and returns them in the order of their numbers. The error is ErrNoCPU
+// if the state describes none. Otherwise it names a field that is missing or has the wrong size, or
+// is an error of reading the state.
 func (s *State) CPUs() ([]CPU, error) {
 	var list []CPU
 	for _, d := range s.decodable {

@@ -9,16 +9,16 @@ import (
 	"cbt/sparse"
 )
 
-// windowSize is how much a cursor reads at once, and the most that can be
-// asked of it.
+// windowSize is how many bytes a cursor reads at once, and the most that one peek or take can ask
+// for.
 const windowSize = 512 << 10
 
-// cursor reads a file forward. Offsets are those of the file.
+// cursor reads a file forward. Its offsets are offsets in the file.
 type cursor struct {
 	r      io.ReaderAt
 	end    int64 // of the file
 	pos    int64
-	window []byte // what was read from start on
+	window []byte // the bytes read from start on
 	start  int64
 	room   []byte
 }
@@ -29,8 +29,7 @@ func newCursor(r io.ReaderAt, pos, end int64) *cursor {
 
 func (c *cursor) left() int64 { return c.end - c.pos }
 
-// peek returns the next n bytes without passing over them. They are valid
-// until the next call.
+// peek returns the next n bytes without moving past them. They are valid until the next call.
 func (c *cursor) peek(what string, n int) ([]byte, error) {
 	if at := c.pos - c.start; at >= 0 && at+int64(n) <= int64(len(c.window)) {
 		return c.window[at:][:n], nil
@@ -46,7 +45,7 @@ func (c *cursor) peek(what string, n int) ([]byte, error) {
 	return c.window[:n], nil
 }
 
-// take is peek and skip.
+// take returns the next n bytes and moves past them.
 func (c *cursor) take(what string, n int) ([]byte, error) {
 	b, err := c.peek(what, n)
 	if err == nil {
@@ -95,7 +94,7 @@ func (c *cursor) u64(what string) (uint64, error) {
 	return binary.BigEndian.Uint64(b), nil
 }
 
-// counted reads a length of one byte and as many bytes of text.
+// counted reads a one-byte length and a text of that many bytes.
 func (c *cursor) counted(what string) (string, error) {
 	n, err := c.u8(what)
 	if err != nil {
@@ -105,7 +104,7 @@ func (c *cursor) counted(what string) (string, error) {
 	return string(b), err
 }
 
-// cut says that the file ends inside what starts at or before the cursor.
+// cut returns the error for a file that ends inside what, which starts at or before the cursor.
 func (c *cursor) cut(what string) error {
 	return &sparse.FormatError{Struct: what, Off: c.pos, Msg: fmt.Sprintf("cut by the end of the state at 0x%x", c.end)}
 }

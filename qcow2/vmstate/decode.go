@@ -7,7 +7,7 @@ import (
 	"cbt/sparse"
 )
 
-// Devices of which some fields are decoded.
+// Devices some of whose fields are decoded.
 const (
 	cpuDevice = "cpu"
 	rtcDevice = "mc146818rtc"
@@ -15,15 +15,16 @@ const (
 	maxDecodable = 8192 // sections; QEMU has at most 4096 processors
 )
 
-// decodable is where the fields of a device's section are, by the names that
-// the description gives them.
+// decodable holds the places of the fields of a device's section, by the names that the description
+// gives them.
 type decodable struct {
 	name     string
 	instance uint32
 	fields   map[string]piece
 }
 
-// decode begins a section of a device, and gives nil if its fields are of no use.
+// decode starts to record the fields of a device's section. It returns nil if the fields of this
+// device are not decoded.
 func (s *State) decode(name string, instance uint32) *decodable {
 	if name != cpuDevice && name != rtcDevice || len(s.decodable) == maxDecodable {
 		return nil
@@ -33,15 +34,15 @@ func (s *State) decode(name string, instance uint32) *decodable {
 	return d
 }
 
-// wantedFields are those that a decoder reads; others are not kept.
+// wantedFields lists the fields that a decoder reads; others are not kept.
 var wantedFields = map[string]bool{
 	"env.regs": true, "env.eip": true, "env.eflags": true, "env.hflags": true, "env.segs": true, "env.ldt": true, "env.tr": true, "env.gdt": true, "env.idt": true,
 	"env.cr[0]": true, "env.cr[2]": true, "env.cr[3]": true, "env.cr[4]": true, "env.kernelgsbase": true,
 	"cmos_data": true,
 }
 
-// note says that a field lies at [from, to). An array whose elements are
-// described one by one is one field.
+// note records that a field lies at [from, to). An array whose elements are described one by one
+// counts as one field.
 func (d *decodable) note(name string, from, to int64) {
 	if d == nil || !wantedFields[name] {
 		return
@@ -57,14 +58,14 @@ func (d *decodable) note(name string, from, to int64) {
 	d.fields[name] = f
 }
 
-// fieldReader reads fields of one section, and keeps the first error.
+// fieldReader reads fields of one section and keeps the first error.
 type fieldReader struct {
 	s   *State
 	d   *decodable
 	err error
 }
 
-// bytes is a field of n bytes.
+// bytes returns a field of n bytes.
 func (r *fieldReader) bytes(name string, n int64) []byte {
 	b := make([]byte, n)
 	f, ok := r.d.fields[name]

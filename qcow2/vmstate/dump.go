@@ -13,33 +13,33 @@ import (
 	"cbt/sparse"
 )
 
-// ErrNotCore says that a file is no ELF core file.
+// ErrNotCore means that a file is not an ELF core file.
 var ErrNotCore = errors.New("not an ELF core file")
 
-// Limits of what is believed of a core file.
+// Limits on what the headers of a core file may claim.
 const (
 	maxSegments = 1 << 16
 	maxNotes    = 1 << 16
 	phnumInInfo = 0xffff // PN_XNUM
 )
 
-// Dump is a core file of a machine, as Core, QEMU's dump-guest-memory and
-// virsh dump --memory-only write it.
+// Dump is a core file of a machine, as written by Core, by QEMU's dump-guest-memory and by virsh
+// dump --memory-only.
 type Dump struct {
 	Architecture string // "X86_64", "S390", ...
-	CPUs         int    // processors whose registers are in it
+	CPUs         int    // processors whose registers it contains
 	Segments     []DumpSegment
 
 	src  io.ReaderAt
 	size int64
 }
 
-// DumpSegment is a piece of guest physical memory in a core file. What is behind
-// Stored bytes reads as zeros.
+// DumpSegment is a piece of guest physical memory in a core file. Past its first Stored bytes it
+// reads as zeros.
 type DumpSegment struct {
 	Addr        uint64 // guest physical address
-	Len, Stored int64  // bytes
-	Off         int64  // in the file
+	Len, Stored int64  // in bytes
+	Off         int64  // in the file, in bytes
 }
 
 // elfReader reads integers of either class and byte order.
@@ -48,7 +48,7 @@ type elfReader struct {
 	wide bool
 }
 
-// word is an address or an offset.
+// word returns an address or an offset.
 func (e elfReader) word(b []byte) uint64 {
 	if e.wide {
 		return e.Uint64(b)
@@ -56,9 +56,9 @@ func (e elfReader) word(b []byte) uint64 {
 	return uint64(e.Uint32(b))
 }
 
-// OpenDump reads the headers of a core file in the first size bytes of r. What is
-// none is ErrNotCore, what is wrong with one a *sparse.FormatError; errors of r
-// are passed on. The Dump is not changed after that.
+// OpenDump reads the headers of a core file in the first size bytes of r. It returns ErrNotCore if
+// the file is not a core file, and a *sparse.FormatError if it is a damaged one. Errors of r are
+// passed on. The Dump is not changed after that.
 func OpenDump(r io.ReaderAt, size int64) (*Dump, error) {
 	const what = "ELF header"
 	h := make([]byte, elfHeaderSize)
@@ -105,7 +105,7 @@ func OpenDump(r io.ReaderAt, size int64) (*Dump, error) {
 	return d, nil
 }
 
-// program reads a program header.
+// program reads the program header at at.
 func (d *Dump) program(e elfReader, at uint64) error {
 	const what = "ELF program header"
 	n := uint64(32)
@@ -137,7 +137,7 @@ func (d *Dump) program(e elfReader, at uint64) error {
 	return nil
 }
 
-// notes counts the processors.
+// notes counts the processors in the notes at [at, end).
 func (d *Dump) notes(e elfReader, at, end int64) error {
 	const what = "ELF note"
 	for i := 0; end-at >= 12 && i < maxNotes; i++ {
@@ -166,8 +166,8 @@ type Piece struct {
 	sparse.View
 }
 
-// Pieces are the runs of memory in the file, ascending; segments that follow one another are
-// one. Those that overlap are pieces of their own.
+// Pieces returns the runs of memory in the file, in ascending order. Segments that follow one
+// another are joined; segments that overlap are separate pieces. file is the core file itself.
 func (d *Dump) Pieces(file sparse.View) []Piece {
 	list := slices.Clone(d.Segments)
 	slices.SortStableFunc(list, func(a, b DumpSegment) int {

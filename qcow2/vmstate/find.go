@@ -14,12 +14,11 @@ import (
 const (
 	descHeader    = 5         // type and length
 	maxCandidates = 8         // descriptions that are tried
-	maxDeviceData = 256 << 20 // how far behind RAM a description is looked for
+	maxDeviceData = 256 << 20 // how far after RAM a description is searched for, in bytes
 )
 
-// endDescription looks for the description at the very end of the file, where
-// it is unless the state lies in something larger, and takes the page size
-// from it.
+// endDescription looks for the description at the very end of the file and takes the page size from
+// it. The description is there unless the state lies inside something larger.
 func (p *parser) endDescription() error {
 	if p.measuring || p.listing {
 		return nil
@@ -35,8 +34,8 @@ func (p *parser) endDescription() error {
 	return nil
 }
 
-// lastDescription looks for a description that ends with the file. Its text has
-// no control characters, so the first one from the end is in its type or length.
+// lastDescription looks for a description that ends where the file ends. Its text has no control
+// characters, so the last control character of the file is in the description's type or length.
 func (p *parser) lastDescription() (*description, error) {
 	const chunk = 64 << 10
 	end := p.c.end
@@ -68,8 +67,8 @@ func isFormat(err error) bool {
 	return ok
 }
 
-// readDescription reads the description at off, nil if there is none, or, with
-// an end that is not 0, none that ends there.
+// readDescription reads the description at off and returns nil if there is none. If end is not 0,
+// the description must also end there.
 func (p *parser) readDescription(off, end int64) (*description, error) {
 	const what = "description of the devices"
 	var head [descHeader + 1]byte
@@ -96,8 +95,8 @@ func (p *parser) readDescription(off, end int64) (*description, error) {
 	return d, nil
 }
 
-// description returns that of the devices, of which the first section is at
-// off; nil if there is none. Which one it is shows in that all sections from off on fit it.
+// description returns the description of the devices, whose first section is at off, or nil if
+// there is none. The right description is one that all sections from off on fit.
 func (p *parser) description(off int64) (*description, error) {
 	if p.descSearched {
 		return p.desc, nil
@@ -107,7 +106,8 @@ func (p *parser) description(off int64) (*description, error) {
 	if !p.ramSeen || p.desc != nil && p.fits(off, p.desc) {
 		return p.desc, nil
 	}
-	// Whatever lies behind RAM and may have been made by the guest is tried, not trusted.
+	// What follows RAM may have been written by the guest: such descriptions are tried, not
+	// trusted.
 	c := newCursor(p.c.r, off, min(p.c.end, off+maxDeviceData))
 	for tried := 0; tried < maxCandidates && c.left() >= 2+descHeader; {
 		n := int(min(int64(len(c.room)), c.left()))
@@ -134,13 +134,13 @@ func (p *parser) description(off int64) (*description, error) {
 			return d, nil
 		}
 		if p.desc == nil {
-			p.desc = d // its faults are what there is to say
+			p.desc = d // keep it, so that its faults can be reported
 		}
 	}
 	return p.desc, nil
 }
 
-// fits tries whether the sections from off on are those that d describes.
+// fits reports whether the sections from off on are those that d describes.
 func (p *parser) fits(off int64, d *description) bool {
 	s := *p.s
 	s.rest = &rest{pieces: slices.Clone(p.s.rest.pieces)}

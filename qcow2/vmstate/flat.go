@@ -6,13 +6,13 @@ import (
 	"cbt/sparse"
 )
 
-// flat is an image made of pieces of others, with holes between them.
+// flat is an image made of pieces of other images, with holes between them.
 type flat struct {
 	parts []flatPart // ascending, none empty
 	size  int64
 }
 
-// flatPart is n bytes of v from off on, at a place of the image.
+// flatPart places n bytes of v, from off on, at offset at of the image.
 type flatPart struct {
 	at, n int64
 	v     sparse.View
@@ -28,7 +28,7 @@ func (f *flat) add(p flatPart) {
 
 func (f *flat) Size() int64 { return f.size }
 
-// from is the first part that ends behind off.
+// from returns the parts from the first one that ends after off.
 func (f *flat) from(off int64) []flatPart {
 	i := sort.Search(len(f.parts), func(i int) bool { return f.parts[i].at+f.parts[i].n > off })
 	return f.parts[i:]
@@ -74,8 +74,8 @@ func (f *flat) Extents(off, n int64) sparse.Seq {
 	}, off, n, sparse.Hole))
 }
 
-// Flat is physical memory as one image, from address 0 on: what lies between
-// the ranges reads as zeros. ram is as in WriteStream.
+// Flat returns physical memory as one image, from address 0 on; gaps between the ranges read as
+// zeros. ram has the same meaning as in WriteStream.
 func (s *State) Flat(ranges []Range, ram Content) (sparse.View, error) {
 	f := &flat{}
 	for _, r := range ranges {

@@ -7,11 +7,11 @@ import (
 	"cbt/sparse"
 )
 
-// guesses counts what finding footers has cost. A state that needs more is refused.
+// guesses counts the cost of finding footers. A state that needs more than the limits is refused.
 type guesses struct {
-	tries   int   // footers from which on all was read
-	looks   int   // what looks like a footer
-	scanned int64 // bytes
+	tries   int   // footers after which everything was parsed
+	looks   int   // places that look like a footer
+	scanned int64 // in bytes
 }
 
 const (
@@ -24,11 +24,11 @@ func (g *guesses) spent() bool {
 	return g.tries >= maxTries || g.looks >= maxLooks || g.scanned >= maxScanned
 }
 
-// nullMarker is what a pointer to nothing is in a stream (VMS_NULLPTR_MARKER).
+// nullMarker is the byte that stands for a null pointer in a stream (VMS_NULLPTR_MARKER).
 const nullMarker = '0'
 
-// skipNull passes over n pointers to nothing. Of an array QEMU describes the first
-// element alone: others may be something.
+// skipNull skips n null pointers. QEMU describes an array by its first element only, so the others
+// need not be null; then it returns an error.
 func (p *parser) skipNull(n uint64) error {
 	const what = "device field"
 	for ; n > 0; n-- {
@@ -44,12 +44,11 @@ func (p *parser) skipNull(n uint64) error {
 	return nil
 }
 
-// findFooter looks for the footer of a device's section whose payload, from begin
-// on, is not what its description says. QEMU describes arrays of pointers by their
-// first element, and those of s390x have holes. The footer is right if all
-// that follows fits the description and ends where that begins; better if nothing
-// of it has to be found in this way. RAM must have ended: what lies inside cannot
-// be taken for pages then.
+// findFooter looks for the footer of a device's section whose payload, from begin on, does not
+// match its description. QEMU describes arrays of pointers by their first element, and those of
+// s390x have holes. A footer is the right one if everything after it fits the description and ends
+// where the description begins. Footers after which no other has to be found in this way are
+// preferred. RAM must have ended, so that nothing inside it can be taken for a footer.
 func (p *parser) findFooter(begin int64, id uint32) (at int64, found bool) {
 	if p.footers <= 0 || !p.ramSeen || p.desc == nil || p.desc.off <= begin || p.strict {
 		return 0, false
@@ -60,8 +59,8 @@ func (p *parser) findFooter(begin int64, id uint32) (at int64, found bool) {
 	return at, found
 }
 
-// footerBefore is the first such footer; strict says that nothing behind it may be
-// found in this way.
+// footerBefore returns the first such footer. With strict, no footer after it may be found in this
+// way.
 func (p *parser) footerBefore(begin int64, id uint32, strict bool) (at int64, found bool) {
 	footer := binary.BigEndian.AppendUint32([]byte{vmFooter}, id)
 	c := newCursor(p.c.r, begin, min(p.desc.off, begin+maxDeviceData))
@@ -95,8 +94,8 @@ func (p *parser) footerBefore(begin int64, id uint32, strict bool) (at int64, fo
 	return 0, false
 }
 
-// sectionAt says whether the section of a device begins at off that is described,
-// or the sections end there.
+// sectionAt reports whether a section of a described device begins at off, or the sections end
+// there.
 func (p *parser) sectionAt(off int64) bool {
 	try := *p
 	try.c = newCursor(p.c.r, off, min(p.c.end, off+300))

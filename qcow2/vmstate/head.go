@@ -9,8 +9,8 @@ import (
 	"cbt/sparse"
 )
 
-// A stream that is packed is judged by its head. It ends with the list of RAM
-// blocks; devices that are restored before RAM can make it longer.
+// A compressed stream is judged by its head, which ends with the list of RAM blocks. Devices that
+// are restored before RAM can make it longer.
 const (
 	headSize    = 64 << 10
 	maxHeadSize = 4 << 20
@@ -19,12 +19,12 @@ const (
 // head is the beginning of an unpacked stream.
 type head struct {
 	bytes []byte
-	whole bool  // that is all
+	whole bool  // the stream ends here
 	ram   int64 // bytes of RAM
 }
 
-// readHead reads a stream until it says how much RAM there is. What is no
-// migration stream, or says nothing, is a *sparse.FormatError with offsets of the unpacked stream.
+// readHead reads a stream until it tells how much RAM there is. If it is not a migration stream, or
+// does not tell, the error is a *sparse.FormatError with offsets in the unpacked stream.
 func readHead(r io.Reader, opt Options) (head, error) {
 	h := head{bytes: make([]byte, 0, headSize)}
 	for {
@@ -54,15 +54,15 @@ func readHead(r io.Reader, opt Options) (head, error) {
 	}
 }
 
-// ramIn finds how much RAM the stream that begins with b says that it has, and
-// where; at is negative if b does not say it.
+// ramIn returns the size of RAM in bytes that the stream beginning with b gives, and its offset. at
+// is negative if b does not contain it.
 func ramIn(b []byte, opt Options) (total uint64, at int) {
 	p := newParser(&State{src: bytes.NewReader(b), size: int64(len(b))}, 0, opt)
 	p.measuring = true
 	if p.stream() == nil && p.ramSeen {
 		return uint64(p.ramTotal), int(p.c.pos) - 8
 	}
-	// Devices whose length nothing tells may come first.
+	// Devices of unknown length may come first.
 	const name = "\x03ram"
 	for from := 0; ; {
 		i := bytes.Index(b[from:], []byte(name))
@@ -79,7 +79,7 @@ func ramIn(b []byte, opt Options) (total uint64, at int) {
 	}
 }
 
-// headOnly makes s what the head of a stream tells, and says whether that went well.
+// headOnly fills s from the head of a stream, and reports whether that succeeded.
 func (s *State) headOnly(b []byte, opt Options) bool {
 	only := *s
 	only.src, only.size, only.HeadOnly = bytes.NewReader(b), int64(len(b)), true

@@ -5,32 +5,30 @@ import (
 	"slices"
 )
 
-// A place says where a guest page is stored: 0 nowhere, because it is zero;
-// else an offset in the source, or with inTemp set in the temporary file, that
-// is never 0.
+// A place tells where a guest page is stored. 0 means nowhere, because the page is zero. Otherwise
+// it is an offset in the source or, with inTemp set, in the temporary file; the offset is never 0.
 type place uint64
 
 const inTemp place = 1 << 63
 
 func (p place) offset() int64 { return int64(p &^ inTemp) }
 
-// Places are kept where there are any: a leaf is 64 pages, a branch 32 leaves.
-// A hostile stream has to store pages to make an index grow, by 300 bytes for a
-// page at most.
+// The index has branches only where pages are stored: a leaf covers 64 pages, a branch 32 leaves. A
+// hostile stream must store pages to make an index grow, and each page costs at most 300 bytes.
 const (
 	leafPages    = 64
 	branchLeaves = 32
 	branchPages  = branchLeaves * leafPages
 )
 
-// branch says which of its pages are stored, and where those are, in their
-// order. Of a block whose pages have fixed places it has no places.
+// branch tells which of its pages are stored and where, in the order of the pages. For a block
+// whose pages have fixed places it has no places.
 type branch struct {
 	stored [branchLeaves]uint64
 	places []place
 }
 
-// rank is how many pages are stored before one.
+// rank returns how many pages of the branch before page are stored.
 func (b *branch) rank(page int64) int {
 	i := page % branchPages / leafPages
 	n := bits.OnesCount64(b.stored[i] & (1<<(page%leafPages) - 1))
@@ -46,7 +44,7 @@ type index struct {
 	branches []*branch
 	stored   int64 // pages that are not zero
 
-	// Of mapped-ram: page n, if it is stored, is at fixed + n*pageSize.
+	// For mapped-ram: page n, if it is stored, is at fixed + n*pageSize.
 	fixed, pageSize int64
 }
 
@@ -54,7 +52,7 @@ func newIndex(pages int64) index {
 	return index{pages: pages, branches: make([]*branch, (pages+branchPages-1)/branchPages)}
 }
 
-// leaf is the word of the page's leaf, 0 if there is none.
+// leaf returns the word of the page's leaf, or 0 if there is none.
 func (x *index) leaf(page int64) uint64 {
 	b := x.branches[page/branchPages]
 	if b == nil {
@@ -102,8 +100,7 @@ func (x *index) set(page int64, p place) {
 	}
 }
 
-// setFixed notes which of 64 pages from page on are stored at their fixed
-// places.
+// setFixed records which of 64 pages from page on are stored at their fixed places.
 func (x *index) setFixed(page int64, word uint64) {
 	if word == 0 {
 		return
@@ -117,8 +114,8 @@ func (x *index) setFixed(page int64, word uint64) {
 	x.stored += int64(bits.OnesCount64(word))
 }
 
-// run returns the end of the run of pages from page on, at most end, that are
-// all stored or all not, and which.
+// run returns the end of the run of pages from page on, at most end, that are either all stored or
+// all not stored, and which of the two.
 func (x *index) run(page, end int64) (int64, bool) {
 	stored := x.leaf(page)&(1<<(page%leafPages)) != 0
 	for page < end {

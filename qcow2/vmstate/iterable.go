@@ -7,8 +7,8 @@ import (
 	"cbt/sparse"
 )
 
-// Iterable sections have no length and no description: each kind has its own end.
-// QEMU has those of the source files named here, and ram, dirty-bitmap and block.
+// Iterable sections have no length and no description, and each kind ends in its own way. QEMU has
+// those of the source files named here, and ram, dirty-bitmap and block.
 var iterables = map[string]func(*parser) error{
 	"ram":                     (*parser).ram,
 	"dirty-bitmap":            (*parser).dirtyBitmap,
@@ -18,7 +18,7 @@ var iterables = map[string]func(*parser) error{
 	"s390-storage_attributes": (*parser).storageAttributes,
 }
 
-// payload reads what an iterable section holds.
+// payload reads the payload of an iterable section.
 func (p *parser) payload(name string) error {
 	if read := iterables[name]; read != nil {
 		return read(p)
@@ -29,9 +29,9 @@ func (p *parser) payload(name string) error {
 	return fmt.Errorf("machine state: section %q at 0x%x cannot be read: its length is not known", name, p.c.pos)
 }
 
-// hashTable passes over page table entries of a pseries machine without a radix
-// tree (hw/ppc/spapr.c): a word that is the size of the table, or says that there
-// is none, and is all then; or zero, and chunks behind it.
+// hashTable skips page table entries of a pseries machine without a radix tree (hw/ppc/spapr.c).
+// The section starts with a word. If that is zero, chunks follow. Otherwise it is the size of the
+// table, or says that there is none, and nothing follows.
 func (p *parser) hashTable() error {
 	const what, entry = "spapr/htab section", 16
 	header, err := p.c.u32(what)
@@ -60,17 +60,17 @@ func (p *parser) hashTable() error {
 	}
 }
 
-// mark is what a word of a section means.
+// mark is the meaning of a word of a section.
 type mark int
 
 const (
 	markEnd   mark = iota + 1 // the section ends
-	markAlone                 // nothing belongs to it
-	markData                  // a length follows, and as many bytes
+	markAlone                 // the word stands alone
+	markData                  // a length follows, and that many bytes
 )
 
-// passMarked passes over a section of words, of each of which the bits of mask say
-// what it means. field is what errors call these bits.
+// passMarked skips a section of words. The bits of mask in each word give its meaning according to
+// marks. Errors call these bits field.
 func (p *parser) passMarked(what, field string, mask uint64, marks map[uint64]mark) error {
 	for {
 		at := p.c.pos
@@ -103,8 +103,8 @@ const (
 	attributesDone = 0x8
 )
 
-// storageAttributes passes over the storage attributes of an s390x machine: runs of
-// a byte for a page each.
+// storageAttributes skips the storage attributes of an s390x machine: runs with one byte for each
+// page.
 func (p *parser) storageAttributes() error {
 	return p.passMarked("s390-storage_attributes section", "flags", 0xfff, map[uint64]mark{
 		attributesEOS:  markEnd,
@@ -113,16 +113,16 @@ func (p *parser) storageAttributes() error {
 	})
 }
 
-// Words of a section of a device that is passed through (hw/vfio/migration.c).
+// Words of a section of a passed-through device (hw/vfio/migration.c).
 const (
 	vfioEnd      = 0xffffffffef100001
 	vfioSetup    = 0xffffffffef100003
 	vfioData     = 0xffffffffef100004
-	vfioInitSent = 0xffffffffef100005 // in place of the end
+	vfioInitSent = 0xffffffffef100005 // instead of the end
 )
 
-// vfio passes over the data of a device that is passed through. Its configuration
-// comes later, in a section of its own that is described.
+// vfio skips the data of a passed-through device. Its configuration comes later, in a described
+// section of its own.
 func (p *parser) vfio() error {
 	return p.passMarked("vfio section", "flag", 1<<64-1, map[uint64]mark{
 		vfioEnd:      markEnd,

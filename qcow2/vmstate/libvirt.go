@@ -16,30 +16,29 @@ const (
 	libvirtMagic      = "LibvirtQemud" // then Save or Part
 	libvirtHeaderSize = 92
 	libvirtVersion    = 2
-	maxLibvirtData    = 4 << 20 // of some 50 KiB that libvirt writes
+	maxLibvirtData    = 4 << 20 // libvirt writes some 50 KiB
 )
 
 // libvirtFormats are the values of virQEMUSaveFormat.
 var libvirtFormats = []string{"raw", "gzip", "bzip2", "xz", "lzop", "zstd", "sparse"}
 
-// Libvirt is what a libvirt save image has in front of the stream.
+// Libvirt is what precedes the stream in a libvirt save image.
 type Libvirt struct {
 	Format     string // raw, gzip, bzip2, xz, lzop, zstd, sparse
-	WasRunning bool   // the machine ran, and goes on when it is restored
+	WasRunning bool   // the machine was running, and will run on when it is restored
 	Name       string // of the domain
 	UUID       string // of the domain
-	XML        string // the domain
+	XML        string // of the domain
 	Cookie     string // libvirt's own; empty if there is none
 
 	stream int64 // offset of the stream
 }
 
-// readLibvirt reads the header of a save image (virQEMUSaveHeader):
+// readLibvirt reads the header of a save image (virQEMUSaveHeader) and the two texts after it, each
+// ending with a NUL:
 //
 //	0 magic (16)  16 version  20 data_len  24 was_running  28 format
 //	32 cookieOffset  36 unused (56)
-//
-// and the two texts behind it, each with a NUL at its end.
 func readLibvirt(r io.ReaderAt, start, size int64) (*Libvirt, error) {
 	b, err := binfmt.Read(r, size, "libvirt save image header", uint64(start), libvirtHeaderSize, libvirtHeaderSize)
 	if err != nil {
@@ -68,7 +67,7 @@ func readLibvirt(r io.ReaderAt, start, size int64) (*Libvirt, error) {
 	case int(format) >= len(libvirtFormats):
 		return nil, fault("format", 28, format, "unknown")
 	case cookie >= dataLen && cookie != 0:
-		return nil, fault("cookieOffset", 32, cookie, fmt.Sprintf("not inside the %d bytes behind the header", dataLen))
+		return nil, fault("cookieOffset", 32, cookie, fmt.Sprintf("not inside the %d bytes after the header", dataLen))
 	}
 	l := &Libvirt{Format: libvirtFormats[format], WasRunning: order.Uint32(b[24:]) != 0}
 	l.stream = start + libvirtHeaderSize + int64(dataLen)
@@ -100,8 +99,7 @@ func terminated(b []byte, what string, off int64) (string, error) {
 	return string(b[:n]), nil
 }
 
-// parse finds the name and the UUID in the domain's XML, which are children of
-// its outermost element.
+// parse finds the domain's name and UUID in its XML. They are children of the outermost element.
 func (l *Libvirt) parse() error {
 	d := xml.NewDecoder(strings.NewReader(l.XML))
 	var inside *string

@@ -10,13 +10,12 @@ import (
 	"cbt/sparse"
 )
 
-// NewLibvirt is what a save image of the domain in text, a libvirt domain XML,
-// has in front of the stream. The machine goes on when it is restored if it
-// was running.
+// NewLibvirt returns the part of a save image that precedes the stream, for the domain in text, a
+// libvirt domain XML. With wasRunning the machine runs on when it is restored.
 func NewLibvirt(text string, wasRunning bool) (*Libvirt, error) {
 	l := &Libvirt{Format: libvirtFormats[0], XML: text, WasRunning: wasRunning}
 	if len(text) >= maxLibvirtData || strings.IndexByte(text, 0) >= 0 {
-		return nil, fmt.Errorf("the domain is no text of less than %d bytes", maxLibvirtData)
+		return nil, fmt.Errorf("the domain is not a text of less than %d bytes", maxLibvirtData)
 	}
 	if err := l.parse(); err != nil {
 		return nil, fmt.Errorf("the domain: %w", err)
@@ -24,8 +23,8 @@ func NewLibvirt(text string, wasRunning bool) (*Libvirt, error) {
 	return l, nil
 }
 
-// front is the header and the texts of a save image whose stream is of the
-// given format, with little-endian integers and no room for longer texts.
+// front returns the header and the texts of a save image whose stream is in the given format.
+// Integers are little endian, and there is no spare room for longer texts.
 func (l *Libvirt) front(format string) []byte {
 	data, cookie := append([]byte(l.XML), 0), 0
 	if l.Cookie != "" {
@@ -44,9 +43,8 @@ func (l *Libvirt) front(format string) []byte {
 	return append(b, data...)
 }
 
-// Record is what has to be kept of the state beside the content of RAM: the
-// Skeleton and, in front of it, the header of a libvirt save image if the state
-// comes from one. Open reads it.
+// Record returns what has to be kept of the state besides the content of RAM. This is the Skeleton
+// and, before it, the header of a libvirt save image if the state comes from one. Open reads it.
 func (s *State) Record() sparse.View {
 	v := s.Skeleton()
 	if s.Libvirt == nil {
@@ -58,8 +56,8 @@ func (s *State) Record() sparse.View {
 	return j
 }
 
-// WriteLibvirt writes the state as a libvirt save image that is not compressed:
-// l, and the stream of WriteStream.
+// WriteLibvirt writes the state as an uncompressed libvirt save image: l, then what WriteStream
+// writes.
 func (s *State) WriteLibvirt(w io.Writer, l *Libvirt, ram Content) error {
 	if _, err := w.Write(l.front(libvirtFormats[0])); err != nil {
 		return err

@@ -4,7 +4,7 @@ import "errors"
 
 var errLZO = errors.New("damaged LZO1X data")
 
-// lzoInput is the packed data; reads past its end fail.
+// lzoInput is the packed data. Reading past its end sets bad.
 type lzoInput struct {
 	b   []byte
 	bad bool
@@ -22,8 +22,8 @@ func (in *lzoInput) byte() int {
 
 func (in *lzoInput) word() int { return in.byte() | in.byte()<<8 }
 
-// long reads a length that did not fit into its instruction: 255 for each zero
-// byte, then the first byte that is none.
+// long reads a length that did not fit into its instruction: 255 for each zero byte, then the first
+// byte that is not zero.
 func (in *lzoInput) long(base int) int {
 	for !in.bad {
 		c := in.byte()
@@ -35,9 +35,9 @@ func (in *lzoInput) long(base int) int {
 	return 0
 }
 
-// lzo1x unpacks LZO1X data, which must fill dst exactly. The instructions are
-// those of Linux' Documentation/staging/lzo.rst: after a match follow up to
-// three literals, whose number decides what a byte below 16 means next.
+// lzo1x unpacks LZO1X data, which must fill dst exactly. The instructions are those of Linux'
+// Documentation/staging/lzo.rst. Up to three literals follow a match, and their number decides the
+// meaning of a following byte below 16.
 func lzo1x(dst, src []byte) error {
 	in := &lzoInput{b: src}
 	op := 0
@@ -49,7 +49,7 @@ func lzo1x(dst, src []byte) error {
 		op, in.b = op+n, in.b[n:]
 		return true
 	}
-	state := 0 // literals that came last: 0 to 3, or 4 for more
+	state := 0 // number of the latest literals: 0 to 3, or 4 for more
 	if len(src) > 0 && src[0] > 17 {
 		in.byte()
 		n := int(src[0]) - 17
@@ -103,7 +103,7 @@ func lzo1x(dst, src []byte) error {
 		if in.bad || distance > op || length > len(dst)-op {
 			return errLZO
 		}
-		// Source and destination may overlap: then the bytes repeat.
+		// Source and destination may overlap; then the bytes repeat.
 		for end := op + length; op < end; op++ {
 			dst[op] = dst[op-distance]
 		}

@@ -101,9 +101,8 @@ func (z *lzop) number() (uint32, error) {
 	return binary.BigEndian.Uint32(b[:]), unexpected(err)
 }
 
-// block reads a block: its length, its length in the file, checksums as the
-// flags say, data. Data that did not get shorter are as they are, and have no
-// checksum of their own.
+// block reads a block: its length, its length in the file, the checksums that the flags name, and
+// the data. Data that did not shrink are stored unpacked, without a checksum of the packed form.
 func (z *lzop) block() error {
 	n, err := z.number()
 	if err != nil {

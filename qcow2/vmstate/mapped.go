@@ -15,13 +15,12 @@ const (
 	mappedVersion    = 1
 )
 
-// mappedBlock reads what mapped-ram has behind a block (MappedRamHeader):
+// mappedBlock reads what mapped-ram stores after a block of the list (MappedRamHeader):
 //
 //	0 version  4 page_size  12 bitmap_offset  20 pages_offset
 //
-// Both offsets count from the beginning of the file, wherever the stream
-// begins. A bit that is set in the bitmap means that the page of its number is
-// stored. The next block follows behind the last page.
+// Both offsets count from the beginning of the file, wherever the stream begins. A set bit in the
+// bitmap means that the page with its number is stored. The next block follows the last page.
 func (p *parser) mappedBlock(b *Block) error {
 	const what = "mapped-ram header"
 	at := p.c.pos
@@ -43,9 +42,9 @@ func (p *parser) mappedBlock(b *Block) error {
 	case p.ignoreShared && bitmap == 0 && pages == 0:
 		return nil // the block is not in the file
 	case bitmap < uint64(p.c.pos) || !binfmt.Inside(bitmap, size, p.c.end):
-		return fault("bitmap_offset", bitmap, fmt.Sprintf("its %d bytes are not inside the file behind the header", size))
+		return fault("bitmap_offset", bitmap, fmt.Sprintf("its %d bytes are not inside the part of the file after the header", size))
 	case pages < bitmap+size || pages >= math.MaxInt64 || !binfmt.Inside(pages, uint64(b.length), p.c.end):
-		return fault("pages_offset", pages, fmt.Sprintf("its %d bytes are not inside the file behind the bitmap", b.length))
+		return fault("pages_offset", pages, fmt.Sprintf("its %d bytes are not inside the part of the file after the bitmap", b.length))
 	}
 	b.told = true
 	b.index.fixed, b.index.pageSize = int64(pages), p.s.PageSize

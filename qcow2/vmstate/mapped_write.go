@@ -8,19 +8,19 @@ import (
 	"cbt/sparse"
 )
 
-// mappedAlign is what the pages of a block begin at a multiple of
+// mappedAlign is the alignment of the pages of a block in the file, in bytes
 // (MAPPED_RAM_FILE_OFFSET_ALIGNMENT in migration/ram.c).
 const mappedAlign = 1 << 20
 
-// WriteMapped writes the state as a file that QEMU from 9.0 on loads with the
-// capability mapped-ram: every page has its place in the file. w must be an
-// empty file; pages that are zero are left as holes. ram is as in WriteStream.
+// WriteMapped writes the state as a file that QEMU 9.0 and later load with the capability
+// mapped-ram: every page has its place in the file. w must be an empty file; zero pages are left as
+// holes. ram has the same meaning as in WriteStream.
 func (s *State) WriteMapped(w io.WriterAt, ram Content) error {
 	if s.rest.ignoreShared {
 		return errors.New("a state with x-ignore-shared cannot be written as mapped-ram")
 	}
 	if s.MachineType == "" {
-		return errors.New("a state without a configuration, which would say so, cannot be written as mapped-ram")
+		return errors.New("a state without a configuration cannot be written as mapped-ram, which the configuration would declare")
 	}
 	const name = "configuration/capabilities"
 	be := binary.BigEndian
@@ -55,8 +55,8 @@ func (s *State) WriteMapped(w io.WriterAt, ram Content) error {
 	return err
 }
 
-// writeMappedBlock writes a block's element of the list at an offset, its
-// bitmap and its pages, and returns where the next one begins.
+// writeMappedBlock writes a block's element of the list at offset at, then its bitmap and its
+// pages. It returns the offset of the next element.
 func (s *State) writeMappedBlock(w io.WriterAt, at int64, b *Block, v sparse.View) (int64, error) {
 	be, le := binary.BigEndian, binary.LittleEndian
 	e := be.AppendUint64(append([]byte{byte(len(b.Name))}, b.Name...), uint64(b.length))
@@ -93,7 +93,7 @@ func (s *State) writeMappedBlock(w io.WriterAt, at int64, b *Block, v sparse.Vie
 	return pages + b.length, nil
 }
 
-// writePages writes the pages of p that are not zero, runs of them at once.
+// writePages writes the pages of p that are not zero, each run of them at once.
 func writePages(w io.WriterAt, p []byte, at, pageSize int64) error {
 	for from := int64(0); from < int64(len(p)); from += pageSize {
 		to := from

@@ -11,10 +11,10 @@ import (
 	"cbt/sparse"
 )
 
-// ErrNotState says that a file does not begin like a saved machine state.
+// ErrNotState means that a file does not begin like a saved machine state.
 var ErrNotState = errors.New("not a QEMU machine state")
 
-// TempFile is a file that nobody else can see: on Unix unlinked, mode 0600.
+// TempFile is a file that nobody else can see: on Unix it is unlinked and has mode 0600.
 type TempFile interface {
 	io.ReaderAt
 	io.WriterAt
@@ -23,16 +23,16 @@ type TempFile interface {
 
 // Options of Open.
 type Options struct {
-	// Offset is where the state begins in the file, in bytes (file:PATH,offset=N).
-	// Offsets inside mapped-ram states count from the beginning of the file.
+	// Offset is where the state begins in the file, in bytes (file:PATH,offset=N). Offsets inside
+	// mapped-ram states count from the beginning of the file.
 	Offset int64
-	// Temp makes the file that compressed states and pages are unpacked into. A
-	// nil Temp refuses such states.
+	// Temp creates the file that compressed states and pages are unpacked into. If Temp is nil,
+	// such states are refused.
 	Temp func() (TempFile, error)
-	// HeadOnly reads no more of a compressed state than its head, see State.HeadOnly,
-	// and unpacks no pages that are packed one by one: blocks cannot be read then.
+	// HeadOnly reads only the head of a compressed state, see State.HeadOnly, and does not unpack
+	// pages that are packed one by one. Blocks cannot be read then.
 	HeadOnly bool
-	// MaxRAM limits the memory of the machine, in bytes; 0 is DefaultMaxRAM.
+	// MaxRAM limits the memory of the machine, in bytes; 0 means DefaultMaxRAM.
 	MaxRAM int64
 }
 
@@ -41,13 +41,13 @@ const DefaultMaxRAM = 16 << 40
 
 // State is a saved state of a machine. It is safe for concurrent use.
 type State struct {
-	// Container is how the state is kept: "stream", "mapped-ram", or "libvirt FORMAT".
+	// Container is how the state is stored: "stream", "mapped-ram", or "libvirt FORMAT".
 	Container string
-	// MachineType is QEMU's, "pc-i440fx-7.2"; empty if the stream has no configuration.
+	// MachineType is QEMU's, such as "pc-i440fx-7.2"; empty if the stream has no configuration.
 	MachineType string
-	// UUID is the machine's, if the stream has it (validate-uuid).
+	// UUID is the machine's, if the stream contains it (validate-uuid).
 	UUID string
-	// Capabilities are those of the migration that a reader has to know.
+	// Capabilities lists those of the migration that a reader has to know.
 	Capabilities []string
 	// Version is the version of the stream, always 3.
 	Version uint32
@@ -55,20 +55,20 @@ type State struct {
 	PageSize int64
 	// Blocks are the RAM blocks, the largest first, then by name.
 	Blocks []*Block
-	// Devices are the device sections in the order of the stream. Without a
-	// description of the devices there are none: see Described.
+	// Devices are the device sections in the order of the stream. It is empty if the stream does
+	// not describe its devices: see Described.
 	Devices []Device
-	// Described says that the stream ends with the description of its devices,
-	// that all sections fit it, and so that the state is whole. A stream without
-	// one is read as far as RAM goes, and nothing tells whether its end is there.
+	// Described means that the stream ends with the description of its devices and that all
+	// sections fit it, so the state is whole. A stream without a description is read up to the end
+	// of RAM, and nothing shows whether its end is there.
 	Described bool
-	// HeadOnly says that only the head of a compressed state was read: which blocks
-	// there are is known, but nothing of what they hold, of devices, or of an end.
+	// HeadOnly means that only the head of a compressed state was read. It tells which blocks there
+	// are, but not their content, nor the devices, nor whether the state ends properly.
 	HeadOnly bool
-	// Libvirt is the header of a libvirt save image, nil for others.
+	// Libvirt is the header of a libvirt save image, nil for other states.
 	Libvirt *Libvirt
 
-	src       io.ReaderAt // the stream, unpacked if need be
+	src       io.ReaderAt // the stream, unpacked if it was compressed
 	size      int64
 	temp      TempFile // unpacked pages
 	unpack    TempFile // src, if it was compressed
@@ -81,16 +81,16 @@ type State struct {
 // Device is a section of device state.
 type Device struct {
 	Name     string // "0000:00:01.1/ide"
-	Instance uint32 // tells devices of one name apart
+	Instance uint32 // distinguishes devices of one name
 	Version  uint32 // of the section's layout
-	Size     int64  // bytes of the payload, without header and footer
+	Size     int64  // of the payload in bytes, without header and footer
 }
 
-// Open reads the state in the first size bytes of r: the framing of the stream
-// and where each page lies. What follows behind the state is not looked at, if
-// the stream describes its devices. r must not change while the state is used.
-// What is no state at all is ErrNotState, what is wrong with one a
-// *sparse.FormatError; what is not supported is an error that names it.
+// Open reads the state in the first size bytes of r: the framing of the stream and the place of
+// each page. It does not look at what follows the state, if the stream describes its devices. r
+// must not change while the state is used. The error is ErrNotState if the file is not a state at
+// all, and a *sparse.FormatError if the state is damaged. If something in it is not supported, the
+// error names it.
 func Open(r io.ReaderAt, size int64, opt Options) (*State, error) {
 	if opt.MaxRAM <= 0 {
 		opt.MaxRAM = DefaultMaxRAM
@@ -147,22 +147,21 @@ func (s *State) open(opt Options) error {
 	return nil
 }
 
-// Complete returns nil if the end of the state is known to be there (see
-// Described), else a *sparse.FormatError that says what is known: streams of
-// machine types from 2.4 on have a configuration, and lack a description only if
-// they are cut or suppress-vmdesc was set.
+// Complete returns nil if the end of the state is known to be there (see Described), otherwise a
+// *sparse.FormatError that tells what is known. Streams of machine types from 2.4 on have a
+// configuration. They lack a description only if they are cut or suppress-vmdesc was set.
 func (s *State) Complete() error {
 	if s.Described {
 		return nil
 	}
 	e := &sparse.FormatError{Struct: "machine state", Off: -1, Msg: "no description of the devices ends it: it is cut, or the machine had suppress-vmdesc=on"}
 	if s.MachineType == "" {
-		e.Msg = "no description of the devices ends it, as in all of machine types up to 2.2: whether it is cut cannot be told"
+		e.Msg = "no description of the devices ends it, as with all machine types up to 2.2: it may or may not be cut"
 	}
 	return e
 }
 
-// Block is the RAM block of that name, nil if there is none.
+// Block returns the RAM block of that name, or nil if there is none.
 func (s *State) Block(name string) *Block {
 	for _, b := range s.Blocks {
 		if b.Name == name {
@@ -172,8 +171,8 @@ func (s *State) Block(name string) *Block {
 	return nil
 }
 
-// Close closes the temporary files. What they hold cannot be read after it. It
-// must not be called while s is used.
+// Close closes the temporary files; their content cannot be read afterwards. Close must not be
+// called while s is in use.
 func (s *State) Close() error {
 	if s.closed {
 		return nil
@@ -188,10 +187,10 @@ func (s *State) Close() error {
 	return errors.Join(errs...)
 }
 
-// newTemp makes a temporary file for what.
+// newTemp creates a temporary file; what is its purpose, for errors.
 func newTemp(opt Options, what string) (TempFile, error) {
 	if opt.Temp == nil {
-		return nil, fmt.Errorf("%s needs a temporary file, and none is allowed", what)
+		return nil, fmt.Errorf("%s needs a temporary file, which is not allowed", what)
 	}
 	f, err := opt.Temp()
 	if err != nil {

@@ -18,7 +18,7 @@ const (
 	bitmapExtraFlags = 0x80
 )
 
-// dirtyBitmap passes over the chunks of a dirty-bitmap section.
+// dirtyBitmap skips the chunks of a dirty-bitmap section.
 func (p *parser) dirtyBitmap() error {
 	const what = "dirty-bitmap chunk"
 	for {
@@ -69,8 +69,7 @@ const (
 	blkSize     = 1 << 20
 )
 
-// blockMigration passes over the blocks of disks in a block section, which
-// QEMU wrote up to 9.0.
+// blockMigration skips the disk blocks in a block section, which QEMU wrote up to 9.0.
 func (p *parser) blockMigration() error {
 	const what = "block migration record"
 	for {
@@ -98,7 +97,7 @@ func (p *parser) blockMigration() error {
 	}
 }
 
-// pbsState passes over what Proxmox' QEMU knows of its last backup.
+// pbsState skips what Proxmox' QEMU records about its last backup.
 func (p *parser) pbsState() error {
 	n, err := p.c.u64("pbs-state section")
 	if err != nil {
@@ -107,11 +106,11 @@ func (p *parser) pbsState() error {
 	return p.c.skip("pbs-state section", n)
 }
 
-// maxSteps bounds what a description can make a reader do.
+// maxSteps limits the work that a description can cause.
 const maxSteps = 1 << 24
 
-// skipStruct passes over the fields of a structure and its subsections. Where
-// the fields are goes to d, unless that is nil.
+// skipStruct skips the fields of a structure and its subsections. It records the places of the
+// fields in d, unless that is nil.
 func (p *parser) skipStruct(st *structure, d *decodable) error {
 	for i := range st.fields {
 		at := p.c.pos

@@ -5,22 +5,21 @@ import (
 	"strings"
 )
 
-// Range is a piece of guest physical memory: Len bytes of a block from Off on,
-// at Addr.
+// Range is a piece of guest physical memory: Len bytes of a block, from Off on, at Addr.
 type Range struct {
 	Addr     uint64 // guest physical address
 	Block    *Block
 	Off, Len int64
 }
 
-// What VGA hides from the processor, whatever RAM holds there.
+// The range that VGA hides from the processor, whatever RAM holds there.
 const vgaLow, vgaHigh = 0xa0000, 0xc0000
 
 const fourGiB = 4 << 30
 
-// machineFamily says how QEMU lays out the RAM of a family of machines: all of
-// it is low if it is below limit, else low bytes of it, and the rest from 4 GiB
-// on (hw/i386/pc_piix.c, pc_q35.c, microvm.c).
+// machineFamily tells how QEMU lays out the RAM of a family of machines. If the RAM is smaller than
+// limit, all of it is low. Otherwise low bytes of it are, and the rest starts at 4 GiB
+// (hw/i386/pc_piix.c, pc_q35.c, microvm.c).
 type machineFamily struct {
 	prefix     string
 	limit, low int64
@@ -35,9 +34,9 @@ var families = []machineFamily{
 	{"microvm", 0xc0000000 + 1, 0xc0000000},
 }
 
-// RAMRanges says where RAM is in the guest's physical memory, ascending: the RAM
-// of the machine without what VGA hides, and its firmware below 4 GiB. machine
-// is the machine type of states that name none, or empty. Where it cannot be known the error says why.
+// RAMRanges returns where RAM lies in the guest's physical memory, in ascending order: the RAM of
+// the machine without the part that VGA hides, and its firmware below 4 GiB. machine is the machine
+// type for states that name none, or empty. If the layout cannot be known, the error tells why.
 func (s *State) RAMRanges(machine string) ([]Range, error) {
 	ram, err := s.mainRAM()
 	if err != nil {
@@ -65,8 +64,8 @@ func (s *State) RAMRanges(machine string) ([]Range, error) {
 	return list, nil
 }
 
-// mainRAM is the block that is the machine's RAM: pc.ram, or the one that has
-// the name of a memory backend, which has no path in it.
+// mainRAM returns the block that is the machine's RAM: pc.ram, microvm.ram, or the one that has the
+// name of a memory backend, which has no path in it.
 func (s *State) mainRAM() (*Block, error) {
 	var found []*Block
 	for _, b := range s.Blocks {
@@ -80,9 +79,9 @@ func (s *State) mainRAM() (*Block, error) {
 	}
 	switch {
 	case len(found) == 0:
-		return nil, fmt.Errorf("which block is the machine's RAM cannot be told")
+		return nil, fmt.Errorf("no block is known to be the machine's RAM")
 	case len(found) > 1:
-		return nil, fmt.Errorf("where the blocks %q and %q are cannot be told: a machine with several has NUMA nodes or modules", found[0].Name, found[1].Name)
+		return nil, fmt.Errorf("the addresses of the blocks %q and %q are not known: a machine with several has NUMA nodes or modules", found[0].Name, found[1].Name)
 	}
 	if found[0].Shared {
 		return nil, found[0].shared()
@@ -90,9 +89,9 @@ func (s *State) mainRAM() (*Block, error) {
 	return found[0], nil
 }
 
-// lowRAM is how much of the RAM lies below 4 GiB. What the firmware reads of it
-// in the clock's CMOS (pc_cmos_init) counts more than what the machine type
-// says, because of max-ram-below-4g.
+// lowRAM returns how many bytes of the RAM lie below 4 GiB. The value that the firmware reads from
+// the clock's CMOS (pc_cmos_init) takes precedence over the machine type, because of
+// max-ram-below-4g.
 func (s *State) lowRAM(machine string, ram *Block) (int64, error) {
 	if low, ok := s.cmosLow(ram); ok {
 		return low, nil
@@ -113,7 +112,7 @@ func (s *State) lowRAM(machine string, ram *Block) (int64, error) {
 	return min(f.low, ram.length), nil
 }
 
-// familyOf is the family of a machine type, nil if it is not known.
+// familyOf returns the family of a machine type, or nil if it is not known.
 func familyOf(machine string) *machineFamily {
 	for i := range families {
 		if strings.HasPrefix(machine, families[i].prefix) {
@@ -124,12 +123,12 @@ func familyOf(machine string) *machineFamily {
 }
 
 func unknownMachine(machine string) error {
-	return fmt.Errorf("where the RAM of a machine of type %q is, is not known", machine)
+	return fmt.Errorf("the addresses of RAM in a machine of type %q are not known", machine)
 }
 
-// cmosLow is the RAM below 4 GiB according to the CMOS: bytes 0x34 and 0x35 are
-// what is above 16 MiB there, 0x5b to 0x5d what is above 4 GiB, both in units of
-// 64 KiB. They must add up to the RAM that there is.
+// cmosLow returns the size of RAM below 4 GiB according to the CMOS. Bytes 0x34 and 0x35 hold the
+// part of it above 16 MiB, and 0x5b to 0x5d the RAM above 4 GiB, both in units of 64 KiB. The two
+// must add up to the size of the RAM.
 func (s *State) cmosLow(ram *Block) (int64, bool) {
 	for _, d := range s.decodable {
 		if d.name != rtcDevice {

@@ -88,8 +88,8 @@ func (p *parser) ram() error {
 	}
 }
 
-// target reads the name of the block, if it is not that of the record before,
-// and returns the page that the record is of.
+// target reads the name of the block, unless it is that of the previous record, and returns the
+// page that the record is about.
 func (p *parser) target(at int64, off, flags uint64) (page int64, err error) {
 	const what = "ram record"
 	if flags&ramContinue == 0 {
@@ -131,7 +131,7 @@ func (p *parser) zeroRecord(page int64) error {
 		p.skim(page)
 		return nil
 	}
-	// Pages of one byte are kept once each.
+	// A page filled with one byte value is kept once for each value.
 	if err := p.openTemp(); err != nil {
 		return err
 	}
@@ -207,7 +207,7 @@ func (p *parser) compressedRecord(page int64) error {
 		return err
 	}
 	if int64(n) > p.s.PageSize+p.s.PageSize/8+64 {
-		return &sparse.FormatError{Struct: what, Field: "length", Off: at, Value: n, Msg: "longer than a page can get"}
+		return &sparse.FormatError{Struct: what, Field: "length", Off: at, Value: n, Msg: "longer than a packed page can be"}
 	}
 	if p.opt.HeadOnly {
 		p.skim(page)
@@ -223,13 +223,13 @@ func (p *parser) compressedRecord(page int64) error {
 	return p.keep(page)
 }
 
-// skim notes that a page is stored, without unpacking it.
+// skim records that a page is stored, without unpacking it.
 func (p *parser) skim(page int64) {
 	p.s.skimmed = true
 	p.current.index.set(page, inTemp)
 }
 
-// keep makes p.page what page holds from here on.
+// keep makes p.page the content of page from here on.
 func (p *parser) keep(page int64) error {
 	if sparse.IsZero(p.page) {
 		p.current.index.set(page, 0)
@@ -250,8 +250,8 @@ func (p *parser) keep(page int64) error {
 	return nil
 }
 
-// fillPages are in front of the others in the temporary file: page n, from 1
-// on, has nothing but bytes n.
+// fillPages is the number of pages at the start of the temporary file: page n, from 1 on, is filled
+// with byte n.
 const fillPages = 256
 
 func (p *parser) openTemp() error {
@@ -270,7 +270,7 @@ func (p *parser) writeTemp(pl place) error {
 	return nil
 }
 
-// blockList reads the RAM blocks, whose lengths add up to total.
+// blockList reads the list of RAM blocks, whose lengths add up to total.
 func (p *parser) blockList(total uint64) error {
 	const what = "RAM block list"
 	at := p.c.pos
@@ -302,7 +302,7 @@ func (p *parser) blockList(total uint64) error {
 	return nil
 }
 
-// blockElement reads one block of the list, and with mapped-ram where its pages are.
+// blockElement reads one block of the list, and with mapped-ram also where its pages are.
 func (p *parser) blockElement(left uint64) (*Block, error) {
 	const what = "RAM block"
 	at := p.c.pos
@@ -320,7 +320,7 @@ func (p *parser) blockElement(left uint64) (*Block, error) {
 	case length == 0 || length > left:
 		return nil, &sparse.FormatError{Struct: what, Field: "used_length", Off: at, Value: length, Msg: fmt.Sprintf("of block %q: the list has %d bytes left", name, left)}
 	case length%uint64(p.s.PageSize) != 0:
-		return nil, &sparse.FormatError{Struct: what, Field: "used_length", Off: at, Value: length, Msg: fmt.Sprintf("of block %q: no multiple of the page size", name)}
+		return nil, &sparse.FormatError{Struct: what, Field: "used_length", Off: at, Value: length, Msg: fmt.Sprintf("of block %q: not a multiple of the page size", name)}
 	}
 	b := &Block{Name: name, length: int64(length), state: p.s, index: newIndex(int64(length) / p.s.PageSize)}
 	if p.ignoreShared {
@@ -334,7 +334,7 @@ func (p *parser) blockElement(left uint64) (*Block, error) {
 	return b, nil
 }
 
-// finishBlocks knows which blocks the stream has nothing of.
+// finishBlocks marks blocks as shared if the stream, with x-ignore-shared, has nothing of them.
 func (p *parser) finishBlocks() error {
 	for _, b := range p.s.Blocks {
 		b.Shared = p.ignoreShared && !b.told

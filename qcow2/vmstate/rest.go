@@ -9,16 +9,16 @@ import (
 	"cbt/sparse"
 )
 
-// maxPieces bounds what a stream of tiny sections makes of memory.
+// maxPieces limits the memory that a stream of tiny sections can take.
 const maxPieces = 1 << 20
 
 // rest is the state without RAM: what is needed to write a stream again.
 type rest struct {
 	prefix   []byte  // header and configuration
-	pieces   []piece // all sections but those of RAM, in the order of the stream
-	ram      int     // pieces in front of the START of RAM
-	afterRAM int     // pieces in front of its last section
-	tail     []byte  // behind all pieces: the description, if it is not what the source has
+	pieces   []piece // all sections except those of RAM, in the order of the stream
+	ram      int     // number of pieces before the START of RAM
+	afterRAM int     // number of pieces before its last section
+	tail     []byte  // follows all pieces: the description, if it differs from that of the source
 
 	ramID, ramInstance uint32
 	footers            bool
@@ -40,7 +40,7 @@ func (r *rest) add(from, to int64) error {
 	return nil
 }
 
-// ramStart is the first section of RAM, with the list of blocks.
+// ramStart returns the first section of RAM, with the list of blocks.
 func (s *State) ramStart() []byte {
 	be := binary.BigEndian
 	b := s.ramTotal()
@@ -55,7 +55,7 @@ func (s *State) ramStart() []byte {
 	return s.sectionEnd(b)
 }
 
-// ramTotal is that section up to the list.
+// ramTotal returns that section up to the list.
 func (s *State) ramTotal() []byte {
 	be := binary.BigEndian
 	b := be.AppendUint32([]byte{vmStart}, s.rest.ramID)
@@ -69,7 +69,7 @@ func (s *State) ramTotal() []byte {
 	return be.AppendUint64(b, total|ramMemSize)
 }
 
-// sectionEnd ends a section of RAM.
+// sectionEnd appends the end of a section of RAM to b.
 func (s *State) sectionEnd(b []byte) []byte {
 	b = binary.BigEndian.AppendUint64(b, ramEOS)
 	if s.rest.footers {
@@ -82,7 +82,7 @@ func (s *State) ramHeader(kind byte) []byte {
 	return binary.BigEndian.AppendUint32([]byte{kind}, s.rest.ramID)
 }
 
-// joined is pieces and texts, one behind another, as an image.
+// joined presents pieces and texts, one after another, as an image.
 type joined struct {
 	src   io.ReaderAt
 	parts []joinedPart

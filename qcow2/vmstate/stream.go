@@ -28,39 +28,39 @@ const (
 	vmFooter        = 0x7e
 )
 
-// parser goes once over a stream.
+// parser goes through a stream once.
 type parser struct {
 	s   *State
 	c   *cursor
 	opt Options
 
-	begin     int64 // of the stream
+	begin     int64 // offset of the stream
 	measuring bool  // stop at the list of RAM blocks
-	listing   bool  // stop behind it
+	listing   bool  // stop after it
 
 	mapped        bool   // capability mapped-ram
 	ignoreShared  bool   // capability x-ignore-shared
 	pageBits      bool   // the configuration has the page size
-	current       *Block // that records with CONTINUE mean
+	current       *Block // the block of records with CONTINUE
 	ramTotal      int64
 	ramInstance   uint32
 	ramID         uint32
 	ramSeen       bool
-	ramEnd        bool // END of it was seen
+	ramEnd        bool // the END of RAM was seen
 	tempEnd       int64
-	filled        [fillPages]bool // pages of one byte that are in the temporary file
+	filled        [fillPages]bool // which pages of one byte value are in the temporary file
 	page          []byte
 	inflate       inflater
-	sections      map[uint32]string // iterable ones
+	sections      map[uint32]string // the iterable ones
 	footers       int               // 0 not known, 1 there are, -1 there are none
 	desc          *description
-	seen          map[deviceKey]int // sections of devices so far
+	seen          map[deviceKey]int // number of sections of devices so far
 	descSearched  bool
-	atEnd         *description // that the file ends with
+	atEnd         *description // the one at the end of the file
 	stepsLeft     int
-	guesses       *guesses // of footers
-	strict        bool     // make none
-	restAfterPart int      // of rest.pieces, those in front of what follows the last part of RAM
+	guesses       *guesses // about footers
+	strict        bool     // make no guesses
+	restAfterPart int      // number of rest.pieces before those that follow the last part of RAM
 }
 
 func newParser(s *State, start int64, opt Options) *parser {
@@ -93,7 +93,7 @@ func (p *parser) stream() error {
 	return p.allSections()
 }
 
-// headDone says that all that is wanted was read.
+// headDone reports whether everything that is wanted has been read.
 func (p *parser) headDone() bool { return (p.measuring || p.listing) && p.ramSeen }
 
 func (p *parser) allSections() error {
@@ -133,7 +133,7 @@ func (p *parser) section() (done bool, err error) {
 	return p.headDone(), err
 }
 
-// header reads id, name, instance and version of a section that starts.
+// header reads the ID, name, instance and version of a section that starts.
 func (p *parser) header() (id uint32, name string, instance, version uint32, err error) {
 	p.c.pos++
 	if id, err = p.c.u32("section header"); err != nil {
@@ -149,8 +149,7 @@ func (p *parser) header() (id uint32, name string, instance, version uint32, err
 	return
 }
 
-// footer passes over the footer of section id. Either all sections have one,
-// or none.
+// footer skips the footer of section id. Either all sections have one, or none.
 func (p *parser) footer(id uint32) error {
 	at := p.c.pos
 	there := false
@@ -232,7 +231,7 @@ func (p *parser) part(at int64, kind byte) error {
 		return &sparse.FormatError{Struct: "section header", Field: "section_id", Off: at, Value: id, Msg: "no section with this number was started"}
 	}
 	if name == "ram" && p.ramEnd {
-		return &sparse.FormatError{Struct: "ram section", Off: at, Msg: "it comes behind the end of RAM"}
+		return &sparse.FormatError{Struct: "ram section", Off: at, Msg: "it comes after the end of RAM"}
 	}
 	if err := p.payload(name); err != nil {
 		return err
@@ -248,8 +247,8 @@ func (p *parser) part(at int64, kind byte) error {
 	return nil
 }
 
-// full reads a SECTION_FULL: the state of a device. Without a description of
-// the devices the rest of the file is kept as it is.
+// full reads a SECTION_FULL: the state of a device. Without a description of the devices, the rest
+// of the file is kept as it is.
 func (p *parser) full(at int64) (done bool, err error) {
 	desc, err := p.description(at)
 	if err != nil {
@@ -262,7 +261,7 @@ func (p *parser) full(at int64) (done bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	// What is iterable may have a described section too, as vfio has.
+	// Something iterable may have a described section too, as vfio has.
 	if other, iterable := p.sections[id]; iterable && (other != name || name == "ram") {
 		return false, &sparse.FormatError{Struct: "section header", Field: "section_id", Off: at, Value: id, Msg: "another section has this number"}
 	}
@@ -286,7 +285,7 @@ func (p *parser) full(at int64) (done bool, err error) {
 		if !found {
 			return false, fmt.Errorf("device %q: %w", name, err)
 		}
-		// Where its fields are is not known.
+		// The places of its fields are not known.
 		p.s.decodable = p.s.decodable[:decoded]
 		size, p.c.pos = end-begin, end
 		if err := p.footer(id); err != nil {
@@ -297,7 +296,7 @@ func (p *parser) full(at int64) (done bool, err error) {
 	return false, p.s.rest.add(at, p.c.pos)
 }
 
-// opaque keeps all from at on, unread.
+// opaque keeps everything from at on, unread.
 func (p *parser) opaque(at int64) error {
 	if !p.ramSeen {
 		return fmt.Errorf("machine state: a device section at 0x%x comes before RAM, and nothing describes the devices", at)
@@ -312,7 +311,7 @@ func (p *parser) opaque(at int64) error {
 	return p.complete()
 }
 
-// finish reads what follows the end of the sections, whose byte is at eof.
+// finish reads what follows the end of the sections. The byte that marks the end is at eof.
 func (p *parser) finish(eof int64) error {
 	if p.c.left() > 0 {
 		b, err := p.c.peek("description of the devices", 1)
@@ -333,7 +332,7 @@ func (p *parser) finish(eof int64) error {
 		}
 	}
 	if p.desc != nil && !p.s.Described {
-		return &sparse.FormatError{Struct: "description of the devices", Off: p.desc.off, Msg: fmt.Sprintf("the sections end at 0x%x, not in front of it", eof)}
+		return &sparse.FormatError{Struct: "description of the devices", Off: p.desc.off, Msg: fmt.Sprintf("the sections end at 0x%x, not where it begins", eof)}
 	}
 	if err := p.keepEnd(eof); err != nil {
 		return err
@@ -341,8 +340,8 @@ func (p *parser) finish(eof int64) error {
 	return p.complete()
 }
 
-// keepEnd keeps what begins with the end of the sections: the description
-// without the configuration, which differs between ways of keeping the pages.
+// keepEnd keeps everything from the end of the sections on: the description without the
+// configuration, which depends on how the pages are stored.
 func (p *parser) keepEnd(eof int64) error {
 	if !p.s.Described || p.desc.configTo == 0 {
 		return p.s.rest.add(eof, p.c.pos)
@@ -356,13 +355,13 @@ func (p *parser) keepEnd(eof int64) error {
 	return p.s.rest.add(eof, p.desc.off)
 }
 
-// complete checks what only the end can tell.
+// complete checks what only the end can show.
 func (p *parser) complete() error {
 	if !p.ramSeen {
 		return &sparse.FormatError{Struct: "machine state", Off: p.begin, Msg: "it has no RAM"}
 	}
 	if p.mapped && !p.ramEnd {
-		// QEMU writes the bitmaps there, and never when it makes a background snapshot.
+		// QEMU writes the bitmaps there, and never does so in a background snapshot.
 		return &sparse.FormatError{Struct: "machine state", Off: p.begin, Msg: "mapped-ram without an end of RAM: nothing says which pages are stored"}
 	}
 	p.s.rest.afterRAM = p.restAfterPart

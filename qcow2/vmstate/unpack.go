@@ -14,11 +14,11 @@ import (
 	"cbt/sparse"
 )
 
-// maxDict is the largest dictionary or window of a decompressor: that of
-// `xz -8`. libvirt calls xz and zstd without a level: 8 MiB and less.
+// maxDict is the largest dictionary or window of a decompressor, in bytes: that of `xz -8`. libvirt
+// calls xz and zstd without a level, which gives 8 MiB or less.
 const maxDict = 32 << 20
 
-// unpackers are the formats of a libvirt save image that are compressed.
+// unpackers has the compressed formats of a libvirt save image.
 var unpackers = map[string]func(io.Reader) (io.Reader, error){
 	"gzip":  func(r io.Reader) (io.Reader, error) { return gzip.NewReader(r) },
 	"bzip2": func(r io.Reader) (io.Reader, error) { return bzip2.NewReader(r), nil },
@@ -34,26 +34,26 @@ var unpackers = map[string]func(io.Reader) (io.Reader, error){
 	},
 }
 
-// How much a stream may unpack to.
+// Limits on the size of an unpacked stream.
 const (
-	// unpackFactor is how often all of RAM may be in a stream: a machine that
-	// runs while it is saved is saved again and again, page by page.
+	// unpackFactor is how many times a stream may contain all of RAM. A machine that runs while it
+	// is saved has pages saved again and again.
 	unpackFactor = 16
-	// ratioSlack is what a stream may unpack to, however little is packed.
+	// ratioSlack is the number of bytes that any stream may unpack to, however small it is.
 	ratioSlack = 16 << 20
 )
 
-// unpackSlack is room for what is not RAM: devices and their description.
+// unpackSlack is room for everything that is not RAM: devices and their description.
 var unpackSlack int64 = maxDeviceData + maxDescription
 
-// maxRatio is how many bytes may come of one that is packed, for formats that
-// know no limit of their own: twice what memory packs to that has the same byte
-// everywhere (bzip2 7,800, xz 1,700, zstd 970). gzip gets to 1,032, lzop to some 250.
+// maxRatio is how many bytes one packed byte may unpack to, in formats that have no limit of their
+// own. It is about twice the ratio of memory filled with one byte value (bzip2 7,800, xz 1,700,
+// zstd 970). gzip gets to 1,032, lzop to some 250.
 var maxRatio = map[string]int64{"bzip2": 16000, "xz": 4000, "zstd": 4000}
 
-// unpackFrom unpacks what lies from start on into a temporary file, and makes
-// that the source. What the stream says of its RAM, and how much is packed,
-// bound what is written. With opt.HeadOnly it reads the head alone, if that can be.
+// unpackFrom unpacks the source from start on into a temporary file, and makes that file the
+// source. The RAM size that the stream gives, and the number of packed bytes, limit how much is
+// written. With opt.HeadOnly it reads only the head, if that is possible.
 func (s *State) unpackFrom(format string, start int64, opt Options) (headOnly bool, err error) {
 	src := &failing{r: io.NewSectionReader(s.src, start, s.size-start)}
 	r, err := unpackers[format](src)
@@ -97,7 +97,7 @@ func (s *State) unpackFrom(format string, start int64, opt Options) (headOnly bo
 		}
 		switch now := at + int64(n); {
 		case now > limit:
-			return false, fault("unpacks to more than %d bytes, and its RAM has %d: this is no saved machine", limit, h.ram)
+			return false, fault("unpacks to more than %d bytes, and its RAM has %d: this is not a saved machine", limit, h.ram)
 		case ratio > 0 && now > ratioSlack && (now-ratioSlack)/ratio > src.n:
 			return false, fault("%d packed bytes make more than %d, more than %d each, as no memory does: it may be made to fill the disk (`tail -c +%d FILE | %s -dc` unpacks it to a stream that can be read, if it is not)", src.n, at, ratio, start+1, format)
 		}
@@ -108,8 +108,8 @@ func (s *State) unpackFrom(format string, start int64, opt Options) (headOnly bo
 
 const unpackChunk = 1 << 20
 
-// fill is io.ReadFull, but passes on what the reader says: io.EOF is the end
-// of packed data, io.ErrUnexpectedEOF that they are cut.
+// fill is like io.ReadFull, but passes on the reader's error: io.EOF is the end of packed data,
+// io.ErrUnexpectedEOF means that they are cut.
 func fill(r io.Reader, b []byte) (n int, err error) {
 	for empty := 0; n < len(b) && err == nil; {
 		var k int
@@ -123,8 +123,7 @@ func fill(r io.Reader, b []byte) (n int, err error) {
 	return n, err
 }
 
-// failing remembers the error of a reader, so that a failing disk is not taken
-// for bad data.
+// failing remembers the error of a reader, so that a failing disk is not mistaken for bad data.
 type failing struct {
 	r   io.Reader
 	n   int64 // bytes read
@@ -156,7 +155,7 @@ type inflater struct {
 	src bytes.Reader
 }
 
-// page unpacks one page that is packed in b.
+// page unpacks the one page that is packed in b.
 func (f *inflater) page(page, b []byte) error {
 	f.src.Reset(b)
 	var err error

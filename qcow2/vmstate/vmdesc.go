@@ -14,16 +14,16 @@ const (
 	maxDepth       = 64
 )
 
-// description says how the sections of devices are made up (vmdesc). off is
-// that of its type byte, end that of what follows it.
+// description tells how the sections of devices are structured (vmdesc). off is the offset of its
+// type byte, end the offset of what follows it.
 type description struct {
 	off, end int64
 	pageSize uint64
-	devices  map[deviceKey][]*device // a name and instance may come twice: isa-ide does
+	devices  map[deviceKey][]*device // a name and instance may occur twice: isa-ide does
 	fields   int                     // read so far
 
-	// Where in the text the configuration is described again, as QEMU from 10.0
-	// on does, with the comma before or behind it.
+	// Where the text describes the configuration again, as QEMU does from 10.0 on. The range
+	// includes the comma before or after it.
 	configFrom, configTo int64
 }
 
@@ -34,7 +34,7 @@ type deviceKey struct {
 
 type device struct {
 	version   uint32
-	versioned bool // those of old handlers have no version here
+	versioned bool // sections of old handlers have no version here
 	structure
 }
 
@@ -43,15 +43,15 @@ type structure struct {
 	subsections []subsection
 }
 
-// field is repeat times size bytes, or as often what inner says.
+// field is repeat times size bytes or, if inner is not nil, repeat times inner.
 type field struct {
-	name         string // of fields of a device itself
+	name         string // only for the fields of a device itself
 	size, repeat uint64
 	inner        *structure
 }
 
-// null says that a field is a pointer to nothing: QEMU up to 9 describes it as a
-// structure of one byte without fields.
+// null reports whether a field is a null pointer. QEMU up to 9 describes one as a structure of one
+// byte without fields.
 func (f *field) null() bool {
 	return f.inner != nil && f.size == 1 && len(f.inner.fields) == 0 && len(f.inner.subsections) == 0
 }
@@ -62,8 +62,8 @@ type subsection struct {
 	structure
 }
 
-// device describes the section of that name and instance that comes after so
-// many others; nil if there is none.
+// device returns the description of the section with that name and instance that has before such
+// sections before it, or nil if there is none.
 func (d *description) device(key deviceKey, before int) *device {
 	if list := d.devices[key]; before < len(list) {
 		return list[before]
@@ -71,13 +71,13 @@ func (d *description) device(key deviceKey, before int) *device {
 	return nil
 }
 
-// parseDescription reads the JSON text of a description. It takes tokens one by
-// one: what encoding/json would make of a hostile text at once knows no limit.
+// parseDescription reads the JSON text of a description. It takes tokens one by one: with a hostile
+// text, the memory of encoding/json for the whole would have no limit.
 func parseDescription(text []byte) (*description, error) {
 	d := &description{devices: map[deviceKey][]*device{}}
 	r := describer{json.NewDecoder(bytes.NewReader(text)), d}
 	r.UseNumber()
-	before := int64(1) // end of the value before
+	before := int64(1) // end of the previous value
 	err := r.object(func(key string) (err error) {
 		defer func() { before = r.InputOffset() }()
 		switch key {
@@ -105,7 +105,7 @@ func parseDescription(text []byte) (*description, error) {
 	return d, nil
 }
 
-// afterComma is the end of the comma that is next, and of the spaces behind it.
+// afterComma returns the end of the next comma and of the spaces after it.
 func (r describer) afterComma(text []byte) int64 {
 	rest := bytes.TrimLeft(text[r.InputOffset():], ", \t\r\n")
 	return int64(len(text) - len(rest))
@@ -167,7 +167,7 @@ func (r describer) text() (string, error) {
 	return s, nil
 }
 
-// number reads a number of so many bits, not negative.
+// number reads a non-negative number of at most bits bits.
 func (r describer) number(bits int) (uint64, error) {
 	t, err := r.Token()
 	if err != nil {
@@ -221,7 +221,7 @@ func (r describer) device() error {
 	return err
 }
 
-// part reads the fields or the subsections of st, or skips what k is else.
+// part reads the fields or the subsections of st, or skips anything else.
 func (r describer) part(k string, st *structure, depth int) error {
 	if depth > maxDepth {
 		return fmt.Errorf("structures nested more than %d deep", maxDepth)

@@ -9,12 +9,11 @@ import (
 	"cbt/sparse"
 )
 
-// Skeleton is the state without the content of RAM: header, configuration, list
-// of RAM blocks, and all other sections, in a fixed order. It is itself a stream
-// that Open reads, of a machine whose RAM is zeros; WriteStream of that State
-// with the RAM of this one writes the same bytes as WriteStream of this one.
-// What only mapped-ram streams have is left out, so that it does not matter how
-// the pages were kept.
+// Skeleton returns the state without the content of RAM: header, configuration, list of RAM blocks,
+// and all other sections, in a fixed order. It is itself a stream that Open reads, of a machine
+// whose RAM is all zeros. WriteStream of that State with the RAM of this one writes the same bytes
+// as WriteStream of this one. Parts that only mapped-ram streams have are left out, so it does not
+// matter how the pages were stored.
 func (s *State) Skeleton() sparse.View {
 	var marks []byte
 	if s.rest.ignoreShared {
@@ -24,8 +23,8 @@ func (s *State) Skeleton() sparse.View {
 	return j
 }
 
-// marks is a section with the first page of every block that is not shared:
-// only their pages tell them from those that are.
+// marks returns a section with the first page of every block that is not shared. Only its pages
+// distinguish such a block from a shared one.
 func (s *State) marks() []byte {
 	b := s.ramHeader(vmPart)
 	for _, x := range s.Blocks {
@@ -38,8 +37,7 @@ func (s *State) marks() []byte {
 	return s.sectionEnd(b)
 }
 
-// canonical returns the sections in order, with ram among them, and the place
-// of ram.
+// canonical returns the sections in order, with ram among them, and the offset of ram.
 func (s *State) canonical(ram []byte) (*joined, int64) {
 	j := &joined{src: s.src}
 	j.text(s.rest.prefix)
@@ -58,11 +56,11 @@ func (s *State) canonical(ram []byte) (*joined, int64) {
 	return j, at
 }
 
-// Content tells what a block holds, an image of its size: nil is what the state
-// has of it.
+// Content returns the content of a block as an image of the block's size. A nil image stands for
+// the content in the state.
 type Content func(b *Block) (sparse.View, error)
 
-// content is what b holds according to ram, which may be nil.
+// content returns the content of b according to ram, which may be nil.
 func (b *Block) content(ram Content) (sparse.View, error) {
 	if ram == nil {
 		return b, nil
@@ -82,10 +80,10 @@ func (b *Block) content(ram Content) (sparse.View, error) {
 
 func blockError(b *Block, err error) error { return fmt.Errorf("RAM block %q: %w", b.Name, err) }
 
-// WriteStream writes the state as a migration stream that QEMU resumes with
-// -incoming: the skeleton, and one section with every page, block by block, in
-// ascending order, zero pages as such. The same skeleton and the same RAM give
-// the same bytes, wherever they come from. A nil ram is what the state has.
+// WriteStream writes the state as a migration stream that QEMU resumes with -incoming. It consists
+// of the skeleton and one section with every page, block by block, in ascending order, with zero
+// pages marked as such. The same skeleton and the same RAM give the same bytes, wherever they come
+// from. If ram is nil, the content in the state is written.
 func (s *State) WriteStream(w io.Writer, ram Content) error {
 	out := bufio.NewWriterSize(w, 256<<10)
 	j, at := s.canonical(nil)
@@ -121,9 +119,9 @@ func (s *State) WriteStream(w io.Writer, ram Content) error {
 type pageWriter struct {
 	out      *bufio.Writer
 	pageSize int64
-	name     string // of the block in hand
-	next     int64  // offset of the page that is to be written
-	more     bool   // of this block a record was written
+	name     string // of the current block
+	next     int64  // offset of the next page to write
+	more     bool   // a record of this block was written
 	buf      []byte
 }
 
@@ -154,7 +152,7 @@ func (w *pageWriter) block(name string, v sparse.View) error {
 	return w.read(v, v.Size())
 }
 
-// read writes the pages up to end from what v holds.
+// read writes the pages up to end, with the content of v.
 func (w *pageWriter) read(v sparse.View, end int64) error {
 	if w.buf == nil {
 		w.buf = make([]byte, maxSpan)

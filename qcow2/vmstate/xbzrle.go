@@ -2,11 +2,11 @@ package vmstate
 
 import "errors"
 
-var errXBZRLE = errors.New("no XBZRLE encoding of a page")
+var errXBZRLE = errors.New("not an XBZRLE encoding of a page")
 
-// decodeXBZRLE changes page as enc says: runs of bytes that stay and runs of
-// new bytes take turns, each with its length in front (xbzrle_decode_buffer).
-// Runs of no bytes are an error, but for a first run that stays.
+// decodeXBZRLE changes page according to enc. There, runs of unchanged bytes and runs of new bytes
+// alternate, each preceded by its length (xbzrle_decode_buffer). Empty runs are an error, except
+// for a first run of unchanged bytes.
 func decodeXBZRLE(page, enc []byte) error {
 	at := 0
 	for first := true; len(enc) > 0; first = false {

@@ -22,20 +22,19 @@ const (
 
 var errXZ = errors.New("damaged xz file")
 
-// xzReader reads the container of an xz file; package lzma what is in it. The
-// container is read here because package xz makes a dictionary as large as each
-// block asks for, up to 4 GiB.
+// xzReader reads the container of an xz file; package lzma reads what is in it. The container is
+// read here because package xz allocates a dictionary as large as each block asks for, up to 4 GiB.
 type xzReader struct {
 	r     *counting
 	check byte
 	block io.Reader // nil between blocks
-	start int64     // of the block
+	start int64     // offset of the block
 	sum   hash.Hash
-	found int // blocks of the stream
+	found int // number of blocks of the stream so far
 	err   error
 }
 
-// counting counts what was read, byte by byte where need be.
+// counting counts the bytes read; it can also read single bytes.
 type counting struct {
 	*bufio.Reader
 	n int64
@@ -60,14 +59,14 @@ func newXZ(src io.Reader) (io.Reader, error) {
 	return x, x.header()
 }
 
-// full reads n bytes, which must be there.
+// full reads n bytes, all of which must be there.
 func (x *xzReader) full(n int) ([]byte, error) {
 	b := make([]byte, n)
 	_, err := io.ReadFull(x.r, b)
 	return b, unexpected(err)
 }
 
-// header reads the header of a stream: magic (6), flags (2), CRC of them (4).
+// header reads the header of a stream: magic (6), flags (2), CRC of the flags (4).
 func (x *xzReader) header() error {
 	b, err := x.full(12)
 	if err != nil {
@@ -111,7 +110,7 @@ func (x *xzReader) Read(p []byte) (int, error) {
 
 var errXZEnd = errors.New("end of the xz file")
 
-// next goes to the next block, or the next stream, or says that there is none.
+// next goes to the next block or the next stream. At the end it returns errXZEnd.
 func (x *xzReader) next() error {
 	x.start = x.r.n
 	size, err := x.r.ReadByte()
@@ -168,7 +167,7 @@ func (x *xzReader) next() error {
 	return err
 }
 
-// endBlock reads the padding and the check behind a block.
+// endBlock reads the padding and the check after a block.
 func (x *xzReader) endBlock() error {
 	if err := x.padding(); err != nil {
 		return err
@@ -201,8 +200,8 @@ func (x *xzReader) padding() error {
 	return nil
 }
 
-// index reads the index and the footer of a stream. That the index lists the
-// right number of blocks is checked, the sizes are not: every block has its own check.
+// index reads the index and the footer of a stream. It checks that the index lists the right number
+// of blocks, but not their sizes: every block has its own check.
 func (x *xzReader) index() error {
 	n, err := binary.ReadUvarint(x.r)
 	if err != nil || n != uint64(x.found) {
