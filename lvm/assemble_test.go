@@ -12,7 +12,7 @@ import (
 	"cbt/sparse"
 )
 
-// pv2 is a physical volume of the group that has testUUID and testUUID2, by its place there.
+// pv2 returns physical volume i of the group that has testUUID and testUUID2.
 func pv2(i, seqno int, lvs string) []byte {
 	p := onePV(vgText(seqno, lvs, testUUID, testUUID2))
 	p.uuid = []string{testUUID, testUUID2}[i]
@@ -43,7 +43,7 @@ func TestAssemble(t *testing.T) {
 			t.Error("a")
 		}
 	}
-	// Two texts of one number.
+	// Two texts with one sequence number.
 	_, err := Assemble([]Disk{diskOf("one", pv2(0, 3, onBoth)), diskOf("two", pv2(1, 3, ""))})
 	wantFault(t, err, `two: LVM metadata of vg: seqno 3: another text with this number is on one`)
 	// No label, no group, no disk.
@@ -108,7 +108,7 @@ func TestHazard5Disks(t *testing.T) {
 	if _, err := g.Open("b", OpenOptions{}); err == nil || err.Error() != "vg/b: physical volume pv1 ("+testUUID2+", once /dev/sdb): not among the disks" {
 		t.Error(err)
 	}
-	// LVM saw it missing once: what is on it may be old.
+	// LVM once saw it missing: its content may be old.
 	text := strings.Replace(vgText(3, onBoth, testUUID, testUUID2), "device = \"/dev/sdb\"\nstatus = [\"ALLOCATABLE\"]\nflags = []", "device = \"/dev/sdb\"\nstatus = [\"ALLOCATABLE\"]\nflags = [\"MISSING\"]", 1)
 	p := onePV(text)
 	p.text = strings.Replace(text, "seqno = 3", "seqno = 4", 1)
@@ -210,7 +210,7 @@ func TestRecheck(t *testing.T) {
 	}
 }
 
-// Holes of the disks are holes of volumes, through every kind of mapping that says so.
+// Holes of the disks are holes of volumes, through every kind of mapping that shows them.
 func TestHoles(t *testing.T) {
 	b := onePV(vgText(1,
 		lvText("l", linear(0, 2, "pv0", 0))+
@@ -262,7 +262,7 @@ func (h holey) Extents(off, n int64) sparse.Seq {
 	return sparse.Coalesce(sparse.Clip(sparse.Of(slices.Clip(all)...), off, n))
 }
 
-// A hole that ends inside a row, and data that do.
+// A hole that ends inside a row, and data that end inside one.
 func TestHolesInRows(t *testing.T) {
 	b := onePV(vgText(1, lvText("t", segText(0, 2, "type = \"striped\"\nstripe_count = 2\nstripe_size = 32\nstripes = [ \"pv0\", 2, \"pv0\", 3 ]")))).bytes()
 	for _, at := range []int{2<<16 + 5<<12, 3<<16 + 15<<12} { // in row 1 of four, and the end of the last

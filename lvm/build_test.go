@@ -17,7 +17,7 @@ const (
 	testVGID  = "VGVGVG-ghij-klmn-opqr-stuv-wxyz-012345"
 )
 
-// lvid is a UUID for volume n.
+// lvid returns a UUID for volume n.
 func lvid(n int) string { return fmt.Sprintf("%06d-ghij-klmn-opqr-stuv-wxyz-012345", n) }
 
 // pvImage is a physical volume made byte by byte.
@@ -82,7 +82,7 @@ func (p pvImage) area(b []byte, a Area) {
 	sealMDA(h)
 }
 
-// onePV is an image with one area of 64 KiB at 4096, extents of 64 KiB from 1 MiB on.
+// onePV returns an image with one area of 64 KiB at 4096, and extents of 64 KiB from 1 MiB on.
 func onePV(text string) pvImage {
 	return pvImage{size: 2 << 20, sector: 1, areas: []Area{{4096, 64 << 10}}, text: text}
 }
@@ -91,7 +91,8 @@ func diskOf(name string, b []byte) Disk {
 	return Disk{Name: name, R: bytes.NewReader(b), Size: int64(len(b))}
 }
 
-// vgText is the text of a group vg with 16 extents of 64 KiB on each of its PVs, and some volumes.
+// vgText returns the text of a group vg with 16 extents of 64 KiB on each of its PVs, and some
+// volumes.
 func vgText(seqno int, lvs string, pvs ...string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "vg {\nid = %q\nseqno = %d\nstatus = [\"RESIZEABLE\", \"READ\", \"WRITE\"]\nflags = []\nextent_size = 128\nmax_lv = 0\nmax_pv = 0\n", testVGID, seqno)
@@ -110,7 +111,7 @@ func vgText(seqno int, lvs string, pvs ...string) string {
 	return b.String()
 }
 
-// lvText is a visible volume with the given segments, each of which lacks only its braces.
+// lvText returns a visible volume with the given segments, which are given without their braces.
 func lvText(name string, segments ...string) string {
 	var b strings.Builder
 	n := 0
@@ -133,7 +134,8 @@ func linear(start, count int, on string, from int) string {
 	return segText(start, count, fmt.Sprintf("type = \"striped\"\nstripe_count = 1\nstripes = [ %q, %d ]", on, from))
 }
 
-// groupOf assembles the group of one PV that holds the volumes; each extent of it is full of its number.
+// groupOf assembles the group of one PV that holds the volumes. Each of its extents is filled with
+// its number.
 func groupOf(t testing.TB, lvs string) *Group {
 	t.Helper()
 	return assemble(t, diskOf("pv.img", numbered(onePV(vgText(1, lvs)).bytes())))
@@ -146,7 +148,7 @@ func numbered(b []byte) []byte {
 	return b
 }
 
-// wantFault wants an error of a kind that says that the input is to blame, with the text in it, on one line.
+// wantFault checks that the error blames the input, contains the text want, and has one line.
 func wantFault(t testing.TB, err error, want string) {
 	t.Helper()
 	if err == nil {

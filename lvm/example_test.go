@@ -35,7 +35,7 @@ func group(paths ...string) (*lvm.Group, error) {
 	return groups[0], nil
 }
 
-// A volume out of images of the physical volumes that it lies on.
+// A volume from images of the physical volumes that it lies on.
 func ExampleGroup_Open() {
 	dir, err := os.MkdirTemp("", "example")
 	if err != nil {

@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// The first disk failed while the arrays were in use, which the superblocks on the others say. What it holds is
-// old, and must not be read, whether it is there or not.
+// The first disk failed while the arrays were in use, and the superblocks on the others record it.
+// Its content is old, and must not be read, whether the disk is there or not.
 func TestFailed(t *testing.T) {
 	all := disks(t, "failed")
 	for _, set := range [][]Disk{all, all[1:], {all[3], all[0], all[2], all[1]}} {
@@ -34,13 +34,13 @@ func TestFailed(t *testing.T) {
 			}
 		}
 	}
-	// The failed disk alone, of which nothing says that it failed: as stale as it is, it is a whole image.
-	// LVM would read it too. All that is there is old, but of one instant.
+	// The failed disk alone, with nothing to show that it failed: stale as it is, it is a whole
+	// image. LVM would read it too. Everything there is old, but of one moment.
 	g := assemble(t, all[0])
 	if b := mustRead(t, mustOpen(t, g, "r1")); !bytes.HasPrefix(b, []byte("r1      0000000\n")) {
 		t.Errorf("r1 begins with %.16q", b)
 	}
-	// Of r10 images 0 and 1 hold the same; without either something is lost.
+	// Images 0 and 1 of r10 hold the same data; without both, something is lost.
 	for _, set := range [][]Disk{{all[2], all[3]}, {all[0], all[2], all[3]}, {all[0], all[1]}} {
 		if v, err := assemble(t, set...).Open("r10", OpenOptions{}); v != nil || err == nil || !strings.Contains(err.Error(), "failed/r10 has lost all copies of some data") {
 			t.Errorf("%v", err)
@@ -52,7 +52,7 @@ func TestFailed(t *testing.T) {
 	}
 }
 
-// patched is a disk with other bytes in some places.
+// patched is a disk with some bytes replaced.
 type patched struct {
 	Disk
 	at map[int64][]byte
@@ -69,7 +69,7 @@ func (p *patched) ReadAt(b []byte, off int64) (int, error) {
 	return n, err
 }
 
-// Superblocks that say otherwise.
+// Superblocks that contradict the text.
 func TestRAIDSuperblocks(t *testing.T) {
 	all := disks(t, "raid")
 	healthy := assemble(t, all...)
@@ -79,7 +79,7 @@ func TestRAIDSuperblocks(t *testing.T) {
 		image int
 		at    int64
 		bytes []byte
-		want  string // "" if it is read all the same
+		want  string // "" if it is still read
 	}{
 		{"r5", 0, 0, make([]byte, 4096), "r5_rimage_0: its superblock was never written: raid/r5 is degraded"},
 		{"r5", 1, 0, u32(1), "magic 0x1"},
@@ -122,7 +122,7 @@ func TestRAIDSuperblocks(t *testing.T) {
 			t.Errorf("%s at %d: %v, want %s", c.lv, c.at, err, c.want)
 		}
 	}
-	// Not in sync, another copy may not hold what the first does.
+	// If they are not in sync, another copy may not hold what the first does.
 	for name, want := range map[string]string{"r1": "the other images may differ from it", "r10": "its copy may differ from it"} {
 		s := &healthy.LV(name).Segments[0]
 		lost, _ := placeOf(t, healthy, s.Images[0])
@@ -140,7 +140,7 @@ func TestRAIDSuperblocks(t *testing.T) {
 	}
 }
 
-// placeOf is the disk, and the byte of it, that a linear volume begins at.
+// placeOf returns the disk, and the offset on it, where a linear volume begins.
 func placeOf(t *testing.T, g *Group, name string) (disk int, off int64) {
 	t.Helper()
 	lv := g.LV(name)
@@ -149,7 +149,7 @@ func placeOf(t *testing.T, g *Group, name string) (disk int, off int64) {
 	return slices.Index(g.PVs, m), m.Start + a.Extent*g.ExtentSize
 }
 
-// Each raid1 and raid10 without each of its disks, and the others refused.
+// Each raid1 and raid10 is read without each of its disks; the other types are refused.
 func TestRAIDWithoutOneDisk(t *testing.T) {
 	all := disks(t, "raid")
 	read, refused := 0, 0

@@ -11,7 +11,7 @@ import (
 	"cbt/sparse/sparsetest"
 )
 
-// Hazard 4, what is well formed and still no group.
+// Hazard 4: texts that are well formed but not a group.
 func TestHazard4Group(t *testing.T) {
 	good := vgText(1, lvText("a", linear(0, 1, "pv0", 0)))
 	replace := func(old, new string) string {
@@ -60,7 +60,7 @@ func TestHazard4Group(t *testing.T) {
 	}
 }
 
-// One volume that is wrong is refused, and the others are read.
+// One faulty volume is refused, and the others are read.
 func TestHazard4And6Volumes(t *testing.T) {
 	two := func(a, b string) string {
 		return segText(0, 4, fmt.Sprintf("type = \"striped\"\nstripe_count = 2\nstripe_size = 8\nstripes = [ %s, %s ]", a, b))
@@ -161,7 +161,7 @@ func thinSeg(pool string, id int) string {
 	return segText(0, 1, fmt.Sprintf("type = \"thin\"\nthin_pool = %q\ntransaction_id = 0\ndevice_id = %d", pool, id))
 }
 
-// What is well formed and not read: a *RefusedError with the reason.
+// Well formed, but not read: a *RefusedError with the reason.
 func TestRefused(t *testing.T) {
 	images := lvText("i0", linear(0, 1, "pv0", 8)) + lvText("i1", linear(0, 1, "pv0", 10)) + lvText("i2", linear(0, 1, "pv0", 12))
 	r1 := "device_count = 2\nraids = [ \"i0\", \"i1\" ]"
@@ -205,13 +205,13 @@ func TestRefused(t *testing.T) {
 	}
 }
 
-// snapshotOf is a thick snapshot and its store in extent at.
+// snapshotOf returns a thick snapshot and its store, in extent at.
 func snapshotOf(origin, name string, at int, key string) string {
 	return strings.Replace(lvText(name, linear(0, 1, "pv0", at)), `, "VISIBLE"`, "", 1) +
 		lvText("snapshot0", segText(0, 1, fmt.Sprintf("type = \"snapshot\"\nchunk_size = 8\norigin = %q\n%s = %q", origin, key, name)))
 }
 
-// Hazard 7: one device_id twice, and what a pool's chunk size may be.
+// Hazard 7: one device_id twice, and the valid chunk sizes of a pool.
 func TestHazard7Pool(t *testing.T) {
 	pool := func(chunk string) string {
 		return lvText("tp", segText(0, 2, "type = \"thin-pool\"\nmetadata = \"tm\"\npool = \"td\"\ntransaction_id = 0\nchunk_size = "+chunk)) +

@@ -122,7 +122,7 @@ func TestHazard1PVHeader(t *testing.T) {
 		}
 		wantFault(t, err, c.want)
 	}
-	// An extension that does not fit is none.
+	// An extension that does not fit does not count.
 	b := onePV("").bytes()
 	h := b[512:1024]
 	head := bytes.Clone(h[32:72])
@@ -139,7 +139,7 @@ func TestHazard1PVHeader(t *testing.T) {
 	}
 }
 
-// Hazards 2 and 3: the header of a metadata area, and where it says the text is.
+// Hazards 2 and 3: the header of a metadata area, and the place that it gives for the text.
 func TestHazard2And3MetadataArea(t *testing.T) {
 	const at, size = 4096, 64 << 10
 	set64 := func(off int, v uint64) func([]byte) {
@@ -232,7 +232,7 @@ func TestWrap(t *testing.T) {
 	}
 }
 
-// writer changes what it holds after each read that begins in a range.
+// writer changes its content after each read that begins in a range.
 type writer struct {
 	b      []byte
 	lo, hi int64
@@ -294,7 +294,7 @@ func (c countReads) ReadAt(p []byte, off int64) (int, error) {
 	return c.ReaderAt.ReadAt(p, off)
 }
 
-// A disk that ends anywhere: no panic, no text that is not whole.
+// A disk that ends anywhere: no panic, and no incomplete text.
 func TestCutPV(t *testing.T) {
 	text := vgText(1, lvText("a", linear(0, 1, "pv0", 0)))
 	b := onePV(text).bytes()

@@ -12,7 +12,7 @@ import (
 	"cbt/sparse"
 )
 
-// All else that a kernel wrote: linear, striped, mirrors, thin, external origin, thick.
+// Everything else that a kernel wrote: linear, striped, mirrors, thin, external origin, thick.
 func TestMixed(t *testing.T) {
 	g := assemble(t, disks(t, "mixed")...)
 	for _, c := range contents(t, "mixed") {
@@ -62,7 +62,7 @@ func TestMixed(t *testing.T) {
 	}
 }
 
-// Outside of what Changed names, both sides are the same; inside, something is different.
+// Outside the extents that Changed names, both sides are the same; inside, something differs.
 func TestChanged(t *testing.T) {
 	g := assemble(t, disks(t, "mixed")...)
 	for _, c := range []struct {
@@ -111,7 +111,7 @@ func TestChanged(t *testing.T) {
 			t.Errorf("%s, %s: %q, %v", c[0], c[1], MethodOf(old, new), err)
 		}
 	}
-	// Two readings of a group have nothing in common.
+	// Two readings of a group are unrelated.
 	other := assemble(t, disks(t, "mixed")...)
 	if _, err := sparse.Collect(Changed(mustOpen(t, g, "snap1"), mustOpen(t, other, "snap2"), 0, 1<<20)); !errors.Is(err, sparse.ErrUnrelated) {
 		t.Error(err)
@@ -127,7 +127,7 @@ func firstDifference(a, b []byte) int {
 	return -1
 }
 
-// A missing disk: what lies on it is refused and named, the rest is read.
+// A missing disk: volumes that lie on it are refused with its name, the others are read.
 func TestMissing(t *testing.T) {
 	all := disks(t, "mixed")
 	g := assemble(t, all[0], all[1])

@@ -14,7 +14,7 @@ import (
 	"cbt/sparse"
 )
 
-// retext is disks on which the text of the group was replaced.
+// retext returns disks on which the text of the group was replaced.
 func retext(t *testing.T, disks []Disk, change func(text string) string) (all []Disk) {
 	t.Helper()
 	for _, d := range disks {
@@ -107,13 +107,13 @@ func TestHazard7PoolAgainstText(t *testing.T) {
 
 func itoa(n int64) string { return strconv.FormatInt(n, 10) }
 
-// What Recheck finds below the text: a pool, or an exception table, that is no longer what it was.
+// Recheck finds changes below the text: a pool, or an exception table, that is no longer as it was.
 func TestRecheckBelow(t *testing.T) {
 	ctx := context.Background()
 	all := disks(t, "mixed")
 	g := assemble(t, all...)
 	for _, c := range []struct {
-		holder string // of what changes
+		holder string // the one that holds what changes
 		at     int64
 		want   error
 		finds  []string

@@ -63,7 +63,7 @@ func TestMain(m *testing.M) {
 	os.Exit(status)
 }
 
-// disks opens the disks of a set, which are unpacked once: sparse files.
+// disks opens the disks of a set. They are unpacked once, as sparse files.
 func disks(t testing.TB, set string) (all []Disk) {
 	t.Helper()
 	for i := 0; ; i++ {
@@ -132,7 +132,7 @@ func unpack(src, name string) (string, error) {
 	}
 }
 
-// assemble wants one group.
+// assemble returns the only group on the disks.
 func assemble(t testing.TB, disks ...Disk) *Group {
 	t.Helper()
 	groups, err := Assemble(disks)

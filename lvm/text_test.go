@@ -123,7 +123,7 @@ func TestHazard4Text(t *testing.T) {
 	wantFault(t, err, `line 101, column 1: "k50": a second item`)
 }
 
-// Cut anywhere, a text is refused or lacks whole items at its end.
+// A text that is cut anywhere is refused, or lacks whole items at its end.
 func TestCutText(t *testing.T) {
 	text := vgText(1, lvText("a", linear(0, 2, "pv0", 0), linear(2, 2, "pv0", 4))+lvText("b", linear(0, 1, "pv0", 2)))
 	parsed := 0
@@ -149,7 +149,7 @@ func TestCutText(t *testing.T) {
 	}
 }
 
-// The limits bound what a text can make us allocate.
+// The limits bound how much memory a text can make us allocate.
 func TestTextMemory(t *testing.T) {
 	for _, text := range []string{
 		strings.Repeat("a {} ", 3_000_000),

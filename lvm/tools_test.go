@@ -12,7 +12,7 @@ import (
 	"cbt/internal/testtool"
 )
 
-// host runs LVM's own tools on loop devices that nobody else sees, with device-mapper left alone.
+// host runs LVM's own tools on loop devices that nobody else sees, without touching device-mapper.
 type host struct {
 	t     *testing.T
 	files []string
@@ -63,7 +63,7 @@ func (h *host) disks() (all []Disk) {
 	return all
 }
 
-// backup is what vgcfgbackup writes, parsed.
+// backup returns what vgcfgbackup writes, parsed.
 func (h *host) backup(vg string) *Group {
 	h.t.Helper()
 	file := filepath.Join(filepath.Dir(h.files[0]), "backup")
@@ -79,7 +79,7 @@ func (h *host) backup(vg string) *Group {
 	return g
 }
 
-// sameGroup compares what two texts say, apart from what describes the texts themselves.
+// sameGroup compares the content of two texts, apart from the fields about the texts themselves.
 func sameGroup(t *testing.T, got, want *Group) {
 	t.Helper()
 	if got.Name != want.Name || got.ID != want.ID || got.SeqNo != want.SeqNo || got.ExtentSize != want.ExtentSize || !reflect.DeepEqual(got.Status, want.Status) || !reflect.DeepEqual(got.Tags, want.Tags) {
@@ -102,7 +102,7 @@ func sameGroup(t *testing.T, got, want *Group) {
 	}
 }
 
-// Many commits to a small metadata area: the text wraps around, and is always the newest one.
+// Many commits to a small metadata area: the text wraps around, and the newest one is always found.
 func TestToolsWrap(t *testing.T) {
 	h := newHost(t, 8<<20)
 	h.lvm("pvcreate", "-q", "--metadatasize", "48k", "--dataalignment", "64k", h.devs[0])
@@ -186,7 +186,7 @@ func TestToolsLabels(t *testing.T) {
 	}
 }
 
-// What lvcreate lays out is where lvs says it is.
+// Volumes from lvcreate lie where lvs shows them.
 func TestToolsLayout(t *testing.T) {
 	h := newHost(t, 32<<20, 32<<20, 32<<20)
 	for _, dev := range h.devs {
@@ -249,7 +249,7 @@ func TestToolsLayout(t *testing.T) {
 	}
 }
 
-// Texts that are made here are what LVM takes, too, and it writes them back as they are.
+// LVM accepts the texts made here, too, and writes them back unchanged.
 func TestToolsRestore(t *testing.T) {
 	h := newHost(t, 4<<20)
 	h.lvm("pvcreate", "-q", "-ff", "-y", "--norestorefile", "--uuid", testUUID, h.devs[0])
