@@ -12,15 +12,14 @@ import (
 	"cbt/sparse"
 )
 
-// Disk is a physical volume that the caller brings.
+// Disk is a physical volume supplied by the caller.
 type Disk struct {
 	Name string // for messages
-	PV   *PV    // what ReadPV found; nil: Assemble reads it
-	// R is read for the content of volumes, and again by Volume.Recheck. If it
-	// is a sparse.View, holes of it are holes of volumes. It must be safe for
-	// concurrent use.
+	PV   *PV    // result of ReadPV; if nil, Assemble reads it
+	// R is read for the content of volumes, and again by Volume.Recheck. If it is a sparse.View,
+	// its holes become holes of volumes. It must be safe for concurrent use.
 	R    io.ReaderAt
-	Size int64 // bytes
+	Size int64 // in bytes
 }
 
 func (d *Disk) view() sparse.View {
@@ -30,7 +29,7 @@ func (d *Disk) view() sparse.View {
 	return sparse.Plain(d.R, d.Size)
 }
 
-// DiskError says which disk is to blame.
+// DiskError is an error with the name of the disk that caused it.
 type DiskError struct {
 	Name string
 	Err  error
@@ -40,22 +39,20 @@ func (e *DiskError) Error() string { return e.Name + ": " + e.Err.Error() }
 
 func (e *DiskError) Unwrap() error { return e.Err }
 
-// candidate is a text, and where it is from.
+// candidate is a text, with the disks that it was read from.
 type candidate struct {
 	g    *Group
-	from []int // disks
+	from []int // indexes of disks
 }
 
-// Assemble finds the volume groups on some disks. Of a group's texts the one
-// with the highest sequence number counts; disks with an older one are still
-// read, as long as the newest lists them. A physical volume of the newest text
-// that is on no disk, or on two, or that belongs to another group by its own
-// text, is a Member with Missing set. Groups come in the order of their names
-// and UUIDs; there may be two of one name.
+// Assemble finds the volume groups on the given disks. If a group has several texts, the one with
+// the highest sequence number counts. Disks with an older text are still read, as long as the
+// newest text lists them. A Member has Missing set if its physical volume is on none of the disks,
+// or on two, or belongs to another group according to its own text. Groups are sorted by name, then
+// UUID; several may have the same name.
 //
-// It fails, with a *DiskError, for a disk that is no physical volume, for one
-// whose metadata is damaged unless some group lists it, and for two different
-// texts of one sequence number.
+// Assemble fails with a *DiskError in three cases: a disk is not a physical volume; the metadata of
+// a disk are damaged and no group lists it; or two different texts have the same sequence number.
 func Assemble(disks []Disk) ([]*Group, error) {
 	disks = slices.Clone(disks)
 	var texts []candidate
@@ -123,7 +120,7 @@ func parseGroup(text []byte) (*Group, error) {
 	return g, nil
 }
 
-// newest picks the text with the highest sequence number of each group.
+// newest returns the text with the highest sequence number of each group.
 func newest(disks []Disk, texts []candidate) ([]candidate, error) {
 	var best []candidate
 	for _, c := range texts {
@@ -151,8 +148,8 @@ func newest(disks []Disk, texts []candidate) ([]candidate, error) {
 	return best, nil
 }
 
-// place finds the disks of the group's members, and forgives them the faults
-// of their own metadata.
+// place finds the disks of the group's members. Faults in these disks' own metadata become
+// warnings.
 func (g *Group) place(disks []Disk, texts []candidate, faults []error) {
 	for _, m := range g.PVs {
 		var on []int
@@ -201,8 +198,7 @@ func (g *Group) place(disks []Disk, texts []candidate, faults []error) {
 	}
 }
 
-// otherGroup is the group that the text on a disk itself is of, if that is not
-// g and lists the disk.
+// otherGroup returns the group of the text on the disk itself, if that is not g, and nil otherwise.
 func otherGroup(texts []candidate, disk int, g *Group) *Group {
 	var other *Group
 	for _, c := range texts {
@@ -217,11 +213,11 @@ func otherGroup(texts []candidate, disk int, g *Group) *Group {
 	return other
 }
 
-// ErrNoGroup says that there is no volume group of that name or UUID.
+// ErrNoGroup means that there is no volume group of that name or UUID.
 var ErrNoGroup = errors.New("no such volume group")
 
-// FindGroup finds a group by its name, or by its UUID with or without dashes.
-// Two groups of one name are refused, with their UUIDs.
+// FindGroup returns the group with the given name, or with the given UUID, with or without dashes.
+// If several groups have the name, it returns an error with their UUIDs.
 func FindGroup(groups []*Group, name string) (*Group, error) {
 	var found []*Group
 	for _, g := range groups {

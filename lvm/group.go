@@ -9,13 +9,13 @@ import (
 	"cbt/sparse"
 )
 
-// Group is a volume group: what its newest text says, and the disks that were
-// found for it. It may be used by several goroutines at once.
+// Group is a volume group: the content of its newest text, and the disks that were found for it. It
+// is safe for concurrent use.
 type Group struct {
 	Name         string
 	ID           string // UUID, with dashes
-	SeqNo        int64  // how often the text was changed
-	ExtentSize   int64  // bytes
+	SeqNo        int64  // how often the text has been changed
+	ExtentSize   int64  // in bytes
 	Status       []string
 	Flags        []string
 	Tags         []string
@@ -23,38 +23,38 @@ type Group struct {
 	LockType     string
 	Description  string
 	CreationHost string
-	CreationTime int64 // of the text, Unix seconds
+	CreationTime int64 // of the text, in Unix seconds
 	PVs          []*Member
 	LVs          []*LV // in the order of the text, sub-volumes included
-	// Text is the text that all this is from.
+	// Text is the text that the other fields were read from.
 	Text []byte
-	// Warnings are one line each: what is odd but keeps nobody from reading.
+	// Warnings are one line each, about oddities that do not prevent reading.
 	Warnings []string
 
 	lvs   map[string]*LV
-	pvs   map[string]*Member // by the name that the text gives them
-	disks []Disk             // all that were brought and belong to the group
+	pvs   map[string]*Member // by their names in the text
+	disks []Disk             // all disks from the caller that belong to the group
 	opener
 }
 
 // Member is a physical volume as the text of its group describes it.
 type Member struct {
-	Name       string // the text's own name for it: pv0
+	Name       string // its name in the text, such as pv0
 	ID         string // UUID, with dashes
-	Device     string // where it once was, a hint
-	DeviceSize int64  // bytes; 0 if the text does not say
-	Start      int64  // of its first extent, bytes
-	Extents    int64  // how many it has
+	Device     string // an earlier device path, only a hint
+	DeviceSize int64  // in bytes; 0 if the text does not give it
+	Start      int64  // of its first extent, in bytes
+	Extents    int64  // number of its extents
 	Status     []string
 	Flags      []string
-	// Disk is the disk that holds it, and Missing says why there is none, or
-	// why it may not be read; "" if it may.
+	// Disk is the disk that holds the physical volume. Missing is why there is none, or why it must
+	// not be read; "" if it may be read.
 	Disk    *Disk
 	Missing string
 }
 
-// vgStatus are the words that a group's status may have; a reader that does
-// not know a word must not touch the group (lib/format_text/flags.c).
+// vgStatus lists the words that a group's status may contain. A reader that does not know a word
+// must not touch the group (lib/format_text/flags.c).
 var vgStatus = []string{"RESIZEABLE", "READ", "WRITE", "EXPORTED", "CLUSTERED", "SHARED", "PVMOVE", "PARTIAL"}
 
 const (
@@ -63,9 +63,8 @@ const (
 	maxSectors       = math.MaxInt64 / SectorSize
 )
 
-// decodeGroup makes a Group, without disks, of a text that was parsed. The
-// error is a *sparse.FormatError. What is wrong with one logical volume is its
-// Fault.
+// decodeGroup returns the Group, without disks, of a parsed text. The error is a
+// *sparse.FormatError. A fault in one logical volume becomes its Fault.
 func decodeGroup(root *Section) (*Group, error) {
 	f := fields{s: root}
 	if s := f.text("contents", true); f.err == nil && s != "Text Format Volume Group" {
@@ -178,7 +177,7 @@ func (g *Group) decodeMember(it Item) (*Member, error) {
 	return m, f.err
 }
 
-// String names a member for messages.
+// String returns a name of the member for messages.
 func (m *Member) String() string {
 	if m.Device == "" {
 		return fmt.Sprintf("%s (%s)", m.Name, m.ID)
@@ -186,7 +185,7 @@ func (m *Member) String() string {
 	return fmt.Sprintf("%s (%s, once %s)", m.Name, m.ID, m.Device)
 }
 
-// uuid is a required UUID.
+// uuid returns a required UUID.
 func (f *fields) uuid(key string) string {
 	s := f.text(key, true)
 	if f.err == nil && !isUUID(s) {
@@ -195,7 +194,7 @@ func (f *fields) uuid(key string) string {
 	return s
 }
 
-// isName reports whether s may name a group or a volume.
+// isName reports whether s is valid as the name of a group or a volume.
 func isName(s string) bool {
 	if s == "" || len(s) > 127 || s[0] == '-' || s == "." || s == ".." {
 		return false
@@ -205,7 +204,7 @@ func isName(s string) bool {
 	})
 }
 
-// unknown is the first of the words that is not known, or "".
+// unknown returns the first of words that is not in known, or "".
 func unknown(words, known []string) string {
 	for _, w := range words {
 		if !slices.Contains(known, w) {
@@ -215,15 +214,15 @@ func unknown(words, known []string) string {
 	return ""
 }
 
-// LV is the volume with a name, nil if there is none. The name of a thick
-// snapshot is that of the volume that stores its exceptions, as in LVM.
+// LV returns the volume of that name, or nil if there is none. As in LVM, a thick snapshot has the
+// name of the volume that stores its exceptions.
 func (g *Group) LV(name string) *LV { return g.lvs[name] }
 
 func (g *Group) warn(format string, args ...any) {
 	g.Warnings = append(g.Warnings, fmt.Sprintf(format, args...))
 }
 
-// dataAt is a run of extents of a member as a view of its disk.
+// dataAt returns count extents of a member, from extent on, as a view of its disk.
 func (m *Member) dataAt(extent, count, extentSize int64) (sparse.View, error) {
 	off, n := m.Start+extent*extentSize, count*extentSize
 	if m.Disk.Size < off+n {

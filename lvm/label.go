@@ -12,12 +12,12 @@ import (
 	"cbt/sparse"
 )
 
-// ErrNoLabel says that none of the first four sectors holds a valid LVM2
-// label: the disk is no physical volume.
+// ErrNoLabel means that none of the first four sectors holds a valid LVM2 label, so the disk is not
+// a physical volume.
 var ErrNoLabel = errors.New("no LVM label: not a physical volume")
 
 const (
-	labelSectors = 4 // looked at for a label: LABEL_SCAN_SECTORS
+	labelSectors = 4 // searched for a label: LABEL_SCAN_SECTORS
 	labelSize    = SectorSize
 	labelMagic   = "LABELONE"
 	labelType    = "LVM2 001"
@@ -26,38 +26,37 @@ const (
 	areaSize     = 16 // struct disk_locn
 	uuidSize     = 32
 
-	// maxAreas is more than LVM writes into one list: two metadata areas.
+	// maxAreas is more than LVM writes into one list, which is two metadata areas.
 	maxAreas = 4
 )
 
-// checksum is LVM's CRC-32 of labels, headers and text (calc_crc in
-// lib/misc/crc.c): a start value of its own and no final inversion.
+// checksum returns LVM's CRC-32 of labels, headers and text (calc_crc in lib/misc/crc.c). It has
+// its own start value and no final inversion.
 func checksum(p []byte) uint32 { return checksumMore(0xf597a6cf, p) }
 
 func checksumMore(sum uint32, p []byte) uint32 {
 	return ^crc32.Update(^sum, crc32.IEEETable, p)
 }
 
-// Area is a run of bytes of a disk. A Size of 0 means up to its end.
+// Area is a run of bytes of a disk. A Size of 0 means up to the end of the disk.
 type Area struct {
-	Off, Size int64 // bytes
+	Off, Size int64 // in bytes
 }
 
-// label is what a label sector says: struct label_header, struct pv_header
-// and struct pv_header_extension of lib/format_text/layout.h.
+// label is the content of a label sector: struct label_header, struct pv_header and struct
+// pv_header_extension of lib/format_text/layout.h.
 type label struct {
 	sector     int64
 	uuid       string // with dashes
 	deviceSize uint64
 	data       []Area
 	metadata   []Area
-	extension  uint32 // version; 0: none
+	extension  uint32 // version; 0 if there is none
 	flags      uint32
 	bootloader []Area
 }
 
-// readLabel finds the first valid label and says in which further sectors
-// there are others.
+// readLabel returns the first valid label, and the sectors of any further labels in also.
 func readLabel(r io.ReaderAt, size int64) (l label, also []int64, err error) {
 	buf := make([]byte, min(size, labelSectors*SectorSize)/SectorSize*SectorSize)
 	if err := binfmt.Fill(r, size, "LVM label", buf, 0); err != nil {
@@ -84,7 +83,7 @@ func readLabel(r io.ReaderAt, size int64) (l label, also []int64, err error) {
 	return l, also, nil
 }
 
-// isLabel looks at all that makes a sector a label.
+// isLabel checks everything that makes a sector a label.
 //
 //	0 "LABELONE"  8 sector  16 CRC of [20,512)  20 offset of the PV header  24 "LVM2 001"
 func isLabel(b []byte, sector int64) bool {
@@ -93,7 +92,7 @@ func isLabel(b []byte, sector int64) bool {
 		string(b[24:32]) == labelType && le.Uint32(b[16:]) == checksum(b[20:])
 }
 
-// decodeLabel decodes the PV header behind a label that isLabel accepted.
+// decodeLabel decodes the PV header after a label that isLabel accepted.
 //
 //	0 UUID  32 device size  40 data areas, 0  .. metadata areas, 0
 //	.. extension version  +4 flags  +8 bootloader areas, 0
@@ -118,7 +117,7 @@ func decodeLabel(b []byte, sector int64) (label, error) {
 	if l.metadata, err = c.list("metadata areas"); err != nil {
 		return label{}, err
 	}
-	// The extension is optional, and what has no room for it has none.
+	// The extension is optional; a label without room for it has none.
 	if len(c.b) >= 8 {
 		version, flags := le.Uint32(c.b), le.Uint32(c.b[4:])
 		c.b, c.at = c.b[8:], c.at+8
@@ -132,7 +131,7 @@ func decodeLabel(b []byte, sector int64) (label, error) {
 	return l, nil
 }
 
-// areaList decodes the lists one after the other.
+// areaList decodes the lists of areas, one after another.
 type areaList struct {
 	b  []byte // the rest of the label
 	at int64  // its offset on the disk
@@ -161,10 +160,10 @@ func (c *areaList) list(name string) ([]Area, error) {
 	}
 }
 
-// uuidGroups are the lengths between the dashes of a UUID in text.
+// uuidGroups holds the lengths between the dashes of a UUID in text form.
 var uuidGroups = [...]int{6, 4, 4, 4, 4, 4, 6}
 
-// dashed is the text form of the 32 characters of a UUID on disk.
+// dashed returns the text form of the 32 characters of a UUID on disk.
 func dashed(raw []byte) (string, bool) {
 	if len(raw) != uuidSize || bytes.ContainsFunc(raw, func(r rune) bool { return !uuidChar(r) }) {
 		return "", false

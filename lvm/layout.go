@@ -1,19 +1,19 @@
 package lvm
 
-// layout says where the units of a striped or raid segment lie: in which leg
-// and in which row of it. Formulas of dm-stripe and of drivers/md/raid5.c,
-// raid6 included, and raid10.c (near copies).
+// layout tells where the units of a striped or raid segment lie: in which leg and in which row of
+// it. The formulas are those of dm-stripe, of drivers/md/raid5.c (including raid6), and of raid10.c
+// (near copies).
 type layout struct {
 	legs   int64
-	parity int64 // units of each row that hold no data
-	copies int64 // of each unit; 1 for all but raid10
+	parity int64 // number of units of each row that hold no data
+	copies int64 // of each unit; 1 except in raid10
 	image  func(row, d, legs int64) int64
 }
 
-// data is how many units of data a row has, where there are no copies.
+// data returns how many units of data a row has. There must be no copies.
 func (l *layout) data() int64 { return l.legs - l.parity }
 
-// place is the leg and the row of a unit.
+// place returns the leg and the row of a unit.
 func (l *layout) place(unit int64) (leg, row int64) {
 	if l.copies > 1 {
 		return l.copy(unit, 0)
@@ -22,13 +22,13 @@ func (l *layout) place(unit int64) (leg, row int64) {
 	return l.image(row, unit%l.data(), l.legs), row
 }
 
-// copy is the leg and the row of copy c of a unit.
+// copy returns the leg and the row of copy c of a unit.
 func (l *layout) copy(unit, c int64) (leg, row int64) {
 	x := unit*l.copies + c
 	return x % l.legs, x / l.legs
 }
 
-// row is the row that a unit begins in.
+// row returns the row in which a unit begins.
 func (l *layout) row(unit int64) int64 {
 	if l.copies > 1 {
 		return unit * l.copies / l.legs
@@ -36,7 +36,7 @@ func (l *layout) row(unit int64) int64 {
 	return unit / l.data()
 }
 
-// rows is how many rows n units take.
+// rows returns how many rows n units take.
 func (l *layout) rows(n int64) int64 {
 	if l.copies > 1 {
 		return (n*l.copies + l.legs - 1) / l.legs
@@ -44,7 +44,7 @@ func (l *layout) rows(n int64) int64 {
 	return (n + l.data() - 1) / l.data()
 }
 
-// before is how many units begin in the rows before row.
+// before returns how many units begin in the rows before row.
 func (l *layout) before(row int64) int64 {
 	if l.copies > 1 {
 		return (row*l.legs + l.copies - 1) / l.copies
@@ -56,10 +56,9 @@ func (l *layout) before(row int64) int64 {
 type raidLevel struct {
 	name   string // of the family
 	parity int64
-	least  int64 // devices
+	least  int64 // least number of devices
 	image  func(row, d, legs int64) int64
-	// What the superblocks call it: level and algorithm of md (raid_types in
-	// drivers/md/dm-raid.c).
+	// The names in the superblocks: level and algorithm of md (raid_types in drivers/md/dm-raid.c).
 	level, algorithm uint32
 }
 
@@ -87,12 +86,12 @@ var raidLevels = map[string]raidLevel{
 	"raid10_near": {"raid10", 0, 2, nil, 10, 0},
 }
 
-// The image that holds data unit d of a row of n images.
+// These return the image that holds data unit d of the given row of n images.
 
 func inOrder(_, d, _ int64) int64     { return d }
 func parityFirst(_, d, _ int64) int64 { return d + 1 }
 
-// The parity moves to the left: it is in the last image in row 0.
+// leftParity: the parity moves to the left; in row 0 it is in the last image.
 func leftParity(row, n int64) int64 { return n - 1 - row%n }
 
 func leftSymmetric(row, d, n int64) int64   { return (leftParity(row, n) + 1 + d) % n }
@@ -100,7 +99,7 @@ func leftAsymmetric(row, d, n int64) int64  { return skip(d, leftParity(row, n),
 func rightSymmetric(row, d, n int64) int64  { return (row%n + 1 + d) % n }
 func rightAsymmetric(row, d, n int64) int64 { return skip(d, row%n, 1) }
 
-// P and Q stand side by side, P in image row%n, or around the edge.
+// P and Q are side by side, P in image row%n, or wrap around the edge.
 func zeroRestart(row, d, n int64) int64 { return besidePQ(d, row%n, n) }
 func nRestart(row, d, n int64) int64    { return besidePQ(d, n-1-(row+1)%n, n) }
 func nContinue(row, d, n int64) int64   { return (leftParity(row, n) + 1 + d) % n }
@@ -112,12 +111,12 @@ func besidePQ(d, p, n int64) int64 {
 	return skip(d, p, 2)
 }
 
-// qLast has the Q in the last image, and the others as in a raid5.
+// qLast puts Q into the last image, and lays out the others as in a raid5.
 func qLast(raid5 func(row, d, n int64) int64) func(row, d, n int64) int64 {
 	return func(row, d, n int64) int64 { return raid5(row, d, n-1) }
 }
 
-// skip passes over the parity units from p on.
+// skip moves d past the parity units, which start at p.
 func skip(d, p, units int64) int64 {
 	if d >= p {
 		return d + units

@@ -9,19 +9,19 @@ import (
 	"cbt/sparse"
 )
 
-// Pos is a place in a text, counted from 1, columns in bytes.
+// Pos is a place in a text. Lines and columns count from 1, columns in bytes.
 type Pos struct {
 	Line, Column int32
 }
 
 func (p Pos) String() string { return fmt.Sprintf("line %d, column %d", p.Line, p.Column) }
 
-// textError is the error for what stands at p.
+// textError returns the error about what is at p.
 func textError(p Pos, value any, format string, args ...any) error {
 	return &sparse.FormatError{Struct: "LVM text, " + p.String(), Off: -1, Value: value, Msg: fmt.Sprintf(format, args...)}
 }
 
-// lexer walks over a text. Comments and white space separate and mean nothing.
+// lexer reads a text. Comments and white space only separate.
 type lexer struct {
 	src  []byte
 	at   int
@@ -31,8 +31,8 @@ type lexer struct {
 
 func (x *lexer) pos() Pos { return Pos{x.line, int32(x.at-x.bol) + 1} }
 
-// peek skips to what comes next and returns its first byte; 0 is the end, be
-// it the end of the text or a NUL.
+// peek skips white space and comments and returns the next byte. It returns 0 at the end, which is
+// the end of the text or a NUL.
 func (x *lexer) peek() byte {
 	for x.at < len(x.src) {
 		switch c := x.src[x.at]; c {
@@ -54,7 +54,7 @@ func (x *lexer) peek() byte {
 	return 0
 }
 
-// take skips white space and then c, if that comes next.
+// take skips white space, and then c if that comes next. It reports whether it did.
 func (x *lexer) take(c byte) bool {
 	if x.peek() != c || c == 0 {
 		return false
@@ -82,7 +82,7 @@ func (x *lexer) key() (string, error) {
 	return key, nil
 }
 
-// word reads what ends at white space, #, =, { or }.
+// word reads up to white space, #, =, { or }.
 func (x *lexer) word() string {
 	start := x.at
 	for x.at < len(x.src) && !strings.ContainsRune(" \t\r\n\v\f#={}\x00", rune(x.src[x.at])) {
@@ -91,8 +91,8 @@ func (x *lexer) word() string {
 	return string(x.src[start:x.at])
 }
 
-// quoted reads a string in quotes. In double quotes \" and \\ are the only
-// escapes; other backslashes stand for themselves. New lines are allowed.
+// quoted reads a string in quotes. In double quotes, \" and \\ are the only escapes; other
+// backslashes stand for themselves. Line breaks are allowed.
 func (x *lexer) quoted(quote byte) (string, error) {
 	at := x.pos()
 	x.at++
@@ -116,7 +116,7 @@ func (x *lexer) quoted(quote byte) (string, error) {
 	return "", textError(at, nil, "a string that does not end")
 }
 
-// number reads an integer, in octal if it starts with 0, or a float.
+// number reads an integer, which is octal if it starts with 0, or a float.
 func (x *lexer) number() (Value, error) {
 	at, start := x.pos(), x.at
 	if c := x.src[x.at]; c == '+' || c == '-' {

@@ -7,10 +7,9 @@ import (
 	"cbt/sparse"
 )
 
-// use is a run of extents of a PV or of another volume that a volume is made
-// of.
+// use is a run of extents that a volume is made of. They belong to a PV or to another volume.
 type use struct {
-	m     *Member // or
+	m     *Member // this one or lv is set
 	lv    *LV
 	start int64
 	count int64
@@ -18,10 +17,10 @@ type use struct {
 	pos   Pos
 }
 
-// link finds what the segments of each volume name, and sets the Fault of
-// those that name what is not there, or what another volume uses too. It also
-// bounds sizes: apart from segments of type error and zero and from snapshots,
-// no volume is larger than what it is made of, however deep.
+// link finds what the segments of each volume name. It sets the Fault of volumes that name
+// something missing, or something that another volume uses too. It also bounds sizes: apart from
+// segments of type error and zero and from snapshots, no volume is larger than what it is made of,
+// however deeply volumes are nested.
 func (g *Group) link() {
 	var uses []use
 	for _, lv := range g.LVs {
@@ -46,8 +45,8 @@ func (g *Group) link() {
 	}
 }
 
-// usesOf is what a segment is made of. What it names and is not there, or not
-// large enough, is the Fault of its volume.
+// usesOf returns what a segment is made of. If it names something that is missing, or not large
+// enough, that becomes the Fault of its volume.
 func (g *Group) usesOf(lv *LV, s *Segment) (all []use) {
 	add := func(name string, start, count int64, whole bool) {
 		u := use{lv: g.lvs[name], start: start, count: count, by: lv, pos: s.pos}
@@ -65,7 +64,7 @@ func (g *Group) usesOf(lv *LV, s *Segment) (all []use) {
 		case u.m == nil && u.lv == nil:
 			g.named(lv, s, name)
 		case u.lv != nil && u.lv.Fault != nil && u.lv.extents == 0:
-			// Its size is not known; opening it says why.
+			// Its size is not known; opening it tells why.
 		case u.start > extents || u.count > extents-u.start || whole && count > extents:
 			lv.fail(textError(s.pos, max(start, count), "%s needs extents that %s, of %d extents, does not have", lv.Name, name, extents))
 		default:
@@ -107,14 +106,14 @@ func (g *Group) usesOf(lv *LV, s *Segment) (all []use) {
 	return all
 }
 
-// named is for a volume that a segment names and shares with others.
+// named checks that a volume exists that a segment names and shares with others.
 func (g *Group) named(lv *LV, s *Segment, name string) {
 	if g.lvs[name] == nil {
 		lv.fail(textError(s.pos, name, "%s names a volume that is not there", lv.Name))
 	}
 }
 
-// findShared refuses volumes that share extents.
+// findShared sets the Fault of volumes that share extents.
 func (g *Group) findShared(uses []use) {
 	key := func(u use) string {
 		if u.m != nil {
@@ -132,14 +131,14 @@ func (g *Group) findShared(uses []use) {
 		}
 		b.by.fail(textError(b.pos, b.start, "%s uses extents of %s that %s uses too", b.by.Name, key(b)[1:], a.by.Name))
 		a.by.fail(textError(a.pos, a.start, "%s uses extents of %s that %s uses too", a.by.Name, key(a)[1:], b.by.Name))
-		// The one that reaches further is what the next is compared with.
+		// Compare the next one with the one that reaches further.
 		if a.start+a.count > b.start+b.count {
 			uses[i] = a
 		}
 	}
 }
 
-// findSameDevice refuses two volumes of one number in a pool.
+// findSameDevice sets the Fault of volumes that have the same number in one pool.
 func (g *Group) findSameDevice() {
 	type device struct {
 		pool string
@@ -161,12 +160,12 @@ func (g *Group) findSameDevice() {
 	}
 }
 
-// linkSnapshot ties the store of a thick snapshot, whose name users see, to
-// the segment that names it.
+// linkSnapshot links the store of a thick snapshot, whose name users see, to the segment that names
+// it.
 func (g *Group) linkSnapshot(lv *LV, s *Segment) {
 	store := g.lvs[s.Store]
 	if store.Snapshot != nil {
-		return // findShared has refused both
+		return // findShared has set the Fault of both
 	}
 	store.Snapshot, store.SnapshotSize = s, lv.Size
 	if s.Merging && g.lvs[s.Origin] != nil {
@@ -174,10 +173,9 @@ func (g *Group) linkSnapshot(lv *LV, s *Segment) {
 	}
 }
 
-// RefusedError says why a volume is not read although its metadata is well
-// formed.
+// RefusedError is the reason why a volume is not read although its metadata is well formed.
 type RefusedError struct {
-	Volume string // vg0/vm1
+	Volume string // such as vg0/vm1
 	Reason string
 }
 
@@ -185,8 +183,8 @@ func (e *RefusedError) Error() string { return e.Volume + ": not read: " + e.Rea
 
 func (lv *LV) refuse(reason string) error { return &RefusedError{lv.FullName(), reason} }
 
-// MissingError says that a volume lies on physical volumes that were not
-// brought or may not be read.
+// MissingError means that a volume lies on physical volumes that the caller did not supply, or that
+// must not be read.
 type MissingError struct {
 	Volume string
 	PV     string

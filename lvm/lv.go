@@ -7,22 +7,22 @@ import (
 	"strings"
 )
 
-// LV is a logical volume as the text describes it. What users call a volume
-// is one for which Visible is true.
+// LV is a logical volume as the text describes it. Users see only volumes for which Visible is
+// true.
 type LV struct {
 	Name         string
 	ID           string // UUID, with dashes
-	Size         int64  // bytes: all its segments; see VolumeSize
+	Size         int64  // sum of all segments, in bytes; see VolumeSize
 	Status       []string
 	Flags        []string
 	Tags         []string
-	CreationTime int64 // Unix seconds; 0 if the text does not say
+	CreationTime int64 // in Unix seconds; 0 if the text does not give it
 	CreationHost string
-	Segments     []Segment // by their start, covering [0, Size)
-	// Snapshot is the snapshot segment that names this volume as its exception
-	// store, which makes this volume the thick snapshot that users see.
+	Segments     []Segment // sorted by start, covering [0, Size)
+	// Snapshot is the snapshot segment that names this volume as its exception store. That makes
+	// this volume the thick snapshot that users see.
 	Snapshot *Segment
-	// SnapshotSize is what the snapshot holds, in bytes: the size of its origin
+	// SnapshotSize is the size of the snapshot's content in bytes, which is the size of its origin
 	// when it was taken.
 	SnapshotSize int64
 	// Fault is why the volume cannot be read, whatever disks there are.
@@ -30,19 +30,19 @@ type LV struct {
 
 	group   *Group
 	extents int64
-	merging string // the snapshot that is being merged back into it
+	merging string // the snapshot that is being merged back into this volume
 }
 
-// lvStatus are the words that a volume's status may have (flags.c).
+// lvStatus lists the words that a volume's status may contain (flags.c).
 var lvStatus = []string{"READ", "WRITE", "VISIBLE", "FIXED_MINOR", "PVMOVE", "LOCKED", "NOTSYNCED", "REBUILD", "WRITEMOSTLY", "RESHAPE"}
 
-// Group is the group that the volume belongs to.
+// Group returns the group that the volume belongs to.
 func (lv *LV) Group() *Group { return lv.group }
 
-// FullName is the name as in vg0/vm1.
+// FullName returns the names of group and volume, as in vg0/vm1.
 func (lv *LV) FullName() string { return lv.group.Name + "/" + lv.Name }
 
-// Type is the type of the first segment as lvs names it: linear for a striped
+// Type returns the type of the first segment by the name that lvs prints: linear for a striped
 // segment with one stripe, snapshot for a thick snapshot's store.
 func (lv *LV) Type() string {
 	switch {
@@ -58,8 +58,8 @@ func (lv *LV) Type() string {
 	return s.Type
 }
 
-// VolumeSize is the size in bytes of what Group.Open opens: the origin's for
-// a thick snapshot, else Size.
+// VolumeSize returns the size in bytes of what Group.Open opens: for a thick snapshot that of its
+// origin when it was taken, otherwise Size.
 func (lv *LV) VolumeSize() int64 {
 	if lv.Snapshot != nil {
 		return lv.SnapshotSize
@@ -67,8 +67,8 @@ func (lv *LV) VolumeSize() int64 {
 	return lv.Size
 }
 
-// Visible reports whether users see the volume under its name: a thick
-// snapshot shows as its store, not as the volume with the snapshot segment.
+// Visible reports whether users see the volume under its name. A thick snapshot appears as its
+// store, not as the volume with the snapshot segment.
 func (lv *LV) Visible() bool {
 	if lv.Snapshot != nil {
 		return true
@@ -76,7 +76,7 @@ func (lv *LV) Visible() bool {
 	return lv.has("VISIBLE") && !(len(lv.Segments) == 1 && lv.Segments[0].Type == "snapshot")
 }
 
-// thin is the volume's thin segment, nil if it is no thin volume.
+// thin returns the volume's thin segment, or nil if it is not a thin volume.
 func (lv *LV) thin() *Segment {
 	if len(lv.Segments) == 1 && lv.Segments[0].Type == "thin" {
 		return &lv.Segments[0]
@@ -84,9 +84,9 @@ func (lv *LV) thin() *Segment {
 	return nil
 }
 
-// Origin is the name of the volume that this is a snapshot of, "" if it is
-// none or if that was removed. It says nothing about what changed: for thin
-// volumes it vanishes with the origin.
+// Origin returns the name of the volume that this is a snapshot of. It is "" if this is not a
+// snapshot or its origin was removed: for thin volumes the name vanishes with the origin. It says
+// nothing about what changed.
 func (lv *LV) Origin() string {
 	if lv.Snapshot != nil {
 		return lv.Snapshot.Origin
@@ -97,8 +97,8 @@ func (lv *LV) Origin() string {
 	return ""
 }
 
-// ExternalOrigin is the name of the volume that a thin volume shows where
-// nothing was written, "" if there is none.
+// ExternalOrigin returns the name of the volume that a thin volume shows where nothing was written
+// to it, or "" if there is none.
 func (lv *LV) ExternalOrigin() string {
 	if s := lv.thin(); s != nil {
 		return s.ExternalOrigin
@@ -106,7 +106,7 @@ func (lv *LV) ExternalOrigin() string {
 	return ""
 }
 
-// Pool is the name of a thin volume's pool, "" for others.
+// Pool returns the name of a thin volume's pool, or "" for other volumes.
 func (lv *LV) Pool() string {
 	if s := lv.thin(); s != nil {
 		return s.ThinPool
@@ -114,7 +114,7 @@ func (lv *LV) Pool() string {
 	return ""
 }
 
-// DeviceID is the number of a thin volume in its pool, and whether it is one.
+// DeviceID returns the number of a thin volume in its pool, and whether it is a thin volume.
 func (lv *LV) DeviceID() (uint32, bool) {
 	if s := lv.thin(); s != nil {
 		return uint32(s.DeviceID), true
@@ -122,7 +122,7 @@ func (lv *LV) DeviceID() (uint32, bool) {
 	return 0, false
 }
 
-// has reports whether the status or the flags have a word.
+// has reports whether the status or the flags contain a word.
 func (lv *LV) has(word string) bool {
 	return slices.Contains(lv.Status, word) || slices.Contains(lv.Flags, word)
 }
@@ -133,7 +133,7 @@ func (lv *LV) fail(err error) {
 	}
 }
 
-// decodeLV decodes a volume; what is wrong with it becomes its Fault.
+// decodeLV decodes a volume; any fault becomes its Fault.
 func (g *Group) decodeLV(it Item) *LV {
 	f := fields{s: it.Section}
 	lv := &LV{
@@ -159,8 +159,8 @@ func (g *Group) decodeLV(it Item) *LV {
 	return lv
 }
 
-// decodeSegments decodes segment1 to segmentN, wherever they stand, and sorts
-// them by the extents they cover.
+// decodeSegments decodes segment1 to segmentN, in any order, and sorts them by the extents that
+// they cover.
 func (lv *LV) decodeSegments(it Item, count int64) error {
 	for _, sub := range it.Section.Items {
 		n, ok := strings.CutPrefix(sub.Key, "segment")

@@ -14,20 +14,19 @@ const (
 	mdaMagic      = " LVM2 x[5A%r0N*>"
 	mdaVersion    = 1
 	mdaHeaderSize = 512 // struct mda_header
-	rawLocnOff    = 40  // of the array in it
+	rawLocnOff    = 40  // of the array in mda_header
 	rawLocnSize   = 24  // struct raw_locn
 	rawIgnored    = 1   // its flag
 
-	// maxText bounds the text of a group. LVM's own default areas hold half a
-	// megabyte; this is some 30,000 logical volumes.
+	// maxText limits the text of a group. LVM's default areas hold half a megabyte; 16 MiB is some
+	// 30,000 logical volumes.
 	maxText = 16 << 20
 
-	// maxAttempts bounds how often an area is read again because somebody
-	// writes to it.
+	// maxAttempts limits how often an area is read again because it is being written to.
 	maxAttempts = 8
 )
 
-// rawLocn says where in a metadata area the committed text lies.
+// rawLocn tells where in a metadata area the committed text lies.
 type rawLocn struct {
 	off, size uint64 // off is relative to the area; size includes a final NUL
 	sum       uint32
@@ -36,9 +35,9 @@ type rawLocn struct {
 
 func (l rawLocn) ignored() bool { return l.flags&rawIgnored != 0 }
 
-// decodeMDAHeader decodes and checks the header of the area at a and returns
-// the first slot of its array: the committed text. The second slot belongs to
-// an update under way and is not for readers.
+// decodeMDAHeader decodes and checks the header of the area at a. It returns the first slot of its
+// array, the committed text. The second slot belongs to an update in progress and is not for
+// readers.
 //
 //	0 CRC of [4,512)  4 magic  20 version  24 own offset  32 size of the area
 //	40 raw_locn: 0 offset  8 size  16 CRC  20 flags
@@ -81,13 +80,13 @@ func mdaError(a Area, field string, value any, msg string) error {
 	return &sparse.FormatError{Struct: "LVM metadata area", Off: a.Off, Field: field, Value: value, Msg: msg}
 }
 
-// MetadataArea is one of a PV's metadata areas as it was read.
+// MetadataArea is one of a PV's metadata areas, with its content.
 type MetadataArea struct {
 	Area
 	// Ignored areas hold no metadata, whatever is in them.
 	Ignored bool
-	// Text is the committed text, without the NUL that ends it; nil if there is
-	// none, because the area is ignored, was never written to, or has a Fault.
+	// Text is the committed text, without its final NUL. It is nil if there is none because the
+	// area is ignored, was never written to, or has a Fault.
 	Text []byte
 	// Fault is why a text that should be there could not be read.
 	Fault error
@@ -95,10 +94,10 @@ type MetadataArea struct {
 	locn rawLocn
 }
 
-// readMDA reads one area. LVM writes a new text into free space and then
-// replaces the header, so a text that does not fit its checksum may mean that
-// it was overwritten since the header was read: header and text are read again
-// until they fit or are twice the same, maxAttempts times at most.
+// readMDA reads one area. LVM writes a new text into free space and then replaces the header. So a
+// text that does not match its checksum may have been overwritten since the header was read. Header
+// and text are read again until they match or are the same twice in a row, at most maxAttempts
+// times.
 func readMDA(r io.ReaderAt, size int64, a Area) MetadataArea {
 	m := MetadataArea{Area: a}
 	if a.Size < 2*mdaHeaderSize {
@@ -124,7 +123,7 @@ func readMDA(r io.ReaderAt, size int64, a Area) MetadataArea {
 				return m
 			}
 			if sum := checksum(text); sum == m.locn.sum {
-				// The length includes a NUL; what follows one is not text.
+				// The length includes a NUL; what follows it is not text.
 				m.Text, _, _ = bytes.Cut(text, []byte{0})
 				return m
 			}
@@ -138,7 +137,7 @@ func readMDA(r io.ReaderAt, size int64, a Area) MetadataArea {
 	return m
 }
 
-// readText joins what wraps around at the end of the area.
+// readText reads a text, which may wrap around at the end of the area.
 func readText(r io.ReaderAt, size int64, a Area, l rawLocn) ([]byte, error) {
 	text := make([]byte, l.size)
 	first := min(l.size, uint64(a.Size)-l.off)

@@ -12,26 +12,23 @@ import (
 	"cbt/sparse"
 )
 
-// Layer says which content of a volume is meant, where there are several.
+// Layer selects one content of a volume that has several.
 type Layer string
 
 const (
-	// LayerVolume is what users see of a volume, or the volume itself if it is
-	// part of others.
+	// LayerVolume is what users see of a volume, or the volume itself if it is a part of others.
 	LayerVolume Layer = ""
-	// LayerStore is the exception store of a thick snapshot, which has the
-	// snapshot's name.
+	// LayerStore is the exception store of a thick snapshot. It has the snapshot's name.
 	LayerStore Layer = "cow"
 )
 
-// OpenOptions say how volumes are read. All volumes of one Group have to be
-// opened with the same ones: what was opened once is used again.
+// OpenOptions set how volumes are read. All volumes of one Group must be opened with the same
+// options, because what was opened once is used again.
 type OpenOptions struct {
-	// Device, if not nil, is asked for each volume that is needed, before what
-	// the volume is made of is looked at: a reader and its size in bytes replace
-	// that, a nil reader leaves it as it is. This is for volumes in use, which
-	// are read through their devices. A thin volume's extents, and a thick
-	// snapshot's, are still known from their metadata.
+	// Device, if not nil, is called for each volume that is needed, before its parts are looked at.
+	// If it returns a reader and its size in bytes, they replace the parts; a nil reader changes
+	// nothing. This is for volumes in use, which are read through their devices. The extents of
+	// thin volumes and thick snapshots still come from their metadata.
 	Device func(lv *LV, layer Layer) (io.ReaderAt, int64, error)
 	// Held reads thin pools through the metadata snapshot that they hold.
 	Held bool
@@ -39,10 +36,10 @@ type OpenOptions struct {
 	AllowNeedsCheck bool
 }
 
-// maxNesting bounds how deep volumes are made of volumes.
+// maxNesting limits how deeply volumes may be nested.
 const maxNesting = 32
 
-// opener keeps what of a group was opened.
+// opener keeps the parts of a group that have been opened.
 type opener struct {
 	mu      sync.Mutex
 	volumes map[string]*Volume
@@ -56,16 +53,16 @@ type Volume struct {
 	lv     *LV
 	opt    OpenOptions
 	view   sparse.View
-	device io.ReaderAt // read instead of view, if not nil
+	device io.ReaderAt // if not nil, it is read instead of view
 	thin   *thin.View
 	cow    *cow.View
 	pool   *thin.Metadata
 }
 
-// Open opens the volume with a name, as users see it; volumes that are parts
-// of others can be opened too. Opening one twice gives the same *Volume. The
-// error is a *MissingError, a *RefusedError, a *sparse.FormatError, or one that
-// reading gave; all with the names on the way to what is wrong.
+// Open opens the volume of that name, as users see it. Volumes that are parts of others can be
+// opened too. Opening a volume twice returns the same *Volume. The error is a *MissingError, a
+// *RefusedError, a *sparse.FormatError, or an error of reading. It names each volume on the way to
+// the fault.
 func (g *Group) Open(name string, opt OpenOptions) (*Volume, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -73,14 +70,14 @@ func (g *Group) Open(name string, opt OpenOptions) (*Volume, error) {
 	return r.volume(name)
 }
 
-// resolver opens one volume and all that it is made of; g.mu is held.
+// resolver opens one volume and everything that it is made of; g.mu is held.
 type resolver struct {
 	g    *Group
 	opt  OpenOptions
-	path []string // what is being opened, from the outside in
+	path []string // the volumes being opened, from the outermost inwards
 }
 
-// enter notes that what is being opened, and refuses what contains itself.
+// enter records that a volume is being opened, and refuses one that contains itself.
 func (r *resolver) enter(lv *LV, what string) error {
 	if slices.Contains(r.path, what) {
 		return lv.formatError(nil, "it is made of itself: "+strings.Join(append(r.path, what), " -> "))
@@ -94,13 +91,13 @@ func (r *resolver) enter(lv *LV, what string) error {
 
 func (r *resolver) leave() { r.path = r.path[:len(r.path)-1] }
 
-// volume is a volume as users see it.
+// volume opens a volume as users see it.
 func (r *resolver) volume(name string) (*Volume, error) {
 	lv := r.g.lvs[name]
 	if lv == nil {
 		return nil, fmt.Errorf("volume group %s has no logical volume %q", r.g.Name, name)
 	}
-	// The volume with the snapshot segment is a name of LVM's own.
+	// The volume with the snapshot segment has a name of LVM's own.
 	if s := lv.Segments; len(s) == 1 && s[0].Type == "snapshot" && lv.Fault == nil {
 		lv = r.g.lvs[s[0].Store]
 	}
@@ -141,8 +138,8 @@ func (r *resolver) volume(name string) (*Volume, error) {
 	return v, nil
 }
 
-// mergeFault says that a snapshot is to be merged back, or is being: then the
-// volume's content depends on how far that got.
+// mergeFault returns an error if a snapshot is to be merged back, or is being merged. The volume's
+// content then depends on how far the merge has got.
 func (lv *LV) mergeFault() error {
 	switch s := lv.thin(); {
 	case lv.merging != "":
@@ -155,7 +152,8 @@ func (lv *LV) mergeFault() error {
 	return nil
 }
 
-// device asks the caller for a device, which must have size bytes.
+// device asks the caller for a device, which must have at least size bytes. It returns nil if there
+// is none.
 func (r *resolver) device(lv *LV, layer Layer, size int64) (io.ReaderAt, error) {
 	if r.opt.Device == nil {
 		return nil, nil
@@ -170,7 +168,7 @@ func (r *resolver) device(lv *LV, layer Layer, size int64) (io.ReaderAt, error) 
 	return d, nil
 }
 
-// component is a volume that another is made of.
+// component returns the content of a volume that another volume is made of.
 func (r *resolver) component(by *LV, name string) (sparse.View, error) {
 	lv := r.g.lvs[name]
 	if lv == nil {
@@ -186,7 +184,7 @@ func (r *resolver) component(by *LV, name string) (sparse.View, error) {
 	return r.raw(lv)
 }
 
-// raw is what the segments of a volume say; of a thick snapshot, its store.
+// raw returns what the segments of a volume describe; for a thick snapshot that is its store.
 func (r *resolver) raw(lv *LV) (sparse.View, error) {
 	if v := r.g.raws[lv.Name]; v != nil {
 		return v, nil
@@ -226,8 +224,8 @@ func (r *resolver) segment(lv *LV, s *Segment) (sparse.View, error) {
 	case s.Type == "striped":
 		return r.stripes(lv, s)
 	case s.Type == "mirror":
-		// The first leg is current always: a region that is not yet in sync is
-		// served from it, and a pvmove's is the source.
+		// The first leg is always current: regions that are not yet in sync are served from it, and
+		// in a pvmove it is the source.
 		return r.area(lv, s.Areas[0], s.Count)
 	case s.Type == "thin-pool":
 		return nil, lv.refuse("it is a thin pool, not a volume")
@@ -243,7 +241,7 @@ func (r *resolver) segment(lv *LV, s *Segment) (sparse.View, error) {
 	return r.raid(lv, s)
 }
 
-// stripes is a linear or striped segment.
+// stripes returns the content of a linear or striped segment.
 func (r *resolver) stripes(lv *LV, s *Segment) (sparse.View, error) {
 	n := int64(len(s.Areas))
 	if n == 1 {
@@ -264,7 +262,7 @@ func (r *resolver) stripes(lv *LV, s *Segment) (sparse.View, error) {
 	return &striped{layout: lay, unit: s.StripeSize, size: each * n, legs: legs}, nil
 }
 
-// area is count extents of a PV, or of another volume.
+// area returns count extents of a PV or of another volume.
 func (r *resolver) area(lv *LV, a ExtentArea, count int64) (sparse.View, error) {
 	size := r.g.ExtentSize
 	if m := r.g.pvs[a.Name]; m != nil {

@@ -10,28 +10,27 @@ import (
 type PV struct {
 	UUID          string // in its text form, with dashes
 	LabelSector   int64  // sector of the label, 0 to 3
-	DeviceSize    uint64 // bytes; what counts is in the group's text
+	DeviceSize    uint64 // in bytes; the size in the group's text is authoritative
 	DataAreas     []Area
 	Bootloader    []Area
 	MetadataAreas []MetadataArea
-	// Extension is the version of the header extension, 0 if there is none;
-	// InUse is its flag that says that some group uses the PV.
+	// Extension is the version of the header extension, or 0 if there is none. InUse is its flag
+	// that some group uses the PV.
 	Extension uint32
 	InUse     bool
-	// Warnings are one line each: what is odd but keeps nobody from reading.
+	// Warnings are one line each, about oddities that do not prevent reading.
 	Warnings []string
 }
 
 // pvUsed is PV_EXT_USED of the flags of the header extension.
 const pvUsed = 1
 
-// ReadPV reads the label, the PV header and all metadata areas in the first
-// size bytes of r. Without a label the error is ErrNoLabel; a label that is
-// damaged is a *sparse.FormatError, and what is wrong with one metadata area is
-// its Fault. LVM may be writing: see readMDA.
+// ReadPV reads the label, the PV header and all metadata areas in the first size bytes of r. The
+// error is ErrNoLabel if there is no label, and a *sparse.FormatError if the label is damaged. A
+// fault in one metadata area becomes its Fault. LVM may be writing at the same time: see readMDA.
 //
-// Reading a disk that is in use needs O_DIRECT, or a cache that was dropped,
-// for the kernel writes below it.
+// To read a disk that is in use, open it with O_DIRECT or drop its cache first, because the kernel
+// writes below the cache.
 func ReadPV(r io.ReaderAt, size int64) (*PV, error) {
 	l, also, err := readLabel(r, size)
 	if err != nil {

@@ -7,7 +7,8 @@ import (
 	"cbt/sparse"
 )
 
-// raid is a raid segment: healthy, or with copies in place of what is lost.
+// raid returns the content of a raid segment that is healthy, or that has copies of everything that
+// is lost.
 func (r *resolver) raid(lv *LV, s *Segment) (sparse.View, error) {
 	switch {
 	case s.Reshaping != "":
@@ -18,7 +19,7 @@ func (r *resolver) raid(lv *LV, s *Segment) (sparse.View, error) {
 	size := s.Count * lv.group.ExtentSize
 	l := raidLevels[s.Type]
 	lay := layout{legs: int64(len(s.Images)), parity: l.parity, copies: s.DataCopies, image: l.image}
-	each := size // of an image
+	each := size // size of an image in bytes
 	if l.name != "raid1" {
 		if size%s.StripeSize != 0 {
 			return nil, lv.formatError(s.StripeSize, fmt.Sprintf("the stripe size does not divide the %d bytes", size))
@@ -66,8 +67,8 @@ func (r *resolver) raid(lv *LV, s *Segment) (sparse.View, error) {
 	return &striped{layout: lay, unit: s.StripeSize, size: size, legs: images}, nil
 }
 
-// images opens the images, each of which must have so many bytes. For those
-// that must not be read why says why.
+// images opens the images, each of which must have at least each bytes. For an image that must not
+// be read, why holds the reason.
 func (r *resolver) images(lv *LV, s *Segment, each int64) (images []sparse.View, why []error, err error) {
 	images, why = make([]sparse.View, len(s.Images)), make([]error, len(s.Images))
 	for i, name := range s.Images {
@@ -91,8 +92,8 @@ func (r *resolver) images(lv *LV, s *Segment, each int64) (images []sparse.View,
 	return images, why, nil
 }
 
-// anyImage is the first image of a raid1 that may be read. All reads go to
-// one, because where nothing was ever written images may differ.
+// anyImage returns the first image of a raid1 that may be read. All reads go to one image, because
+// images may differ where nothing was ever written.
 func (lv *LV) anyImage(s *Segment, images []sparse.View, why []error, synced bool) (sparse.View, error) {
 	for i, v := range images {
 		if v == nil {
@@ -106,9 +107,9 @@ func (lv *LV) anyImage(s *Segment, images []sparse.View, why []error, synced boo
 	return nil, why[0]
 }
 
-// enoughCopies refuses a raid10 of which something is lost in all copies.
+// enoughCopies returns an error if a raid10 has lost all copies of some data.
 func (lv *LV) enoughCopies(s *Segment, l *layout, images []sparse.View, why []error, synced bool) error {
-	// Where the copies lie repeats itself after legs units.
+	// The pattern of the copies repeats after legs units.
 	for unit := range l.legs {
 		c := int64(0)
 		for ; c < l.copies; c++ {

@@ -11,7 +11,7 @@ import (
 
 const (
 	raidMagic     = 0x64526d44 // DmRd
-	raidSuperSize = 148        // struct dm_raid_superblock, as far as it is looked at
+	raidSuperSize = 148        // struct dm_raid_superblock, as far as it is read
 	raidComplete  = math.MaxUint64
 
 	raidReshaping = 1 // SB_FLAG_RESHAPE_ACTIVE
@@ -24,14 +24,14 @@ type raidSuper struct {
 	devices   uint32
 	position  uint32
 	events    uint64
-	failed    uint64 // a bit for each image
-	recovery  uint64 // sectors that were rebuilt; all ones: all
-	resync    uint64 // sectors that were synchronized; all ones: all
+	failed    uint64 // one bit for each image
+	recovery  uint64 // sectors that have been rebuilt; all ones: all
+	resync    uint64 // sectors that have been synchronized; all ones: all
 	level     uint32
 	algorithm uint32
-	stripe    uint32 // sectors
+	stripe    uint32 // in sectors
 	flags     uint32
-	dataOff   uint64 // sectors
+	dataOff   uint64 // in sectors
 }
 
 // decodeRaidSuper decodes a superblock.
@@ -73,7 +73,7 @@ func (s *raidSuper) validate(seg *Segment, position int) error {
 	l := raidLevels[seg.Type]
 	algorithm := l.algorithm
 	if l.name == "raid10" {
-		algorithm = 0x100 | uint32(seg.DataCopies) // one far copy, so many near ones
+		algorithm = 0x100 | uint32(seg.DataCopies) // one far copy, DataCopies near ones
 	}
 	fault := func(field string, value any, msg string) error {
 		return &sparse.FormatError{Struct: fmt.Sprintf("raid superblock %d", position), Field: field, Value: value, Msg: msg}
@@ -95,14 +95,13 @@ func (s *raidSuper) validate(seg *Segment, position int) error {
 	return nil
 }
 
-// raidHealth says of each image why it must not be read, "" if it may, from
-// the superblocks in metas, nil where one is lost. synced is false while the
-// images are still being made equal.
+// raidHealth returns for each image the reason why it must not be read, or "" if it may be. metas
+// are the volumes with the superblocks, nil for one that is lost. synced is false while the images
+// are still being made equal.
 //
-// The newest superblock names the devices that failed. One that is more than
-// one event behind was left out of what happened since, and one that is all
-// zeros belongs to a device that was never part of the array, unless all are:
-// an array that was never active.
+// The newest superblock names the devices that failed. A superblock that is more than one event
+// older has missed what happened since. One that is all zeros belongs to a device that was never
+// part of the array. But if all of them are, the array was never active.
 func raidHealth(seg *Segment, metas []sparse.View) (lost []string, synced bool, err error) {
 	lost = make([]string, len(seg.Images))
 	supers := make([]*raidSuper, len(metas))

@@ -6,8 +6,8 @@ import (
 	"cbt/sparse"
 )
 
-// rowKinds walks the extents of all legs of a stripe set together. Memory is
-// one extent a leg.
+// rowKinds goes through the extents of all legs of a stripe set together. It keeps one extent of
+// each leg in memory.
 type rowKinds struct {
 	unit int64
 	legs []legCursor
@@ -19,7 +19,7 @@ type legCursor struct {
 	stop func()
 }
 
-// newRowKinds is for the rows [row, end).
+// newRowKinds returns a rowKinds for the rows [row, end).
 func newRowKinds(legs []sparse.View, unit, row, end int64) *rowKinds {
 	r := &rowKinds{unit: unit}
 	for _, v := range legs {
@@ -36,8 +36,8 @@ func (r *rowKinds) stop() {
 	}
 }
 
-// at says of which kind row is, and up to which row, not included, it is known
-// that the following ones are of that kind too. Rows must ascend.
+// at returns the kind of row, and the first row after it that is not known to be of that kind too.
+// Rows must ascend from call to call.
 func (r *rowKinds) at(row int64) (kind sparse.Kind, next int64, err error) {
 	start, end := row*r.unit, (row+1)*r.unit
 	kind = sparse.Hole
@@ -49,7 +49,7 @@ func (r *rowKinds) at(row int64) (kind sparse.Kind, next int64, err error) {
 			if err != nil {
 				return 0, 0, err
 			}
-			if !ok { // a view that does not cover what it was asked for
+			if !ok { // a view whose extents do not cover the range asked for
 				e = sparse.Extent{Off: start, Len: r.unit, Kind: sparse.Data}
 			}
 			c.now = e

@@ -7,38 +7,38 @@ import (
 	"strings"
 )
 
-// ExtentArea is where a stripe or a mirror leg begins: an extent of a PV, by
-// the text's name for it, or of another volume.
+// ExtentArea is where a stripe or a mirror leg begins: an extent of a PV, given by its name in the
+// text, or of another volume.
 type ExtentArea struct {
 	Name   string // of a physical volume (Member.Name) or of a volume
 	Extent int64  // counted from 0
 }
 
-// Segment is a run of extents of a volume. Which fields are set depends on the
-// type; they are named after their keys in the text.
+// Segment is a run of extents of a volume. Its type decides which fields are set; they are named
+// after their keys in the text.
 type Segment struct {
-	Start, Count int64 // extents
+	Start, Count int64 // in extents
 	Type         string
-	TypeFlags    []string // behind a + in the type
+	TypeFlags    []string // the parts after a + in the type
 
-	Areas      []ExtentArea // striped: stripes; mirror: its legs
-	StripeSize int64        // bytes
+	Areas      []ExtentArea // striped: the stripes; mirror: its legs
+	StripeSize int64        // in bytes
 	MirrorLog  string
 
-	Images     []string // raid: the volumes with data, by their place
+	Images     []string // raid: the volumes with data, in order
 	Metas      []string // raid: the volumes with superblocks; none, or one for each image
 	DataCopies int64    // raid10
-	Reshaping  string   // raid: the field or flag that says so
+	Reshaping  string   // raid: the field or flag that shows it
 
 	Origin    string // snapshot, thin
 	Store     string // snapshot: cow_store or merging_store
-	Merging   bool   // snapshot: it was merging_store
-	ChunkSize int64  // snapshot, thin-pool: bytes
+	Merging   bool   // snapshot: the key was merging_store
+	ChunkSize int64  // snapshot, thin-pool: in bytes
 
 	Metadata      string // thin-pool
 	Data          string // thin-pool
 	TransactionID int64  // thin-pool: the current one; thin: of its creation
-	Messages      int    // thin-pool: how many wait to be sent
+	Messages      int    // thin-pool: number of messages waiting to be sent
 	Discards      string // thin-pool
 	ZeroNewBlocks bool   // thin-pool
 
@@ -53,11 +53,11 @@ type Segment struct {
 	pos Pos
 }
 
-// maxDeviceID is the largest number of a thin volume (dm-thin's 24 bits).
+// maxDeviceID is the largest number of a thin volume (24 bits in dm-thin).
 const maxDeviceID = 1<<24 - 1
 
-// refusedTypes are known and not read, because bytes that are newer than those
-// of the volume below them may lie elsewhere.
+// refusedTypes are types that are known but not read, because newer bytes than those of the volume
+// below them may lie elsewhere.
 var refusedTypes = map[string]string{
 	"cache":      "a cache may hold newer data than its origin",
 	"cache-pool": "a cache pool is no volume",
@@ -93,11 +93,10 @@ func decodeSegment(s *Section) (Segment, error) {
 	return seg, f.err
 }
 
-// maxImages is how many devices a superblock's list of failed ones has, and
-// LVM's own limit.
+// maxImages is the number of devices in a superblock's list of failed ones, and LVM's own limit.
 const maxImages = 64
 
-// reshapeFlags stand behind a raid type while it changes its form.
+// reshapeFlags follow a raid type while the array is being reshaped.
 var reshapeFlags = []string{"RESHAPE", "RESHAPE_DATA_OFFSET", "RESHAPE_DELTA_DISKS_PLUS", "RESHAPE_DELTA_DISKS_MINUS", "REMOVE_AFTER_RESHAPE"}
 
 func (s *Segment) decodeType(f *fields) {
@@ -144,7 +143,7 @@ func (s *Segment) decodeStriped(f *fields) {
 	s.StripeSize = f.integer("stripe_size", 1, math.MaxUint32, true) * SectorSize
 }
 
-// areas is a list of n pairs of a name and an extent.
+// areas returns a list of n pairs of a name and an extent.
 func (f *fields) areas(key string, n int64) []ExtentArea {
 	v, ok := f.value(key, List, "a list", true)
 	if !ok {
@@ -166,8 +165,8 @@ func (f *fields) areas(key string, n int64) []ExtentArea {
 	return all
 }
 
-// decodeRAID decodes the list that holds images and, if there are any, the
-// volumes with their superblocks, of which each stands before its image.
+// decodeRAID decodes the list that holds the images and, if there are any, the volumes with their
+// superblocks. Each of those precedes its image.
 func (s *Segment) decodeRAID(f *fields) {
 	l := raidLevels[s.Type]
 	count := "device_count"
@@ -232,8 +231,8 @@ func (s *Segment) decodeSnapshot(f *fields) {
 	}
 }
 
-// decodePool decodes a thin pool. The limits are dm-thin's: chunks of 64 KiB
-// to 1 GiB in steps of 64 KiB.
+// decodePool decodes a thin pool. The limits are dm-thin's: chunks of 64 KiB to 1 GiB in steps of
+// 64 KiB.
 func (s *Segment) decodePool(f *fields) {
 	s.Metadata, s.Data = f.text("metadata", true), f.text("pool", true)
 	s.TransactionID = f.integer("transaction_id", 0, math.MaxInt64, true)

@@ -7,7 +7,7 @@ import (
 	"cbt/lvm/cow"
 )
 
-// snapshot opens a thick snapshot: its store over its origin as it is now.
+// snapshot opens a thick snapshot: its store over the current content of its origin.
 func (r *resolver) snapshot(v *Volume) error {
 	s := v.lv.Snapshot
 	store, size, err := r.store(v.lv)
@@ -29,7 +29,7 @@ func (r *resolver) snapshot(v *Volume) error {
 	return nil
 }
 
-// store is the content of the exception store.
+// store returns the content of the exception store and its size in bytes.
 func (r *resolver) store(lv *LV) (io.ReaderAt, int64, error) {
 	d, err := r.device(lv, LayerStore, lv.Size)
 	if err != nil || d != nil {

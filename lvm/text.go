@@ -2,17 +2,16 @@ package lvm
 
 import "strings"
 
-// Limits of a text, beside maxText for its length. LVM has none; its own
-// texts are five sections deep.
+// Limits of a text, besides maxText for its length. LVM has none; its own texts are five sections
+// deep.
 const (
 	maxDepth = 16
 	maxItems = 1 << 20 // items and values together
 )
 
-// ValueKind says which field of a Value holds it.
+// ValueKind tells which field of a Value is set.
 type ValueKind uint8
 
-// The kinds of values.
 const (
 	Int ValueKind = iota + 1
 	Float
@@ -20,7 +19,7 @@ const (
 	List
 )
 
-// Value is a value of the text. The elements of a List are no lists.
+// Value is a value of the text. The elements of a List are not lists themselves.
 type Value struct {
 	Kind  ValueKind
 	Int   int64
@@ -38,17 +37,16 @@ type Item struct {
 	Value   Value
 }
 
-// Section is a section of the configuration tree: what stands between braces,
-// or the whole text. No two items have the same key.
+// Section is a section of the configuration tree: the part between braces, or the whole text. No
+// two items have the same key.
 type Section struct {
 	Items []Item
 	Pos   Pos
 }
 
-// ParseText parses a text of a group as it lies in a metadata area or in a
-// backup file. A NUL ends it. The error is a *sparse.FormatError with line and
-// column. LVM takes the first of several items with one key; here they are
-// refused, because LVM never writes them.
+// ParseText parses the text of a group, as stored in a metadata area or in a backup file. A NUL
+// ends it. The error is a *sparse.FormatError with line and column. If several items have the same
+// key, LVM takes the first. ParseText refuses them, because LVM never writes them.
 //
 //	file    := item* (end or NUL)
 //	item    := key '{' item* '}' | key '=' value
@@ -75,7 +73,7 @@ type parser struct {
 	items int
 }
 
-// count bounds what a text may make us keep.
+// count counts an item and limits how many a text may have.
 func (p *parser) count(at Pos) error {
 	if p.items++; p.items > maxItems {
 		return textError(at, nil, "more than %d items", maxItems)
@@ -83,7 +81,7 @@ func (p *parser) count(at Pos) error {
 	return nil
 }
 
-// section parses items up to a } or the end, which it leaves there.
+// section parses items up to a } or the end, which it does not consume.
 func (p *parser) section(depth int) (*Section, error) {
 	s := &Section{Pos: p.pos()}
 	if depth > maxDepth {
@@ -169,7 +167,7 @@ func (p *parser) scalar(inList bool) (Value, error) {
 	return Value{Kind: String, Text: p.word(), Pos: at}, nil
 }
 
-// unique refuses two items with one key.
+// unique refuses two items with the same key.
 func (s *Section) unique() error {
 	const few = 16
 	if len(s.Items) <= few {
@@ -192,7 +190,7 @@ func (s *Section) unique() error {
 	return nil
 }
 
-// item is the item with a key, nil if there is none.
+// item returns the item with that key, or nil if there is none.
 func (s *Section) item(key string) *Item {
 	for i := range s.Items {
 		if s.Items[i].Key == key {
@@ -228,7 +226,7 @@ func (f *fields) value(key string, kind ValueKind, name string, required bool) (
 	return Value{}, false
 }
 
-// integer is an integer in low..high.
+// integer returns an integer in low..high.
 func (f *fields) integer(key string, low, high int64, required bool) int64 {
 	v, ok := f.value(key, Int, "an integer", required)
 	if ok && (v.Int < low || v.Int > high) {
@@ -243,7 +241,7 @@ func (f *fields) text(key string, required bool) string {
 	return v.Text
 }
 
-// texts is a list of strings; one string is a list of one, as LVM has it.
+// texts returns a list of strings. As in LVM, a single string is a list of one.
 func (f *fields) texts(key string, required bool) []string {
 	if it := f.s.item(key); it != nil && it.Section == nil && it.Value.Kind == String {
 		return []string{it.Value.Text}
@@ -263,7 +261,7 @@ func (f *fields) texts(key string, required bool) []string {
 	return all
 }
 
-// section is a sub-section; nil if there is none.
+// section returns a sub-section, or nil if there is none.
 func (f *fields) section(key string, required bool) *Section {
 	it := f.s.item(key)
 	switch {

@@ -42,8 +42,7 @@ func (r *resolver) thin(v *Volume) error {
 	return nil
 }
 
-// pool opens the metadata of a thin pool, once, and checks that they fit the
-// group's text.
+// pool opens the metadata of a thin pool, once, and checks that they fit the group's text.
 func (r *resolver) pool(lv *LV) (*thin.Metadata, error) {
 	if m := r.g.pools[lv.Name]; m != nil {
 		return m, nil
@@ -82,9 +81,9 @@ func (r *resolver) pool(lv *LV) (*thin.Metadata, error) {
 	return m, nil
 }
 
-// poolFits compares a pool's superblock with the text. LVM counts transactions
-// in both, in the text first: where the text is one ahead and has messages for
-// the pool, an operation was interrupted.
+// poolFits compares a pool's superblock with the text. LVM counts transactions in both, and first
+// in the text. If the text is one ahead and has messages for the pool, an operation was
+// interrupted.
 func (r *resolver) poolFits(lv *LV, s *Segment, sb thin.Superblock, data int64) error {
 	text := uint64(s.TransactionID)
 	switch {
@@ -102,11 +101,11 @@ func (r *resolver) poolFits(lv *LV, s *Segment, sb thin.Superblock, data int64) 
 	return nil
 }
 
-// ErrNoPool says that a volume is no thin pool.
+// ErrNoPool means that a volume is not a thin pool.
 var ErrNoPool = errors.New("not a thin pool")
 
-// Pool opens the metadata of the thin pool with a name. Volumes of it that are
-// opened with the same options share them.
+// Pool opens the metadata of the thin pool of that name. Volumes of the pool that are opened with
+// the same options share the metadata.
 func (g *Group) Pool(name string, opt OpenOptions) (*thin.Metadata, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -11,11 +11,11 @@ import (
 // part is a run of another view.
 type part struct {
 	v       sparse.View
-	off, at int64 // where it begins in v; where it begins in what it is a part of
+	off, at int64 // where it begins in v, and in the whole
 	size    int64
 }
 
-// section is [off, off+n) of v, which must lie inside it.
+// section returns [off, off+n) of v, which must lie inside it.
 func section(v sparse.View, off, n int64) sparse.View {
 	if off == 0 && n == v.Size() {
 		return v
@@ -23,13 +23,13 @@ func section(v sparse.View, off, n int64) sparse.View {
 	return &joined{[]part{{v, off, 0, n}}, n}
 }
 
-// joined is some parts, one after the other.
+// joined presents parts one after another.
 type joined struct {
 	parts []part
 	size  int64
 }
 
-// join puts views one after the other.
+// join returns the views one after another as one view.
 func join(views []sparse.View) sparse.View {
 	if len(views) == 1 {
 		return views[0]
@@ -37,7 +37,7 @@ func join(views []sparse.View) sparse.View {
 	j := &joined{}
 	for _, v := range views {
 		p := part{v: v, at: j.size, size: v.Size()}
-		// What is a part already is not asked through two layers.
+		// Avoid a second layer if the view is already a part.
 		if s, ok := v.(*joined); ok && len(s.parts) == 1 {
 			p.v, p.off = s.parts[0].v, s.parts[0].off
 		}
@@ -49,7 +49,7 @@ func join(views []sparse.View) sparse.View {
 
 func (j *joined) Size() int64 { return j.size }
 
-// from is the parts from the one that holds off on.
+// from returns the parts from the one that holds off on.
 func (j *joined) from(off int64) []part {
 	i := sort.Search(len(j.parts), func(i int) bool { return j.parts[i].at+j.parts[i].size > off })
 	return j.parts[i:]
@@ -102,11 +102,11 @@ func (j *joined) Extents(off, n int64) sparse.Seq {
 	})
 }
 
-// errErrorTarget is what reading an error segment gives, as in the kernel.
+// errErrorTarget is the error of reading an error segment, as in the kernel.
 var errErrorTarget = errors.New("a segment of type error, of which nothing can be read")
 
-// faulty is a segment of type error. That nothing is stored there is no
-// reason to call it a hole: it does not read as zeros.
+// faulty is a segment of type error. Nothing is stored there, but it is not a hole, because it does
+// not read as zeros.
 type faulty int64
 
 func (f faulty) Size() int64 { return int64(f) }
@@ -123,12 +123,12 @@ func (f faulty) Extents(off, n int64) sparse.Seq {
 	return sparse.Plain(nil, int64(f)).Extents(off, n)
 }
 
-// striped is data spread over legs in units of unit bytes, as a layout says.
+// striped is data spread over legs in units of unit bytes, according to layout.
 type striped struct {
 	layout layout
 	unit   int64
 	size   int64
-	legs   []sparse.View // of rows*unit bytes; nil if lost, which only copies make up for
+	legs   []sparse.View // of rows*unit bytes; nil for a lost one, whose data must have copies
 }
 
 func (s *striped) Size() int64 { return s.size }
@@ -151,8 +151,8 @@ func (s *striped) ReadAt(p []byte, off int64) (int, error) {
 	return len(p), eof
 }
 
-// Extents goes by rows, one unit of each leg: a row is a hole if it is one in
-// every leg, zero if it is either in every leg, else data.
+// Extents goes by rows of one unit of each leg. A row is a hole if it is one in every leg, zero if
+// it is hole or zero in every leg, and data otherwise.
 func (s *striped) Extents(off, n int64) sparse.Seq {
 	if err := sparse.CheckRange(off, n, s.size); err != nil {
 		return sparse.Fail(err)

@@ -12,20 +12,19 @@ import (
 
 var _ sparse.View = (*Volume)(nil)
 
-// LV is the volume's description in the text of its group.
+// LV returns the volume's description in the text of its group.
 func (v *Volume) LV() *LV { return v.lv }
 
-// Thin is the thin device that the volume is, nil if it is none.
+// Thin returns the volume's thin device, or nil if it is not a thin volume.
 func (v *Volume) Thin() *thin.View { return v.thin }
 
-// Pool is the metadata of the volume's thin pool, nil if it is no thin volume.
+// Pool returns the metadata of the volume's thin pool, or nil if it is not a thin volume.
 func (v *Volume) Pool() *thin.Metadata { return v.pool }
 
-// COW is the thick snapshot that the volume is, nil if it is none. Its Origin
-// is a *Volume.
+// COW returns the volume's thick snapshot, or nil if it is not one. Its Origin is a *Volume.
 func (v *Volume) COW() *cow.View { return v.cow }
 
-// Size is the size in bytes.
+// Size returns the size in bytes.
 func (v *Volume) Size() int64 { return v.view.Size() }
 
 // ReadAt implements io.ReaderAt.
@@ -44,20 +43,20 @@ func (v *Volume) ReadAt(p []byte, off int64) (int, error) {
 	return n, err
 }
 
-// Extents implements sparse.View. Holes are what a thin pool does not map, what
-// a segment of type zero covers, and what is a hole in the disks.
+// Extents implements sparse.View. Holes are what a thin pool does not map, what a segment of type
+// zero covers, and what is a hole in the disks.
 func (v *Volume) Extents(off, n int64) sparse.Seq { return v.view.Extents(off, n) }
 
-// Method says which metadata tell what changed between two volumes.
+// Method names the metadata that show what changed between two volumes.
 type Method string
 
 const (
-	MethodThin Method = "thin metadata"   // the trees of the thin pool that both are in
+	MethodThin Method = "thin metadata"   // the trees of the thin pool that holds both
 	MethodCOW  Method = "exception table" // those of thick snapshots
 )
 
-// MethodOf returns what Changed goes by for these two volumes. It is empty if
-// they have no metadata in common: then Changed is sparse.ErrUnrelated.
+// MethodOf returns the metadata that Changed uses for these two volumes. It is empty if they have
+// no metadata in common; Changed then fails with sparse.ErrUnrelated.
 func MethodOf(old, new *Volume) Method {
 	switch {
 	case cowRelated(old, new):
@@ -70,12 +69,12 @@ func MethodOf(old, new *Volume) Method {
 
 var errUnrelated = fmt.Errorf("%w: neither two volumes of one thin pool, nor a thick snapshot and its origin, nor two snapshots of one origin", sparse.ErrUnrelated)
 
-// Changed returns the extents of new in [off, off+n) that may differ from
-// old, from metadata alone and with the kinds of new. It may name too much, never too little, as long as nobody writes to
-// what has to be frozen. Outside of it, old and new read the same, an image
-// reading as zeros behind its end. The range may reach as far as the larger of
-// the two; what lies past new's end is not named. For volumes that have no
-// metadata in common (MethodOf) the error is sparse.ErrUnrelated.
+// Changed returns the extents of new in [off, off+n) that may differ from old, from metadata alone
+// and with the kinds of new. It may name too much. It never names too little, as long as nobody
+// writes to volumes that must be frozen. Outside the extents named, old and new read the same, and
+// an image reads as zeros past its end. The range may reach as far as the end of the larger of the
+// two; what lies past new's end is not named. For volumes that have no metadata in common
+// (MethodOf) the error is sparse.ErrUnrelated.
 func Changed(old, new *Volume, off, n int64) sparse.Seq {
 	switch MethodOf(old, new) {
 	case MethodCOW:
@@ -86,8 +85,8 @@ func Changed(old, new *Volume, off, n int64) sparse.Seq {
 	return sparse.Fail(fmt.Errorf("%s and %s: %w", old.lv.FullName(), new.lv.FullName(), errUnrelated))
 }
 
-// cowRelated reports whether one is a thick snapshot of the other or both are
-// of one origin.
+// cowRelated reports whether one is a thick snapshot of the other, or both are snapshots of one
+// origin.
 func cowRelated(a, b *Volume) bool {
 	switch {
 	case a.cow != nil && b.cow != nil && a.cow.Origin() == b.cow.Origin():
@@ -98,7 +97,7 @@ func cowRelated(a, b *Volume) bool {
 	return b.cow != nil && b.cow.Origin() == sparse.View(a)
 }
 
-// cowSide is the volume as package cow knows it.
+// cowSide returns the volume as package cow knows it.
 func (v *Volume) cowSide() sparse.View {
 	if v.cow != nil {
 		return v.cow
@@ -108,12 +107,11 @@ func (v *Volume) cowSide() sparse.View {
 
 var errChanged = fmt.Errorf("the volume group %w", sparse.ErrChanged)
 
-// Recheck reads again what says where the volume's content lies: the texts of
-// the group on all disks, the superblocks of the thin pools and the exception
-// tables that it depends on. The error is sparse.ErrChanged
-// if that is no longer what it was when it was opened. Changes
-// to the group that do not concern the volume are none. That nobody wrote to
-// the content itself it cannot tell.
+// Recheck reads again the metadata that tell where the volume's content lies. These are the texts
+// of the group on all disks, the superblocks of the thin pools, and the exception tables that the
+// volume depends on. It returns an error that is sparse.ErrChanged if they are no longer as they
+// were when the volume was opened. Changes to the group that do not concern the volume do not
+// count. Recheck cannot tell whether the content itself was written to.
 func (v *Volume) Recheck(ctx context.Context) error {
 	g := v.lv.group
 	g.mu.Lock()
@@ -144,7 +142,7 @@ func (v *Volume) Recheck(ctx context.Context) error {
 	return nil
 }
 
-// recheck compares what the text says of some volumes with what it says now.
+// recheck compares what the text said about some volumes with what it says now.
 func (g *Group) recheck(ctx context.Context, parts []*LV) error {
 	same := true
 	var disks []Disk
@@ -184,8 +182,8 @@ func (g *Group) recheck(ctx context.Context, parts []*LV) error {
 	return fmt.Errorf("%w: %s is gone", errChanged, g.Name)
 }
 
-// sameLV compares what a volume's content depends on. A pool's transaction is
-// left to the pool's own metadata.
+// sameLV compares everything that a volume's content depends on. A pool's transaction is left to
+// the pool's own metadata.
 func sameLV(a, b *LV) bool {
 	if b == nil || a.ID != b.ID || a.Size != b.Size || a.SnapshotSize != b.SnapshotSize || a.merging != b.merging || len(a.Segments) != len(b.Segments) {
 		return false
@@ -196,7 +194,7 @@ func sameLV(a, b *LV) bool {
 		if x.Type == "thin-pool" {
 			x.TransactionID, x.Messages = y.TransactionID, y.Messages
 		}
-		// The name of the origin goes with the origin.
+		// The name of the origin vanishes with the origin.
 		if x.Type == "thin" {
 			x.Origin = y.Origin
 		}
@@ -207,7 +205,7 @@ func sameLV(a, b *LV) bool {
 	return (a.Snapshot == nil) == (b.Snapshot == nil)
 }
 
-// samePlaces reports whether the members of a are where they were, in b.
+// samePlaces reports whether b has the members of a in the same places.
 func samePlaces(a, b *Group) bool {
 	for _, m := range a.PVs {
 		n := b.pvs[m.Name]
@@ -218,7 +216,7 @@ func samePlaces(a, b *Group) bool {
 	return true
 }
 
-// closure is lv and all volumes that it depends on.
+// closure returns lv and all volumes that it depends on.
 func (g *Group) closure(lv *LV) []*LV {
 	var all []*LV
 	seen := map[*LV]bool{nil: true}
