@@ -12,19 +12,19 @@ import (
 const (
 	exceptionSize = 16 // struct disk_exception
 
-	// sliceSize is how much of an area is read at once, bytes.
+	// sliceSize is how many bytes of an area are read at once.
 	sliceSize = 64 << 10
 )
 
 // exception is a record: chunk old of the origin lies in chunk new of the store.
 type exception struct{ old, new uint64 }
 
-// decodeException takes exceptionSize bytes.
+// decodeException decodes exceptionSize bytes.
 func decodeException(b []byte) exception {
 	return exception{binary.LittleEndian.Uint64(b[0:]), binary.LittleEndian.Uint64(b[8:])}
 }
 
-// validate checks a record that does not end the table, found at offset at.
+// validate checks a record that does not end the table and was found at offset at.
 func (e exception) validate(g geometry, at int64) error {
 	switch {
 	case e.new >= g.chunks():
@@ -41,22 +41,21 @@ func recordError(field string, at int64, value uint64, msg string) error {
 	return &sparse.FormatError{Struct: "exception", Field: field, Off: at, Value: value, Msg: msg}
 }
 
-// geometry is the sizes that the places in a store follow from.
+// geometry holds the sizes that determine the places in a store.
 type geometry struct {
-	size  int64 // of the store, bytes
-	chunk int64 // bytes
+	size  int64 // of the store, in bytes
+	chunk int64 // in bytes
 }
 
 func (g geometry) chunks() uint64  { return uint64(g.size / g.chunk) }
 func (g geometry) perArea() uint64 { return uint64(g.chunk / exceptionSize) }
 
-// maxChunks is how many chunks an image of 2^63-1 bytes has, the last of which
-// is not whole and left out.
+// maxChunks returns how many whole chunks an image of 2^63-1 bytes has.
 func (g geometry) maxChunks() uint64 { return (1<<63 - 1) / uint64(g.chunk) }
 
-// eachRecord calls visit with the records of all areas, many at a time, up to
-// the one that ends the table or until visit returns false. at is the offset of
-// the first of them in the store. No more than sliceSize bytes are in memory.
+// eachRecord calls visit with the records of all areas, many at a time. It stops at the record that
+// ends the table, and when visit returns false. at is the offset of the first record of the call in
+// the store. At most sliceSize bytes are in memory.
 func (g geometry) eachRecord(r io.ReaderAt, visit func(at int64, records []byte) (bool, error)) error {
 	buf := make([]byte, min(g.chunk, sliceSize))
 	stride := g.chunk * (int64(g.perArea()) + 1)

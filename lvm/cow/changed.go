@@ -9,17 +9,17 @@ import (
 
 var errUnrelated = fmt.Errorf("%w: not a snapshot and its origin, nor two snapshots of one origin", sparse.ErrUnrelated)
 
-// Changed returns the extents of new in [off, off+n) that may differ from old,
-// from the tables alone and with the kinds of new. It may name too much, never
-// too little: outside it, old and new read the same, an image reading as zeros
-// behind its end. The range may reach as far as the larger of the two; what lies
-// past new's end is not named, what lies past old's end is named in full.
+// Changed returns the extents of new in [off, off+n) that may differ from old, from the tables
+// alone and with the kinds of new. It may name too much, never too little: outside the extents
+// named, old and new read the same, and an image reads as zeros past its end. The range may reach
+// as far as the end of the larger of the two. What lies past new's end is not named; what lies past
+// old's end is named in full.
 //
-// One side is a snapshot's *View and the other its origin, the very view that
-// NewView was given; or both are snapshots of one origin; otherwise the error is
-// sparse.ErrUnrelated. Named is every chunk that has a record in either table: one that
-// was written back as it was is among them, and of two snapshots all that was
-// written since both. Compare tells those from the rest.
+// Either one side is a snapshot's *View and the other its origin, the very view that NewView was
+// given, or both are snapshots of one origin. Otherwise the error is sparse.ErrUnrelated. Changed
+// names every chunk that has a record in either table. That includes chunks that got their old
+// content back and, for two snapshots, everything written since both were taken. Compare tells
+// these from real changes.
 func Changed(old, new sparse.View, off, n int64) sparse.Seq {
 	if !related(old, new) {
 		return sparse.Fail(errUnrelated)
@@ -43,9 +43,9 @@ func Changed(old, new sparse.View, off, n int64) sparse.Seq {
 	})
 }
 
-// Compare is Changed narrowed down by reading: of the chunks that Changed names
-// the 4 KiB blocks that hold different bytes. Nothing else is read. See
-// sparse.Compare for memory and goroutines.
+// Compare narrows down Changed by reading. In the chunks that Changed names, it names the 4 KiB
+// blocks that hold different bytes. It reads nothing else. See sparse.Compare for memory and
+// goroutines.
 func Compare(old, new sparse.View, off, n int64) sparse.Seq {
 	if !related(old, new) {
 		return sparse.Fail(errUnrelated)
@@ -64,10 +64,10 @@ func Compare(old, new sparse.View, off, n int64) sparse.Seq {
 	})
 }
 
-// ChangedChunks is the chunks in [off, off+n) of a snapshot of size bytes that
-// have a record in s, as Data extents. For a snapshot in use, whose content is
-// read through its device: snapshot and origin can differ nowhere else, and
-// neither can two snapshots of one origin outside the Overlay of their chunks.
+// ChangedChunks returns the chunks in [off, off+n) of a snapshot of size bytes that have a record
+// in s, as Data extents. It is for a snapshot in use, whose content is read through its device.
+// Snapshot and origin can differ nowhere else. Two snapshots of one origin cannot differ outside
+// the Overlay of their chunks.
 func ChangedChunks(s *Store, size, off, n int64) sparse.Seq {
 	if err := sparse.CheckRange(off, n, size); err != nil {
 		return sparse.Fail(err)
@@ -104,7 +104,7 @@ func same(a, b sparse.View) bool {
 	return a != nil && b != nil && reflect.TypeOf(a).Comparable() && reflect.TypeOf(b).Comparable() && a == b
 }
 
-// recorded is the chunks inside r that have a record on either side.
+// recorded returns the chunks inside r that have a record on either side.
 func recorded(old, new sparse.View, r sparse.Extent) sparse.Seq {
 	a, aSnapshot := old.(*View)
 	b, bSnapshot := new.(*View)
@@ -132,8 +132,8 @@ func eachExtent(v sparse.View, e sparse.Extent, yield func(sparse.Extent, error)
 	return true
 }
 
-// masked is one of two images, all of which but the chunks with a record is
-// called a hole, so that it is not read.
+// masked presents one of two images with everything as a hole except the chunks with a record, so
+// that the rest is not read.
 type masked struct {
 	sparse.View
 	old, new sparse.View

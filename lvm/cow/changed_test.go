@@ -10,7 +10,7 @@ import (
 	"cbt/sparse"
 )
 
-// content is all of a view.
+// content returns all bytes of a view.
 func content(t testing.TB, v sparse.View) []byte {
 	t.Helper()
 	p := make([]byte, v.Size())
@@ -20,9 +20,9 @@ func content(t testing.TB, v sparse.View) []byte {
 	return p
 }
 
-// checkChanged checks that outside Changed, and outside Compare, two images are
-// equal, that sub-ranges say the same as the whole, and that Compare names no
-// 4 KiB block that is equal.
+// checkChanged checks that two images are equal outside Changed, and outside Compare. It also
+// checks that sub-ranges give the same result as the whole, and that Compare names no 4 KiB block
+// that is equal.
 func checkChanged(t *testing.T, old, new sparse.View) {
 	t.Helper()
 	size := max(old.Size(), new.Size())
@@ -74,8 +74,8 @@ func checkChanged(t *testing.T, old, new sparse.View) {
 	}
 }
 
-// TestSizes: the origin has grown since the snapshot was taken, and the two
-// snapshots are not of one size.
+// TestSizes: the origin has grown since the snapshot was taken, and the two snapshots have
+// different sizes.
 func TestSizes(t *testing.T) {
 	for _, kind := range []sparse.Kind{sparse.Data, sparse.Hole} {
 		d := newDisk(50_000)
@@ -165,7 +165,7 @@ func (incomparable) ReadAt([]byte, int64) (int, error) { return 0, io.EOF }
 func (incomparable) Size() int64                       { return 1 }
 func (incomparable) Extents(_, _ int64) sparse.Seq     { return sparse.Of() }
 
-// TestNoView: what is no snapshot.
+// TestNoView: arguments that are not a snapshot.
 func TestNoView(t *testing.T) {
 	d := newDisk(10_000)
 	s := d.snapshot(4096)

@@ -23,7 +23,8 @@ func open(path string) *sparse.Raw {
 	return v
 }
 
-// A thick snapshot is its exception store over its origin; where the two differ only the store has to tell.
+// A thick snapshot is its exception store over its origin. The store alone tells where the two
+// differ.
 func ExampleChanged() {
 	dir, err := os.MkdirTemp("", "example")
 	if err != nil {

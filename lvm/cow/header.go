@@ -11,25 +11,25 @@ import (
 )
 
 const (
-	// Magic is what the first four bytes, "SnAp", are as an integer.
+	// Magic is the first four bytes, "SnAp", as an integer.
 	Magic = 0x70416e53
 
 	headerSize = 16 // struct disk_header
 	version    = 1  // SNAPSHOT_DISK_VERSION
 	sectorSize = 512
 
-	// maxChunkSectors is the largest power of two that the kernel takes
+	// maxChunkSectors is the largest power of two that the kernel accepts
 	// (dm_exception_store_set_chunk_size). LVM stops at 512 KiB.
 	maxChunkSectors = 1 << 21
 )
 
 var (
-	// ErrUninitialized says that a store has no header yet: a snapshot that
-	// was never active. To the kernel it is one without exceptions.
+	// ErrUninitialized means that a store has no header yet, because the snapshot was never active.
+	// The kernel treats it as one without exceptions.
 	ErrUninitialized = errors.New("the snapshot was never active")
 
-	// ErrInvalidated says that the kernel has given a snapshot up, because its
-	// store was full or could not be written. Its content is lost.
+	// ErrInvalidated means that the kernel has given up a snapshot because its store was full or
+	// could not be written. Its content is lost.
 	ErrInvalidated = errors.New("the snapshot is invalid: its store was full or failed")
 )
 
@@ -38,16 +38,15 @@ type Header struct {
 	Magic     uint32
 	Valid     uint32 // 1; 0 once the snapshot is lost
 	Version   uint32
-	ChunkSize uint32 // sectors
+	ChunkSize uint32 // in sectors
 }
 
-// IsStore reports whether head, the first bytes of a file, are those of a
-// store, valid or not.
+// IsStore reports whether head, the first bytes of a file, belongs to a store, valid or not.
 func IsStore(head []byte) bool {
 	return len(head) >= 4 && binary.LittleEndian.Uint32(head) == Magic
 }
 
-// decodeHeader takes headerSize bytes.
+// decodeHeader decodes headerSize bytes.
 func decodeHeader(b []byte) Header {
 	return Header{
 		Magic:     binary.LittleEndian.Uint32(b[0:]),
@@ -57,7 +56,7 @@ func decodeHeader(b []byte) Header {
 	}
 }
 
-// Validate checks a header; size is that of the store, in bytes. The error is a
+// Validate checks a header; size is the size of the store in bytes. The error is a
 // *sparse.FormatError.
 func (h *Header) Validate(size int64) error {
 	switch {
@@ -87,8 +86,8 @@ func headerError(field string, at int64, value uint32, msg string, cause error) 
 	return &sparse.FormatError{Struct: "exception store header", Field: field, Off: at, Value: value, Msg: msg, Err: cause}
 }
 
-// readHeader reads and validates the header, with whole blocks, which a device
-// open with O_DIRECT wants.
+// readHeader reads and validates the header. It reads whole blocks, as a device opened with
+// O_DIRECT requires.
 func readHeader(r io.ReaderAt, size int64) (Header, error) {
 	block := make([]byte, min(max(size, headerSize), 4096))
 	if err := binfmt.Fill(r, size, "exception store header", block, 0); err != nil {

@@ -14,7 +14,7 @@ import (
 	"cbt/sparse"
 )
 
-// wantRefused checks that a store is refused with a FormatError that says so.
+// wantRefused checks that a store is refused with a FormatError that contains text.
 func wantRefused(t *testing.T, b []byte, text string) {
 	t.Helper()
 	s, err := openBytes(b)
@@ -32,7 +32,7 @@ func wantFormatError(t *testing.T, err error, text string) {
 	}
 }
 
-// TestHazardHeader: sizes that make no chunk, versions, stores that are void.
+// TestHazardHeader: sizes that are not those of a chunk, versions, stores that are void.
 func TestHazardHeader(t *testing.T) {
 	for _, c := range []struct {
 		at    int
@@ -77,7 +77,7 @@ func TestHazardHeader(t *testing.T) {
 	}
 }
 
-// TestHazardRecords: chunks that are not there, not free, or named twice.
+// TestHazardRecords: chunks that do not exist, are not free, or are named twice.
 func TestHazardRecords(t *testing.T) {
 	const E = 256
 	for name, c := range map[string]struct {
@@ -144,8 +144,7 @@ func TestHazardRecords(t *testing.T) {
 	})
 }
 
-// TestHazardNoEnd: areas that are full where the next one is not there, and
-// tables without an end.
+// TestHazardNoEnd: full areas without a next one, and tables without an end.
 func TestHazardNoEnd(t *testing.T) {
 	for areas := range 3 {
 		s := testimg.NewCow(4096)
@@ -176,8 +175,8 @@ func TestHazardNoEnd(t *testing.T) {
 	}
 }
 
-// repeated is a store all of whose areas are the same: record i has the chunks
-// from and to, each plus i if to is 2.
+// repeated is a store whose areas are all the same: record i has the chunks from and to, each plus
+// i if to is 2.
 type repeated struct {
 	chunk    uint32
 	from, to uint64
@@ -200,8 +199,8 @@ func (r repeated) ReadAt(p []byte, off int64) (int, error) {
 	return len(p), nil
 }
 
-// TestCut cuts a store of two areas at every offset: none of what is left opens,
-// and where something behind the last chunk is cut all of it is there.
+// TestCut cuts a store of two areas at every offset. If a part of the store is missing, it does not
+// open; if only something after the last chunk is, all of the content is there.
 func TestCut(t *testing.T) {
 	d := newDisk(40 * 512)
 	s := d.snapshot(512)

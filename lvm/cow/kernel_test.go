@@ -15,13 +15,13 @@ import (
 	"cbt/sparse"
 )
 
-// kernelSnapshot is a row of testdata/lvm/cow-README.md: what a kernel said of a
-// snapshot that it had made.
+// kernelSnapshot is a row of testdata/lvm/cow-README.md: what a kernel reported about a snapshot
+// that it had made.
 type kernelSnapshot struct {
 	name, origin          string
 	size                  int64
 	sum, originSum        string // SHA-256; sum is "-" if the snapshot was lost
-	used, size2, metadata int64  // of the store, sectors
+	used, size2, metadata int64  // of the store, in sectors
 }
 
 func kernelSnapshots(t *testing.T) []kernelSnapshot {
@@ -51,8 +51,8 @@ func kernelSnapshots(t *testing.T) []kernelSnapshot {
 	return all
 }
 
-// TestKernel reads what a kernel wrote: every snapshot and origin holds what the
-// kernel read from it, and has as many exceptions as it counted.
+// TestKernel reads what a kernel wrote: every snapshot and origin has the content that the kernel
+// read from it, and as many exceptions as it counted.
 func TestKernel(t *testing.T) {
 	origins := map[string]sparse.View{}
 	views := map[string][]*View{}
@@ -114,7 +114,7 @@ func TestKernel(t *testing.T) {
 			checkChanged(t, old, new)
 		}
 	}
-	// What was written between the two, and one block by tuesday itself.
+	// What was written between the two, and one block that tuesday itself got.
 	if n, err := sparse.Total(Compare(days[0], days[1], 0, days[0].Size())); err != nil || n != 301*4096 {
 		t.Errorf("between monday and tuesday %d bytes changed, %v; want %d", n, err, 301*4096)
 	}

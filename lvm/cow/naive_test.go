@@ -9,9 +9,8 @@ import (
 	"cbt/sparse"
 )
 
-// disk is an origin with thick snapshots as they are explained to users: each
-// snapshot has a copy of its own of all bytes. Beside that it keeps the stores
-// that a kernel would.
+// disk is an origin with thick snapshots as they are explained to users: each snapshot has its own
+// copy of all bytes. Besides, it keeps the stores that a kernel would.
 type disk struct {
 	origin []byte
 	snaps  []*snap
@@ -20,13 +19,13 @@ type disk struct {
 
 type snap struct {
 	d     *disk
-	want  []byte // what the snapshot holds
+	want  []byte // the content of the snapshot
 	chunk int64
 	cow   *testimg.Cow
 	at    map[uint64]uint64 // chunk of the origin: chunk of the store
 }
 
-// newDisk makes an origin whose every 512 bytes say where they are.
+// newDisk returns a disk on which every 512 bytes contain their offset.
 func newDisk(size int) *disk {
 	d := &disk{origin: make([]byte, 0, size+512)}
 	for i := 0; len(d.origin) < size; i++ {
@@ -43,7 +42,7 @@ func (d *disk) snapshot(chunk int64) *snap {
 	return s
 }
 
-// write is to the origin.
+// write writes to the origin.
 func (d *disk) write(off int, p []byte) {
 	for _, s := range d.snaps {
 		s.except(int64(off), int64(len(p)))
@@ -60,8 +59,8 @@ func (s *snap) write(off int, p []byte) {
 	}
 }
 
-// except makes an exception of each chunk in the range that is none. What is
-// behind the end of the origin in the last one is not zero.
+// except makes an exception of each chunk in the range that is not one yet. In the last chunk, the
+// part past the end of the origin is not zero.
 func (s *snap) except(off, n int64) {
 	for c := uint64(off / s.chunk); int64(c)*s.chunk < off+n; c++ {
 		if _, ok := s.at[c]; ok {
@@ -76,7 +75,7 @@ func (s *snap) except(off, n int64) {
 	}
 }
 
-// open is the snapshot read from its store.
+// open opens the snapshot from its store.
 func (s *snap) open(t testing.TB) *View {
 	t.Helper()
 	v, err := NewView(mustOpen(t, s.cow.Bytes()), s.d.view, int64(len(s.want)))

@@ -13,24 +13,23 @@ import (
 
 var errChanged = fmt.Errorf("the exception store %w", sparse.ErrChanged)
 
-// DefaultMaxTable is enough for 256 GiB of 4 KiB chunks none of which follow
-// one another.
+// DefaultMaxTable is the default limit of a table's memory in bytes. It is enough for 256 GiB of 4
+// KiB chunks, even if none follow one another.
 const DefaultMaxTable = 1 << 30
 
-// Options say how to open a store. The zero value is right for most.
+// Options set how to open a store. The zero value suits most uses.
 type Options struct {
-	// MaxTable bounds the memory that the table takes, in bytes; 0 means
-	// DefaultMaxTable. A longer table is refused.
+	// MaxTable limits the memory that the table takes, in bytes; 0 means DefaultMaxTable. A longer
+	// table is refused.
 	MaxTable int64
 }
 
-// Store is an exception store as it was when it was opened. It is safe for
-// concurrent use if its io.ReaderAt is.
+// Store is an exception store as it was when it was opened. It is safe for concurrent use if its
+// io.ReaderAt is.
 //
-// It keeps 16 bytes for each run of up to 256 records that follow one another
-// in the origin and in the store, so at most the size of the table on disk: a
-// chunk's 1/256 with chunks of 4 KiB. While it is opened it may take 2.25 times as
-// much.
+// It keeps 16 bytes for each run of up to 256 records that follow one another in the origin and in
+// the store. That is at most the size of the table on disk, which takes 1/256 of the chunks with
+// chunks of 4 KiB. While the store is being opened it may take 2.25 times as much.
 type Store struct {
 	r        io.ReaderAt
 	header   Header
@@ -38,16 +37,14 @@ type Store struct {
 	shift    uint // a chunk is 1<<shift bytes
 	table    table
 	records  int
-	sum      [sha256.Size]byte // of the records as they are stored
+	sum      [sha256.Size]byte // of the records as stored
 }
 
-// Open reads the header and the whole table of the store in the first size
-// bytes of r. Bad input is a *sparse.FormatError; ErrUninitialized and
-// ErrInvalidated can be told apart.
+// Open reads the header and the whole table of the store in the first size bytes of r. Bad input is
+// a *sparse.FormatError; errors.Is finds ErrUninitialized and ErrInvalidated in it.
 //
-// The kernel writes below the page cache: a store in use has to be read with
-// O_DIRECT. Reads of r are whole multiples of 4,096 bytes at such offsets if the
-// chunks are no smaller.
+// The kernel writes below the page cache, so a store in use has to be read with O_DIRECT. If chunks
+// have at least 4,096 bytes, reads of r have sizes and offsets that are multiples of 4,096.
 func Open(r io.ReaderAt, size int64, opt Options) (*Store, error) {
 	if opt.MaxTable == 0 {
 		opt.MaxTable = DefaultMaxTable
@@ -61,8 +58,7 @@ func Open(r io.ReaderAt, size int64, opt Options) (*Store, error) {
 		geometry: geometry{size, h.chunkBytes()},
 		shift:    uint(bits.TrailingZeros64(uint64(h.chunkBytes()))),
 	}
-	// What says the same again and again would else fill the memory before it is
-	// found out.
+	// Otherwise a table that repeats the same records would fill the memory before it is found out.
 	look := firstLook
 	sum := sha256.New()
 	err = s.geometry.eachRecord(r, func(at int64, records []byte) (bool, error) {
@@ -94,30 +90,28 @@ func Open(r io.ReaderAt, size int64, opt Options) (*Store, error) {
 	return s, nil
 }
 
-// Header is the header of the store.
+// Header returns the header of the store.
 func (s *Store) Header() Header { return s.header }
 
-// ChunkSize is the size of a chunk in bytes. It is what the store says; the
-// volume group's text has no part in it.
+// ChunkSize returns the size of a chunk in bytes, as given by the store. The volume group's text
+// plays no part in it.
 func (s *Store) ChunkSize() int64 { return s.geometry.chunk }
 
-// Len is the number of records: chunks that differ from the origin, or did once.
+// Len returns the number of records: chunks that differ from the origin, or once did.
 func (s *Store) Len() int { return s.records }
 
-// Recheck reads header and table again and returns an error that is sparse.ErrChanged
-// unless all that was there still is. More records may have been added: that
-// happens to the store of a snapshot in use whenever its origin is written to,
-// and changes nothing in what the snapshot holds. See View.Recheck for one that
-// must not have been touched at all.
+// Recheck reads header and table again. It returns an error that is sparse.ErrChanged unless
+// everything that was there is still there. More records may have been added. That happens to the
+// store of a snapshot in use whenever its origin is written to, and does not change the snapshot's
+// content. See View.Recheck for a store that must not have been touched at all.
 func (s *Store) Recheck() error {
 	_, err := s.recheck()
 	return err
 }
 
-// recheck also reports whether records were added.
+// recheck does what Recheck does, and also reports whether records were added.
 func (s *Store) recheck() (grown bool, err error) {
-	// The header decides whether the table is good for anything, so it is looked
-	// at before and after.
+	// The header decides whether the table is valid at all, so it is checked before and after.
 	if err := s.recheckHeader(); err != nil {
 		return false, err
 	}

@@ -17,11 +17,11 @@ import (
 	"cbt/sparse/sparsetest"
 )
 
-// Counts are around the ends of the first areas of 4 KiB chunks.
+// The counts are around the ends of the first areas of 4 KiB chunks.
 var counts = []int{0, 1, 255, 256, 257, 512, 3000}
 
-// TestCounts takes stores of every chunk size with so many exceptions, in a
-// random order; in the small ones the table crosses areas.
+// TestCounts opens stores of every chunk size with these numbers of exceptions, in random order. In
+// stores with small chunks the table crosses areas.
 func TestCounts(t *testing.T) {
 	for chunk := int64(512); chunk <= 512<<10; chunk *= 2 {
 		for _, n := range counts {
@@ -58,8 +58,8 @@ func TestCounts(t *testing.T) {
 	}
 }
 
-// TestHistories lets origin and snapshots of several chunk sizes be written at
-// random, sequentially too, and compares all pairs.
+// TestHistories writes to an origin and to snapshots of several chunk sizes at random, and also
+// sequentially, and compares all pairs.
 func TestHistories(t *testing.T) {
 	for seed := range uint64(12) {
 		rnd := rand.New(rand.NewPCG(seed, 1))
@@ -95,8 +95,8 @@ func TestHistories(t *testing.T) {
 	}
 }
 
-// TestRuns: what follows one another takes little memory, and no more is joined
-// than a run can hold, in whatever order it comes.
+// TestRuns: records that follow one another take little memory, and no more are joined than fit
+// into a run, in whatever order they come.
 func TestRuns(t *testing.T) {
 	const chunk = 8192 // 512 chunks between areas, more than a run can hold
 	c := testimg.NewCow(chunk)
@@ -153,7 +153,7 @@ func TestRecheck(t *testing.T) {
 		for i := range n {
 			c.Put(uint64(i*2), []byte{1})
 		}
-		// Reading stops at the same place, whatever is behind.
+		// Reading stops at the same place, whatever follows.
 		b := append(bytes.Clone(c.Bytes()), make([]byte, 16<<20)...)
 		v, err := NewView(mustOpen(t, b), sparse.Zeros(1<<40), 1<<40)
 		if err != nil {
@@ -184,7 +184,7 @@ func TestRecheck(t *testing.T) {
 	}
 }
 
-// TestErrors: errors of the device come through, with their cause.
+// TestErrors: errors of the device are passed on, with their cause.
 func TestErrors(t *testing.T) {
 	broken := errors.New("broken")
 	c := testimg.NewCow(4096)
@@ -226,8 +226,7 @@ func (f *failing) ReadAt(p []byte, off int64) (int, error) {
 	return bytes.NewReader(f.b).ReadAt(p, off)
 }
 
-// TestAligned: with chunks of 4 KiB and more whole blocks are read, as O_DIRECT
-// demands.
+// TestAligned: with chunks of 4 KiB and more, whole blocks are read, as O_DIRECT requires.
 func TestAligned(t *testing.T) {
 	for _, chunk := range []int64{4096, 512 << 10} {
 		c := testimg.NewCow(chunk)
@@ -258,7 +257,7 @@ func (r *recorder) ReadAt(p []byte, off int64) (int, error) {
 	return r.ReaderAt.ReadAt(p, off)
 }
 
-// TestToolsKnowIt: what the tests write is what other programs take for a store.
+// TestToolsKnowIt: other programs recognize what the tests write as a store.
 func TestToolsKnowIt(t *testing.T) {
 	c := testimg.NewCow(16 << 10)
 	c.Put(3, []byte("x"))

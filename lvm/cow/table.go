@@ -9,13 +9,13 @@ import (
 	"cbt/sparse"
 )
 
-// A run is up to maxRun records, both of whose chunks follow one another. As in
-// the kernel (dm_consecutive_chunk_count) the top 8 bits of place say how many
-// there are beyond the first, the others are the first one's chunk in the store.
+// A run is up to maxRun records whose chunks follow one another in the origin and in the store. As
+// in the kernel (dm_consecutive_chunk_count), the top 8 bits of place count the records after the
+// first. The other bits are the first one's chunk in the store.
 type run struct{ old, place uint64 }
 
 const (
-	runSize   = 16 // bytes
+	runSize   = 16 // in bytes
 	firstLook = 1 << 16
 	maxRun    = 1 << 8
 	placeBits = 56
@@ -23,10 +23,10 @@ const (
 
 func (r run) n() uint64   { return r.place>>placeBits + 1 }
 func (r run) new() uint64 { return r.place & (1<<placeBits - 1) }
-func (r run) end() uint64 { return r.old + r.n() } // first chunk of the origin behind it
+func (r run) end() uint64 { return r.old + r.n() } // first chunk of the origin after the run
 
-// table is the runs of a store: in the order of the store while it grows, by old
-// chunk once it is sorted.
+// table holds the runs of a store, in the order of the store while it grows, and by old chunk once
+// it is sorted.
 type table []run
 
 // add appends a valid record.
@@ -41,8 +41,8 @@ func (t *table) add(e exception) {
 	*t = append(*t, run{e.old, e.new})
 }
 
-// sortNew puts the runs in the order of the store, and refuses chunks of it that
-// are named twice.
+// sortNew puts the runs into the order of the store, and refuses chunks of the store that are named
+// twice.
 func (t table) sortNew() error {
 	slices.SortFunc(t, func(a, b run) int { return cmp.Compare(a.new(), b.new()) })
 	for i := 1; i < len(t); i++ {
@@ -53,8 +53,8 @@ func (t table) sortNew() error {
 	return nil
 }
 
-// sort puts the runs in the order of the origin, joins what it can, and refuses
-// chunks that are named twice.
+// sort puts the runs into the order of the origin, joins what it can, and refuses chunks that are
+// named twice.
 func (t *table) sort() error {
 	if err := t.sortNew(); err != nil {
 		return err
@@ -83,12 +83,12 @@ func twice(field string, chunk uint64) error {
 	return &sparse.FormatError{Struct: "exception table", Off: -1, Field: field, Value: chunk, Msg: "two records have it"}
 }
 
-// from is the place of the first run that ends behind an origin chunk.
+// from returns the index of the first run that ends after an origin chunk.
 func (t table) from(chunk uint64) int {
 	return sort.Search(len(t), func(i int) bool { return t[i].end() > chunk })
 }
 
-// tooLong is the error for a table past a limit of memory, in bytes.
+// tooLong returns the error for a table past a limit of memory, in bytes.
 func tooLong(at, limit int64) error {
 	return &sparse.FormatError{Struct: "exception table", Off: at, Msg: fmt.Sprintf("takes more than %d bytes of memory", limit)}
 }

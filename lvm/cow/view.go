@@ -9,22 +9,21 @@ import (
 	"cbt/sparse"
 )
 
-// View is the content of a snapshot: its store over its origin. It implements
-// sparse.View, safe for concurrent use if store and origin are.
+// View is the content of a snapshot: its store over its origin. It implements sparse.View, and is
+// safe for concurrent use if store and origin are.
 //
-// It is right as long as nobody writes to the origin: what is written there after
-// the store was opened shows through. Of a snapshot in use the content is read
-// through its device, and the store only says which chunks (ChangedChunks).
+// It is right only as long as nobody writes to the origin: later writes there show through. The
+// content of a snapshot in use is read through its device; its store only tells which chunks may
+// differ (ChangedChunks).
 type View struct {
 	store  *Store
 	origin sparse.View
 	size   int64
 }
 
-// NewView is the snapshot of the given size in bytes (that of the origin when
-// the snapshot was taken) whose exceptions are in s. A record of a chunk behind
-// its end is a *sparse.FormatError; an origin smaller than that is refused, as
-// the kernel does.
+// NewView returns the snapshot whose exceptions are in s. size is its size in bytes, that of the
+// origin when the snapshot was taken. A record of a chunk past its end is a *sparse.FormatError. An
+// origin smaller than size is refused, as by the kernel.
 func NewView(s *Store, origin sparse.View, size int64) (*View, error) {
 	switch {
 	case s == nil || origin == nil:
@@ -40,7 +39,7 @@ func NewView(s *Store, origin sparse.View, size int64) (*View, error) {
 	return &View{s, origin, size}, nil
 }
 
-// fits says whether all records are of chunks inside a snapshot of size bytes.
+// fits checks that all records are of chunks inside a snapshot of size bytes.
 func (s *Store) fits(size int64) error {
 	if len(s.table) == 0 {
 		return nil
@@ -52,18 +51,18 @@ func (s *Store) fits(size int64) error {
 	return nil
 }
 
-// Store is the exception store of the snapshot.
+// Store returns the exception store of the snapshot.
 func (v *View) Store() *Store { return v.store }
 
-// Origin is what the snapshot was taken of.
+// Origin returns the view that the snapshot was taken of, as given to NewView.
 func (v *View) Origin() sparse.View { return v.origin }
 
-// Size is the size of the snapshot in bytes.
+// Size returns the size of the snapshot in bytes.
 func (v *View) Size() int64 { return v.size }
 
-// Recheck reads the store again and returns an error that is sparse.ErrChanged unless
-// it is exactly as it was when it was opened. A record more is one too many: it
-// means that the origin, which this view reads through to, was written to.
+// Recheck reads the store again. It returns an error that is sparse.ErrChanged unless the store is
+// exactly as it was when it was opened. Even one more record is an error: it means that the origin,
+// which this view reads through to, was written to.
 func (v *View) Recheck() error {
 	grown, err := v.store.recheck()
 	if err == nil && grown {
@@ -72,7 +71,7 @@ func (v *View) Recheck() error {
 	return err
 }
 
-// ReadAt implements io.ReaderAt. Errors of the origin come as they are.
+// ReadAt implements io.ReaderAt. Errors of the origin are passed on unchanged.
 func (v *View) ReadAt(p []byte, off int64) (int, error) {
 	p, eof := sparse.ClipRead(p, off, v.size)
 	done := 0
@@ -90,8 +89,7 @@ func (v *View) ReadAt(p []byte, off int64) (int, error) {
 	return done, eof
 }
 
-// Extents implements sparse.View: Data for the chunks in the store, the
-// origin's extents elsewhere.
+// Extents implements sparse.View: Data for the chunks in the store, the origin's extents elsewhere.
 func (v *View) Extents(off, n int64) sparse.Seq {
 	if err := sparse.CheckRange(off, n, v.size); err != nil {
 		return sparse.Fail(err)
@@ -113,15 +111,15 @@ func (v *View) Extents(off, n int64) sparse.Seq {
 	})
 }
 
-// A piece is n bytes of the snapshot at off that lie in one place: in the store
-// at offset at, or in the origin at their own.
+// A piece is n bytes of the snapshot at off that lie in one place. That is the store, at offset at,
+// or the origin, at the same offset.
 type piece struct {
 	off, n int64
 	stored bool
 	at     int64
 }
 
-// pieces covers [off, off+n), which must be inside the snapshot.
+// pieces yields the pieces of [off, off+n), which must be inside the snapshot.
 func (s *Store) pieces(off, n int64) iter.Seq[piece] {
 	return func(yield func(piece) bool) {
 		end := off + n
