@@ -59,7 +59,7 @@ func TestCheckSound(t *testing.T) {
 	}
 }
 
-// sharedPool has a device 1, its snapshots 2 and 3, both written to, an empty
+// sharedPool returns a pool with a device 1, its snapshots 2 and 3, both written to, an empty
 // device 4, and a metadata snapshot.
 func sharedPool() *testthin.Pool {
 	p := testthin.New(2000, 400, 6)
@@ -77,7 +77,7 @@ func sharedPool() *testthin.Pool {
 	return p
 }
 
-// damage is one fault made in an image, and what must be said of it.
+// damage is one fault made in an image, and the report that it must cause.
 type damage struct {
 	make func(p *testthin.Pool, m testthin.Image)
 	want string // in a fault's String
@@ -248,7 +248,7 @@ func TestCheckFinds(t *testing.T) {
 	}
 }
 
-// TestCheckNames says which devices a fault in a shared node affects.
+// TestCheckNames checks which devices are named for a fault in a shared node.
 func TestCheckNames(t *testing.T) {
 	p := sharedPool()
 	m := p.Image()
@@ -282,8 +282,8 @@ func TestCheckRefuses(t *testing.T) {
 	}
 }
 
-// TestCheckDifferential damages pools anywhere and has thin_check look too:
-// what it faults, Check faults.
+// TestCheckDifferential damages pools anywhere and runs thin_check on them too: whatever thin_check
+// faults, Check must fault.
 func TestCheckDifferential(t *testing.T) {
 	testtool.Need(t, "thin_check")
 	rounds := uint64(100)
@@ -322,8 +322,8 @@ func TestCheckDifferential(t *testing.T) {
 	}
 }
 
-// sealAnyhow changes some bytes of a block that is in use, and mostly gives it
-// the right checksum again.
+// sealAnyhow changes some bytes of a block that is in use, and usually gives it the right checksum
+// again.
 func sealAnyhow(m testthin.Image, rnd *rand.Rand) {
 	for {
 		n := uint64(rnd.IntN(len(m) / BlockSize))

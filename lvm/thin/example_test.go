@@ -9,8 +9,8 @@ import (
 	"cbt/lvm/thin"
 )
 
-// pool makes the metadata of a pool of 64 KiB blocks, in which device 2 is a snapshot of device 1 that was
-// written to since. On a host they are what /dev/mapper/VG-POOL_tmeta holds.
+// pool returns the metadata of a pool of 64 KiB blocks. Device 2 is a snapshot of device 1 and was
+// written to since. On a host, /dev/mapper/VG-POOL_tmeta holds such metadata.
 func pool() []byte {
 	p := testthin.New(100, 200, 126)
 	p.Create(1)
@@ -23,14 +23,15 @@ func pool() []byte {
 	return p.Image()
 }
 
-// What changed between a thin device and its snapshot, from the metadata alone: without the pool's data.
+// What changed between a thin device and its snapshot, from the metadata alone and without the
+// pool's data.
 func ExampleChanged() {
 	b := pool()
 	m, err := thin.Open(bytes.NewReader(b), int64(len(b)), thin.Options{})
 	if err != nil {
 		log.Fatal(err)
 	}
-	const size = 1 << 20 // only the volume group's text knows it
+	const size = 1 << 20 // only the volume group's text contains it
 	old, err := m.View(1, size, thin.Data{}, nil)
 	if err != nil {
 		log.Fatal(err)

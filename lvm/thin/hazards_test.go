@@ -13,8 +13,7 @@ import (
 	"cbt/sparse"
 )
 
-// everything uses all that can be asked of metadata and returns the first
-// error.
+// everything calls all that metadata offer, and returns the first error.
 func everything(b []byte, opt Options) error {
 	m, err := openBytes(b, opt)
 	if err != nil {
@@ -59,8 +58,7 @@ func everything(b []byte, opt Options) error {
 	return m.Recheck()
 }
 
-// wantRefused runs everything on a pool with some of the damages that the
-// check is tested with.
+// wantRefused runs everything on a pool with some of the damages that the check is tested with.
 func wantRefused(t *testing.T, names ...string) {
 	t.Helper()
 	for _, name := range names {
@@ -93,7 +91,7 @@ func TestHazard11BlocksOfAnotherKind(t *testing.T) {
 	if err := everything(m, Options{}); err == nil || !strings.Contains(err.Error(), "the block is a space map bitmap by its checksum") {
 		t.Error(err)
 	}
-	// A node, sound but for its place.
+	// A node that is sound except for its place.
 	m = p.Image()
 	path := p.Path(1, 0)
 	copy(m.Block(path[len(path)-1]), m.Block(p.Path(2, 50)[1]))
@@ -130,7 +128,7 @@ func TestHazard14Cycles(t *testing.T) {
 		m.Edit(from, testthin.Node, func(b []byte) { put64(0, path[min(up, len(path)-2)])(testthin.Value(b, 0)) })
 		wantFormatError(t, everything(m, Options{}))
 	}
-	// Siblings that are one node.
+	// Siblings that are the same node.
 	p := sharedPool()
 	m := p.Image()
 	path := p.Path(1, 20)
@@ -326,8 +324,8 @@ func TestHazard22MappedPastTheEnd(t *testing.T) {
 	}
 }
 
-// Many devices share one tree of many mappings: what is asked of one device
-// costs one tree, and the check reads each node once.
+// Many devices share one tree of many mappings. Each request about one device costs one tree, and
+// the check reads each node once.
 func TestHazard23SharedTrees(t *testing.T) {
 	p := testthin.New(4000, 3000, 12)
 	p.Create(1)
@@ -358,8 +356,8 @@ func TestHazard23SharedTrees(t *testing.T) {
 	}
 }
 
-// Metadata that change while they are read: what was begun goes on with the
-// superblock it began with, and Recheck says that it was for nothing.
+// Metadata that change while they are read: a read in progress goes on with the superblock that it
+// began with, and Recheck then reports that it was in vain.
 func TestHazard24ChangingMetadata(t *testing.T) {
 	p := sharedPool()
 	r := &changingReader{b: p.Image()}
@@ -389,8 +387,7 @@ func TestHazard24ChangingMetadata(t *testing.T) {
 	}
 }
 
-// TestCut cuts metadata at every offset: what can still be read is what the
-// whole holds.
+// TestCut cuts metadata at every offset: what can still be read is equal to the whole.
 func TestCut(t *testing.T) {
 	p := testthin.New(300, 40, 3)
 	p.Create(1)
@@ -423,8 +420,8 @@ func TestCut(t *testing.T) {
 	}
 }
 
-// cutStep is 1 around the ends of structures and larger inside free space, of
-// which one offset is like the other.
+// cutStep returns 1 around the ends of structures, and more inside free space, where all offsets
+// are alike.
 func cutStep(size int) int {
 	if in := size % BlockSize; testing.Short() || in > 64 && in < BlockSize-64 {
 		return 31
@@ -432,8 +429,8 @@ func cutStep(size int) int {
 	return 1
 }
 
-// answers are what can be read of a pool, and nothing where that fails. All
-// failures must be format errors.
+// answers returns what can be read of a pool; what fails is left out. All failures must be format
+// errors.
 func answers(t *testing.T, b []byte, opt Options) map[string]string {
 	t.Helper()
 	got := map[string]string{}

@@ -15,8 +15,8 @@ import (
 	"cbt/sparse"
 )
 
-// touchEnv makes this test binary, in the test machine, write a sector of every
-// chunk of a device: DEVICE CHUNKSIZE CHUNKS.
+// touchEnv makes this test binary, in the test machine, write a sector of every chunk of a device:
+// DEVICE CHUNKSIZE CHUNKS.
 const touchEnv = "CBT_TOUCH"
 
 func TestMain(m *testing.M) {
@@ -50,11 +50,11 @@ func touch(device string, size, chunks int64) error {
 	return errors.Join(f.Sync(), f.Close())
 }
 
-// TestKernelTrees lets a real kernel make trees of 1, 10 and 100 GiB that are
-// mapped, then take snapshots with few writes between them. What the writes
-// changed is named exactly, by reading no more than 4 nodes for each level and
-// each leaf that changed. Chunks are of 64 KiB if CBT_LONG is set, so that the
-// largest device has 1.6 million mappings; else there are 102,400 at most.
+// TestKernelTrees lets a real kernel make trees for 1, 10 and 100 GiB of mapped blocks, then take
+// snapshots with few writes between them. Changed must name exactly what the writes changed, and
+// read no more than 4 nodes for each level and each leaf that changed. Chunks are 64 KiB if
+// CBT_LONG is set, so that the largest device has 1.6 million mappings; otherwise there are at most
+// 102,400.
 func TestKernelTrees(t *testing.T) {
 	if testing.Short() {
 		t.Skip("boots three machines")
@@ -68,7 +68,7 @@ func TestKernelTrees(t *testing.T) {
 	}
 	for _, c := range []struct {
 		name          string
-		mapped, chunk int64 // bytes
+		mapped, chunk int64 // in bytes
 	}{
 		{"1 GiB", 1 << 30, 64 << 10},
 		{"10 GiB", 10 << 30, 256 << 10},
@@ -96,7 +96,7 @@ func kernelTree(t *testing.T, self string, mapped, chunk int64) {
 		Files: map[string]string{"/thin.test": self},
 	})
 
-	// Nobody will read the data: they go to a target that forgets them.
+	// Nobody will read the data: they go to a target that discards them.
 	chunks := uint64(mapped / chunk)
 	r := rand.New(rand.NewPCG(7, chunks))
 	var script strings.Builder
@@ -138,7 +138,7 @@ snap 1
 	}
 
 	for i, step := range steps {
-		// Opened anew, so that no node is in memory.
+		// Opened again, so that no node is in memory.
 		m, err := Open(f, 256<<20, Options{})
 		if err != nil {
 			t.Fatal(err)

@@ -16,7 +16,7 @@ import (
 	"cbt/sparse"
 )
 
-// openBytes opens metadata that lie in memory.
+// openBytes opens metadata in memory.
 func openBytes(b []byte, opt Options) (*Metadata, error) {
 	return Open(bytes.NewReader(b), int64(len(b)), opt)
 }
@@ -47,7 +47,7 @@ func wantFormatError(t testing.TB, err error) {
 	}
 }
 
-// content is the bytes of a pool's data: each 8 bytes hold where they are.
+// content is a pool's data, in which each 8 bytes hold their own offset.
 type content struct{}
 
 func (content) ReadAt(p []byte, off int64) (int, error) {
@@ -68,8 +68,7 @@ type naive struct {
 	external  sparse.View
 }
 
-// kinds are the extents of [lo, hi) for which pick is true, pieces being cut at
-// blocks.
+// kinds returns the extents of [lo, hi) for which pick is true, cut at block boundaries.
 func (d naive) kinds(lo, hi int64, pick func(block uint64) bool) ([]sparse.Extent, error) {
 	return sparse.Collect(sparse.Coalesce(func(yield func(sparse.Extent, error) bool) {
 		for at := lo; at < hi; {
@@ -91,7 +90,7 @@ func (d naive) kinds(lo, hi int64, pick func(block uint64) bool) ([]sparse.Exten
 	}))
 }
 
-// changed is what Changed must yield for devices of one external origin.
+// changed returns what Changed must yield for devices with the same external origin.
 func (d naive) changed(old naive, off, n int64) ([]sparse.Extent, error) {
 	end := min(off+n, d.size)
 	common := max(off, min(end, old.size))
@@ -107,13 +106,13 @@ func (d naive) changed(old naive, off, n int64) ([]sparse.Extent, error) {
 	return append(a, b...), err
 }
 
-// joined is a list of extents with neighbours joined.
+// joined returns the extents with neighbours joined.
 func joined(all []sparse.Extent) []sparse.Extent {
 	all, _ = sparse.Collect(sparse.Coalesce(sparse.Of(all...)))
 	return all
 }
 
-// bytes is the content of the device.
+// bytes returns the content of the device.
 func (d naive) bytes(t testing.TB) []byte {
 	b := make([]byte, d.size)
 	for at := int64(0); at < d.size; at += d.blockSize {
@@ -145,7 +144,7 @@ func newHistory(seed uint64, fill int, keys func(*rand.Rand) uint64) *history {
 	return h
 }
 
-// step does one thing to the pool.
+// step makes one random change to the pool.
 func (h *history) step() {
 	ids := h.pool.Devices()
 	id := ids[h.rnd.IntN(len(ids))]
@@ -170,7 +169,7 @@ func (h *history) step() {
 	}
 }
 
-// copies are the devices of now.
+// copies returns the current devices.
 func (h *history) copies() map[uint32]map[uint64]uint64 {
 	all := map[uint32]map[uint64]uint64{}
 	for _, id := range h.pool.Devices() {
@@ -184,8 +183,8 @@ var (
 	wide  = func(r *rand.Rand) uint64 { return uint64(r.IntN(64)) << r.IntN(32) }
 )
 
-// TestHistories compares the devices of random pools, and what changed between
-// any two, with the lists of their blocks.
+// TestHistories compares the devices of random pools, and what changed between any two, with the
+// lists of their blocks.
 func TestHistories(t *testing.T) {
 	rounds := uint64(40)
 	if testing.Short() {
@@ -219,7 +218,7 @@ func TestHistories(t *testing.T) {
 	}
 }
 
-// compareDevices compares all that m says of its devices with what they are.
+// compareDevices compares everything that m reports about its devices with what they are.
 func compareDevices(t *testing.T, m *Metadata, want map[uint32]map[uint64]uint64, rnd *rand.Rand, seed uint64) (compared int) {
 	t.Helper()
 	devices, err := m.Devices()

@@ -8,13 +8,13 @@ import (
 	"cbt/sparse"
 )
 
-// TestNodesRead has a device and its snapshot differ in a few leaves, and
-// counts what is read: at most 4 times the height of the tree for each.
+// TestNodesRead has a device and its snapshot differ in a few leaves, and counts the nodes read: at
+// most 4 times the height of the tree for each.
 func TestNodesRead(t *testing.T) {
 	for _, c := range []struct {
 		name    string
 		written []uint64
-		leaves  int64 // of both trees that differ
+		leaves  int64 // of both trees, that differ
 	}{
 		{"nothing", nil, 0},
 		{"one block", []uint64{5000}, 1},

@@ -46,7 +46,7 @@ func (p xmlPool) xml() string {
 	return b.String() + "</superblock>\n"
 }
 
-// mapped is a device's blocks.
+// mapped returns a device's blocks.
 func (p xmlPool) mapped(id uint32) map[uint64]uint64 {
 	m := map[uint64]uint64{}
 	for _, r := range p.devices[id] {
@@ -57,7 +57,7 @@ func (p xmlPool) mapped(id uint32) map[uint64]uint64 {
 	return m
 }
 
-// restore makes the metadata and returns the file.
+// restore creates the metadata and returns the file.
 func (p xmlPool) restore(t *testing.T, mib int64) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -77,7 +77,7 @@ func (p xmlPool) restore(t *testing.T, mib int64) string {
 	return to
 }
 
-// randomPool has some devices that have much in common.
+// randomPool returns a pool with some devices that have much in common.
 func randomPool(rnd *rand.Rand, sectors int, ids []uint32, runs int, longest, gap uint64) xmlPool {
 	p := xmlPool{sectors: sectors, ids: ids, devices: map[uint32][]mapRun{}}
 	var first []mapRun
@@ -110,8 +110,8 @@ func randomPool(rnd *rand.Rand, sectors int, ids []uint32, runs int, longest, ga
 	return p
 }
 
-// TestRestored compares pools that thin_restore made with the mappings that
-// they were made of, and with thin_delta.
+// TestRestored compares pools that thin_restore made with the mappings that they were made from,
+// and with thin_delta.
 func TestRestored(t *testing.T) {
 	testtool.Need(t, "thin_restore")
 	gigabyte := 1 << 21
@@ -178,7 +178,7 @@ func comparePair(t *testing.T, m *Metadata, file string, p xmlPool, i, j uint32)
 	old, new := mustView(t, m, i, size, Data{}, nil), mustView(t, m, j, size, Data{}, nil)
 	a, b := p.mapped(i), p.mapped(j)
 	blockSize := uint64(p.sectors) * 512
-	want := map[uint64]bool{} // block: mapped in new
+	want := map[uint64]bool{} // block: whether it is mapped in new
 	for k, x := range a {
 		if y, ok := b[k]; !ok || x != y {
 			want[k] = ok
@@ -224,7 +224,7 @@ func comparePair(t *testing.T, m *Metadata, file string, p xmlPool, i, j uint32)
 
 var deltaRun = regexp.MustCompile(`<(same|different|left_only|right_only) begin="(\d+)" length="(\d+)"/>`)
 
-// deltaBlocks are the blocks that thin_delta says differ.
+// deltaBlocks returns the blocks that differ according to thin_delta.
 func deltaBlocks(t *testing.T, file string, i, j uint32) map[uint64]bool {
 	t.Helper()
 	out := testtool.Run(t, "thin_delta", "--snap1", fmt.Sprint(i), "--snap2", fmt.Sprint(j), file)

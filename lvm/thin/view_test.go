@@ -143,7 +143,7 @@ func TestReadingWithoutData(t *testing.T) {
 	if n, err := v.ReadAt(b, 65536+1); n != 65535 || !errors.Is(err, ErrNoData) {
 		t.Errorf("a mapped block: %d, %v", n, err)
 	}
-	// Data block 1 is mapped at 0; the pool's data end inside of it.
+	// Data block 1 is mapped at 0; the pool's data end inside it.
 	v = mustView(t, m, 1, 4*65536, Data{content{}, 65536 + 100}, nil)
 	if n, err := v.ReadAt(b[:100], 0); n != 100 || err != nil {
 		t.Errorf("what is there: %d, %v", n, err)
@@ -221,7 +221,7 @@ func TestRecheck(t *testing.T) {
 	}
 }
 
-// TestFingerprint has events of the pool change a device, or not.
+// TestFingerprint checks which events of the pool change a device's fingerprint.
 func TestFingerprint(t *testing.T) {
 	for name, c := range map[string]struct {
 		event func(p *testthin.Pool)
@@ -258,7 +258,7 @@ func TestFingerprint(t *testing.T) {
 	}
 }
 
-// TestReadErrors gives what a failing device says to the caller, as what it is.
+// TestReadErrors checks that errors of a failing device reach the caller unchanged.
 func TestReadErrors(t *testing.T) {
 	p := testthin.New(3000, 2000, 3)
 	p.Create(1)
