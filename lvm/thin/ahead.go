@@ -7,36 +7,35 @@ import (
 )
 
 const (
-	maxAhead   = 128 // leaves of a batch: 512 KiB
-	chunk      = 64  // leaves read by one goroutine at a time
+	maxAhead   = 128 // most leaves of a batch: 512 KiB
+	chunk      = 64  // leaves that one goroutine reads at a time
 	maxReaders = 2   // goroutines of a batch
 )
 
-// ahead reads leaves before the walk comes to them. It starts with one at a
-// time and doubles as long as each one that it read was wanted. Once there are
-// many, it reads those that follow while the walk is in the ones before.
+// ahead reads leaves before the walk needs them. It starts with one at a time, and doubles the
+// number as long as each leaf that it read was wanted. Once the number is large, it reads the next
+// batch while the walk is still in the current one.
 type ahead struct {
 	window    int // how many to read next
 	batches   [2]batch
-	now, then *batch // then is what follows now; nil at the start
+	now, then *batch // then is the batch after now; both are nil at the start
 }
 
-// batch is some leaves in a row below one internal node.
+// batch is a run of leaves below one internal node.
 type batch struct {
 	parent  uint64 // block of the internal node
-	first   int    // its entry that the first leaf is
+	first   int    // index of its entry for the first leaf
 	blocks  []uint64
 	buf     []byte
-	chosen  chan struct{} // closed when it is known what is read; nil: nothing is
+	chosen  chan struct{} // closed when the leaves to read have been chosen; nil: none are
 	chunks  [maxAhead / chunk]loading
 	readers sync.WaitGroup
 }
 
-// loading is the reading of a chunk of leaves, which is done by whoever claims
-// it first.
+// loading is the reading of a chunk of leaves. Whichever goroutine claims it first does it.
 type loading struct {
 	claimed atomic.Bool
-	done    chan struct{} // closed when it is over
+	done    chan struct{} // closed when reading has ended
 	errs    [chunk]error
 }
 
@@ -46,10 +45,10 @@ func (a *ahead) wait() {
 	}
 }
 
-// stop begins with one leaf again.
+// stop makes the next batch start with one leaf again.
 func (a *ahead) stop() { a.window = 1 }
 
-// next is the leaf at the top of w. It is good until the next call.
+// next returns the leaf at the top of w. It is valid until the next call.
 func (a *ahead) next(w *walk) (node, error) {
 	f := &w.frames[w.depth-1]
 	if a.now == nil {
@@ -62,7 +61,7 @@ func (a *ahead) next(w *walk) (node, error) {
 			a.now.begin()
 			a.now.choose(w, *f, w.other.beside(), a.grow())
 			if len(a.now.blocks) == 1 {
-				// Alone it may be wanted again, as in a walk of few changes.
+				// A single leaf may be wanted again, as in a walk over few changes.
 				a.now.blocks = a.now.blocks[:0]
 				close(a.now.chosen)
 				return w.m.node(f.node.child(f.i), w.kind, w.t)
@@ -82,7 +81,7 @@ func (a *ahead) grow() int {
 	return n
 }
 
-// follow begins to read what comes after the current batch.
+// follow starts to read what comes after the current batch.
 func (a *ahead) follow(w *walk) {
 	b := a.then
 	b.readers.Wait()
@@ -115,13 +114,13 @@ func (b *batch) has(f *frame) bool {
 	return b.parent == f.block && f.i >= b.first && f.i-b.first < len(b.blocks)
 }
 
-// choose selects the leaf at f and up to window-1 that follow it.
+// choose selects the leaf at f and up to window-1 leaves after it.
 func (b *batch) choose(w *walk, f frame, o beside, window int) {
 	b.parent, b.first, b.blocks = f.block, f.i, append(b.blocks[:0], f.node.child(f.i))
 	b.extend(w, f, o, window)
 }
 
-// extend selects more leaves below f, as long as they are surely wanted.
+// extend selects more leaves below f, as long as they are certain to be needed.
 func (b *batch) extend(w *walk, f frame, o beside, window int) {
 	for i := f.i + len(b.blocks); i < f.node.len() && len(b.blocks) < window; i++ {
 		key, block := f.node.key(i), f.node.child(i)
@@ -132,11 +131,11 @@ func (b *batch) extend(w *walk, f frame, o beside, window int) {
 	}
 }
 
-// chooseAfter selects leaves from at on, in the next internal node if there are
-// none left in its own, and returns where that is.
+// chooseAfter selects leaves from at on. If none are left in at's internal node, it takes the next
+// one. It returns the place of the leaves.
 func (b *batch) chooseAfter(w *walk, at path, o beside) (_ path, ok bool) {
 	defer func() {
-		if recover() != nil { // as if nothing could be read ahead: what is wrong is found when it is read
+		if recover() != nil { // read nothing ahead: the fault is found when the walk reads it
 			b.blocks, ok = b.blocks[:0], false
 		}
 	}()
@@ -150,7 +149,7 @@ func (b *batch) chooseAfter(w *walk, at path, o beside) (_ path, ok bool) {
 	return at, true
 }
 
-// start reads what was chosen, from chunk c on.
+// start reads the chosen leaves from chunk c on.
 func (b *batch) start(w *walk, c int) {
 	if need := len(b.blocks) * BlockSize; len(b.buf) < need {
 		b.buf = make([]byte, maxAhead*BlockSize)
@@ -170,16 +169,16 @@ func (b *batch) start(w *walk, c int) {
 	}
 }
 
-// leaf is leaf i of the batch.
+// leaf returns leaf i of the batch.
 func (b *batch) leaf(w *walk, i int) (node, error) {
 	l := &b.chunks[i/chunk]
-	// Waiting for a reader to be given a processor would cost more than to read.
+	// Waiting for a reader to get a processor would cost more than reading.
 	b.claim(w, i/chunk)
 	<-l.done
 	return b.buf[i*BlockSize:][:BlockSize], l.errs[i%chunk]
 }
 
-// claim loads a chunk unless that was begun.
+// claim loads a chunk, unless another goroutine has claimed it.
 func (b *batch) claim(w *walk, c int) {
 	if l := &b.chunks[c]; l.claimed.CompareAndSwap(false, true) {
 		defer close(l.done)
@@ -208,7 +207,7 @@ func (b *batch) load(w *walk, c int) {
 		failed := w.m.dev.read(buf[i*BlockSize:(i+n)*BlockSize], blocks[i], w.t.node)
 		for j := i; j < i+n; j++ {
 			leaf, err := buf[j*BlockSize:(j+1)*BlockSize], failed
-			if failed != nil && n > 1 { // which of the run it was
+			if failed != nil && n > 1 { // find out which one of the run failed
 				err = w.m.dev.read(leaf, blocks[j], w.t.node)
 			}
 			if err == nil {

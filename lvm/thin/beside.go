@@ -1,10 +1,10 @@
 package thin
 
-// path is the last internal node on a walk's path and its parent, which has no
-// node if that is the root.
+// path is the last internal node on a walk's path, and its parent. If the former is the root, the
+// parent has no node.
 type path struct{ low, up frame }
 
-// path is that of w, whose top is a subtree.
+// path returns the path of w, whose top is a subtree.
 func (w *walk) path() (p path) {
 	p.low = w.frames[w.depth-1]
 	if w.depth > 1 {
@@ -13,8 +13,8 @@ func (w *walk) path() (p path) {
 	return p
 }
 
-// following is p with the internal node behind, unless that is not surely
-// wanted, or is not below the same parent.
+// following returns p moved to the next internal node. ok is false if that node is not certain to
+// be needed, or is not below the same parent.
 func (p path) following(w *walk, o beside) (_ path, ok bool) {
 	i := p.up.i + 1
 	if p.up.node == nil || i >= p.up.node.len() {
@@ -26,21 +26,21 @@ func (p path) following(w *walk, o beside) (_ path, ok bool) {
 	}
 	n, err := w.m.node(block, w.kind, w.t)
 	if err != nil || n.leaf() {
-		return p, false // an error is found when the walk comes there
+		return p, false // the walk reports an error when it gets there
 	}
 	p.low, p.up.i = frame{node: n, block: block, place: p.up.node.below(p.up.place, i)}, i
 	return p, true
 }
 
-// beside is where a walk is in the tree beside another one, as of one moment.
-// What both trees have in the same place may be skipped unread.
+// beside is the position of a walk in the tree beside another one, at one moment. Whatever both
+// trees have in the same place may be skipped unread.
 type beside struct {
-	w    *walk // of which only what stays the same is used
+	w    *walk // only those parts of it are used that do not change
 	none bool  // nothing is left there
 	path
 }
 
-// beside is good as long as w does not go on to the leaves of other nodes.
+// beside returns the position of w. It is valid until w goes on to the leaves of another node.
 func (w *walk) beside() beside {
 	b := beside{w: w}
 	switch {
@@ -67,8 +67,8 @@ func (w *walk) beside() beside {
 	return b
 }
 
-// mayShare reports whether the tree has or may have the leaf of another one,
-// whose entry there has the key, in the same place. Keys must ascend.
+// mayShare reports whether this tree has, or may have, the leaf of another tree in the same place.
+// key is the key of the leaf's entry in that tree. Keys must ascend from call to call.
 func (b *beside) mayShare(key, block uint64) bool {
 	if b.none {
 		return false
@@ -87,7 +87,7 @@ func (b *beside) mayShare(key, block uint64) bool {
 	return b.low.node.child(b.low.node.findChild(key)) == block
 }
 
-// mayShareNode is mayShare for an internal node right above leaves.
+// mayShareNode is mayShare for an internal node directly above leaves.
 func (b *beside) mayShareNode(key, block uint64) bool {
 	if b.none {
 		return false

@@ -15,12 +15,12 @@ var le = binary.LittleEndian
 // BlockSize is the size of a metadata block in bytes (THIN_METADATA_BLOCK_SIZE).
 const BlockSize = 4096
 
-// maxBlocks is how many metadata blocks a pool can use: 255 bitmaps of 16320
-// entries (MAX_METADATA_BITMAPS in dm-space-map-metadata.h). More are ignored.
+// maxBlocks is how many metadata blocks a pool can use: 255 bitmaps of 16320 entries
+// (MAX_METADATA_BITMAPS in dm-space-map-metadata.h). Further blocks are ignored.
 const maxBlocks = 255 * bitmapEntries
 
-// blockKind is what a block's checksum says it is: the sum is mixed with
-// another number for each kind.
+// blockKind is the type of a block, as its checksum shows it: the sum is combined with a different
+// number for each kind.
 type blockKind uint32
 
 const (
@@ -46,18 +46,18 @@ func (k blockKind) String() string {
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// checksum is what bytes 0 to 3 of a block b of this kind hold: the CRC-32C of
-// the rest without the final inversion, mixed (dm_bm_checksum).
+// checksum returns the value that bytes 0 to 3 of a block b of this kind must have: the CRC-32C of
+// the rest, without the final inversion, combined with the number of the kind (dm_bm_checksum).
 func (k blockKind) checksum(b []byte) uint32 {
 	return ^crc32.Checksum(b[4:BlockSize], castagnoli) ^ uint32(k)
 }
 
-// verify checks the checksum of b, read from the given block, and the block
-// number in it. what names the structure in errors.
+// verify checks the checksum of b, read from the given block, and the block number in it. what
+// names the structure in errors.
 func (k blockKind) verify(b []byte, block uint64, what string) error {
 	sum := le.Uint32(b)
 	if want := k.checksum(b); sum != want {
-		// What it is the right sum of says more than that it is wrong.
+		// Knowing for which kind the sum would be right helps more than knowing that it is wrong.
 		is := blockKind(sum ^ want ^ uint32(k))
 		switch is {
 		case superblockKind, nodeKind, bitmapKind, indexKind:
@@ -71,7 +71,7 @@ func (k blockKind) verify(b []byte, block uint64, what string) error {
 	return nil
 }
 
-// formatError is a fault of the structure what in a metadata block.
+// formatError returns the error for a fault of the structure what in a metadata block.
 func formatError(what string, block uint64, field string, value any, msg string) error {
 	off := int64(-1)
 	if block < 1<<50 {
@@ -83,15 +83,15 @@ func formatError(what string, block uint64, field string, value any, msg string)
 // device is the metadata device.
 type device struct {
 	r      io.ReaderAt
-	size   int64  // bytes
-	blocks uint64 // usable ones; before the superblock was read, all
+	size   int64  // in bytes
+	blocks uint64 // number of usable blocks; all of them until the superblock has been read
 }
 
 func newDevice(r io.ReaderAt, size int64) device {
 	return device{r: r, size: size, blocks: min(uint64(max(size, 0))/BlockSize, maxBlocks)}
 }
 
-// read fills b, whole blocks, with what is at the given block and behind it.
+// read fills b with whole blocks, starting at the given block.
 func (d *device) read(b []byte, block uint64, what string) error {
 	if block >= d.blocks || uint64(len(b)/BlockSize) > d.blocks-block {
 		return formatError(what, block, "", nil, fmt.Sprintf("block %d is not among the %d blocks of the metadata", block, d.blocks))

@@ -9,21 +9,20 @@ import (
 
 var errUnrelated = fmt.Errorf("%w: the two thin devices were not opened from the same", sparse.ErrUnrelated)
 
-// Changed returns the extents of new in [off, off+n) that may differ from old,
-// from metadata alone and with the kinds of new: blocks that are mapped to
-// different data blocks, or in one of the two only. It may name too much,
-// never too little, as long as nobody writes in place to blocks of either;
-// outside it, old and new read the same, an image reading as zeros behind its
-// end. The range may reach as far as the larger of the two; what lies past
-// new's end is not named, what lies past old's end is named in full.
+// Changed returns the extents of new in [off, off+n) that may differ from old, from metadata alone
+// and with the kinds of new. These are blocks that are mapped to different data blocks, or in only
+// one of the two. It may name too much. It never names too little, as long as nobody writes in
+// place to blocks of either. Outside the extents named, old and new read the same, and an image
+// reads as zeros past its end. The range may reach as far as the end of the larger of the two. What
+// lies past new's end is not named; what lies past old's end is named in full.
 //
-// Subtrees that both mapping trees share are skipped unread, unless the two
-// have different external origins: then all of both trees is read, and what
-// neither maps is changed where one of the origins has data. old and new must
-// be views of one Metadata, else the error is sparse.ErrUnrelated.
+// Subtrees that both mapping trees share are skipped unread, unless the two have different external
+// origins. In that case all of both trees is read, and blocks that neither maps count as changed
+// where one of the origins has data. old and new must be views of one Metadata; otherwise the error
+// is sparse.ErrUnrelated.
 //
-// Memory is at most 2.2 MiB besides what Metadata keeps. The sequence reads
-// with several goroutines, which end when the loop over it does.
+// Memory is at most 2.2 MiB besides what Metadata keeps. The sequence reads with several
+// goroutines, which end when the loop over it ends.
 func Changed(old, new *View, off, n int64) sparse.Seq {
 	if old.m != new.m {
 		return sparse.Fail(errUnrelated)
@@ -48,29 +47,28 @@ func Changed(old, new *View, off, n int64) sparse.Seq {
 	})
 }
 
-// diff is what the lockstep walk of two mapping trees needs.
+// diff is the state of a walk over two mapping trees side by side.
 type diff struct {
 	oldView, newView *View
 	old, new         *walk
-	lo, hi           int64 // bytes, inside both
+	lo, hi           int64 // in bytes, inside both
 	yield            func(sparse.Extent, error) bool
-	run              blockRun // found and not yet yielded
+	run              blockRun // found but not yet yielded
 
-	// With different external origins, blocks that neither maps count too:
-	// those from pos on are not yet judged.
+	// With different external origins, blocks that neither maps count too. Those from pos on have
+	// not been judged yet.
 	origins bool
 	pos     uint64
 }
 
-// blockRun is blocks [lo, hi) of new that are changed, all mapped in new or
-// all not.
+// blockRun is a run of changed blocks [lo, hi) of new, which are either all mapped in new or all
+// unmapped.
 type blockRun struct {
 	lo, hi uint64
 	mapped bool
 }
 
-// difference yields what differs in [lo, hi), which is not empty, and reports
-// whether to go on.
+// difference yields what differs in [lo, hi), which is not empty, and reports whether to go on.
 func difference(old, new *View, lo, hi int64, yield func(sparse.Extent, error) bool) bool {
 	d := diff{oldView: old, newView: new, lo: lo, hi: hi, yield: yield, pos: uint64(lo / new.blockSize())}
 	d.origins = !sameOrigin(old.external, new.external)
@@ -108,7 +106,7 @@ func sameOrigin(a, b sparse.View) bool {
 
 func (d *diff) over() bool { return d.old.over() && d.new.over() }
 
-// step handles the tops of both walks. ended says that nobody wants more.
+// step handles the tops of both walks. ended means that the caller wants no more extents.
 func (d *diff) step() (ended bool, err error) {
 	oldBlock, oldKey, oldSub := d.old.atSubtree()
 	newBlock, newKey, newSub := d.new.atSubtree()
@@ -175,7 +173,7 @@ func (d *diff) leaves(o, n *frame) bool {
 			}
 			n.i++
 		default:
-			// As many keys as both have one after another, mostly all.
+			// As many keys as follow one another in both; usually that is all of them.
 			run := int(min(uint64(oldLen-o.i), uint64(newLen-n.i), hi-k+1))
 			if run > 1 && !(o.node.dense(o.i, o.i+run) && n.node.dense(n.i, n.i+run)) {
 				run = 1
@@ -190,8 +188,8 @@ func (d *diff) leaves(o, n *frame) bool {
 	return true
 }
 
-// sameEntries is how many entries of a from i on, and of b from j on, have the
-// same keys and data blocks, at most n.
+// sameEntries returns how many entries of a from i on, and of b from j on, have the same keys and
+// data blocks, at most n.
 func sameEntries(a, b node, i, j, n int) int {
 	ak, bk := a[nodeHeaderSize+8*i:][:8*n], b[nodeHeaderSize+8*j:][:8*n]
 	av, bv := a.values()[8*i:][:8*n], b.values()[8*j:][:8*n]
@@ -230,8 +228,8 @@ func (d *diff) values(key uint64, old, new []byte) bool {
 	return true
 }
 
-// oneSided handles the entries of a leaf below limit, which the other side has
-// not. mapped says that it is new's.
+// oneSided handles the entries of a leaf below limit, which the other side does not have. mapped
+// tells whether the leaf is new's.
 func (d *diff) oneSided(f *frame, limit uint64, mapped bool) bool {
 	for f.i < f.node.len() && f.key() <= d.new.hi && f.key() < limit {
 		if !d.add(f.key(), f.key()+1, mapped) {
@@ -242,7 +240,7 @@ func (d *diff) oneSided(f *frame, limit uint64, mapped bool) bool {
 	return true
 }
 
-// add says that blocks [lo, hi) are changed.
+// add records that blocks [lo, hi) have changed.
 func (d *diff) add(lo, hi uint64, mapped bool) bool {
 	if d.run.hi == lo && d.run.mapped == mapped && d.run.lo < lo && !d.origins {
 		d.run.hi = hi
@@ -256,7 +254,7 @@ func (d *diff) add(lo, hi uint64, mapped bool) bool {
 	return true
 }
 
-// flush yields the run.
+// flush yields the current run.
 func (d *diff) flush() bool {
 	r := d.run
 	d.run = blockRun{}
@@ -270,7 +268,7 @@ func (d *diff) flush() bool {
 	return d.newView.unmapped(lo, hi, d.yield)
 }
 
-// bytes is blocks [lo, hi) in bytes, as far as they are asked for.
+// bytes converts blocks [lo, hi) to bytes, cut to the range asked for.
 func (d *diff) bytes(lo, hi uint64) (int64, int64) {
 	size := uint64(d.newView.blockSize())
 	return max(d.lo, int64(lo*size)), int64(min(uint64(d.hi), hi*size))

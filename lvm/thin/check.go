@@ -9,17 +9,17 @@ import (
 	"cbt/sparse"
 )
 
-// FaultKind says how bad a fault is.
+// FaultKind tells how serious a fault is.
 type FaultKind = sparse.FaultKind
 
 const (
-	// Corruption is metadata that contradict themselves or the format: blocks
-	// of devices are lost, wrong, or become so with the next write.
+	// Corruption is metadata that contradict themselves or the format: blocks of devices are lost
+	// or wrong, or become so with the next write.
 	Corruption = sparse.Corruption
-	// Leak is space that is counted as used and is not: nothing is lost.
+	// Leak is space that is counted as used but is not in use; no data is lost.
 	Leak = sparse.Leak
-	// Note is something that a reader should know and that is no fault by
-	// itself: the pool needs checking, something could not be looked at.
+	// Note is something that a reader should know but that is not a fault by itself: for example,
+	// the pool needs checking, or something could not be examined.
 	Note = sparse.Note
 )
 
@@ -27,21 +27,21 @@ const (
 type Fault struct {
 	Kind   FaultKind
 	Struct string // "thin superblock", "thin mapping tree of device 3", "data block"
-	Block  uint64 // metadata block it is in; for Struct "data block" a data block
-	Blocks uint64 // for wrong counts: how many blocks from Block on have the same one; else 0
-	Device int64  // id of the thin device, -1 if it is about none
+	Block  uint64 // the metadata block that contains it; for Struct "data block", a data block
+	Blocks uint64 // for wrong counts: how many blocks from Block on have the same one; otherwise 0
+	Device int64  // ID of the thin device, or -1
 
-	// First and Last are the keys affected, if Keys is set: blocks of the
-	// device in a mapping tree, ids of devices in the trees of these, blocks
-	// in a space map. Last is included.
+	// First and Last are the keys affected, if Keys is set. They are blocks of the device in a
+	// mapping tree, IDs of devices in the trees of devices, and blocks in a space map. Last is
+	// included.
 	Keys        bool
 	First, Last uint64
 
 	Msg  string // what is wrong with it
-	Cite string // the place in Linux that says so
+	Cite string // the place in Linux that defines the rule
 }
 
-// String is one line without the citation.
+// String returns the fault as one line, without the citation.
 func (f Fault) String() string {
 	where := fmt.Sprintf("%s: %s", f.Kind, f.Struct)
 	if f.Blocks != 0 {
@@ -58,36 +58,35 @@ func (f Fault) String() string {
 	return where + ": " + f.Msg
 }
 
-// CheckStats is what a check counted.
+// CheckStats holds the counts of a check.
 type CheckStats struct {
-	Corruptions int64 // a run of blocks with one wrong count is counted block by block
+	Corruptions int64 // each block of a run with one wrong count counts
 	Leaks       int64
-	Notes       int64 // what is odd and no fault
+	Notes       int64 // findings that are not faults
 
 	Superblock     Superblock
-	Devices        int64  // of the pool; those of a metadata snapshot are not counted
-	Nodes          int64  // different nodes of all trees
-	Mappings       int64  // entries of all different leaves of mapping trees
-	MetadataBlocks uint64 // there are, of 4096 bytes
-	MetadataUsed   uint64 // blocks of these that something refers to
-	DataBlocks     uint64 // there are, of DataBlockSize bytes
-	DataUsed       uint64 // blocks of these that a device maps
+	Devices        int64  // of the pool, without those of a metadata snapshot
+	Nodes          int64  // nodes of all trees, each counted once
+	Mappings       int64  // entries of the leaves of mapping trees, each leaf counted once
+	MetadataBlocks uint64 // total number, of 4096 bytes each
+	MetadataUsed   uint64 // how many of these something refers to
+	DataBlocks     uint64 // total number, of DataBlockSize bytes each
+	DataUsed       uint64 // how many of these a device maps
 }
 
-// Check reads all metadata of a pool in r, a device or file of size bytes, and
-// reports every fault to report, which may be nil, from the calling goroutine:
-// what thin_check finds, and besides cycles, fields of the superblock under a
-// right checksum, keys outside of their parent's range, and data blocks that a
-// device maps twice. Each node is judged once, however many trees share it;
-// another tree that is affected is named with its keys. The pool must not be
+// Check reads all metadata of a pool in r, a device or file of size bytes. It calls report for
+// every fault, from the calling goroutine; report may be nil. It finds what thin_check finds.
+// Besides, it finds cycles, wrong fields of the superblock under a right checksum, keys outside
+// their parent's range, and data blocks that a device maps twice. Each node is judged once, however
+// many trees share it. Another tree that is affected is named with its keys. The pool must not be
 // in use.
 //
-// The error is ErrUnformatted, or a *sparse.FormatError if there is no
-// superblock to begin with. If r fails, the check ends with its error.
+// The error is ErrUnformatted, or a *sparse.FormatError if there is no superblock to begin with. If
+// reading r fails or ctx is cancelled, the check ends with that error.
 //
-// Memory is 8 bytes for each metadata block, at most 32 MiB, and at most 26 MiB
-// for counting data blocks, 4 Mi of them at a time: the leaves are read once
-// more for each 4 Mi data blocks in use.
+// Memory is 8 bytes for each metadata block, at most 32 MiB. Counting data blocks takes at most
+// another 26 MiB, for 4 Mi blocks at a time; the leaves are read once more for each 4 Mi data
+// blocks in use.
 func Check(ctx context.Context, r io.ReaderAt, size int64, report func(Fault)) (CheckStats, error) {
 	c := &checker{ctx: ctx, report: report}
 	c.m = &Metadata{dev: newDevice(r, size), nodes: lru.New[nodeKey, node](1 << 20)}
@@ -104,7 +103,7 @@ func Check(ctx context.Context, r io.ReaderAt, size int64, report func(Fault)) (
 
 type checker struct {
 	ctx    context.Context
-	m      *Metadata // only to read and verify with
+	m      *Metadata // only used to read and verify
 	report func(Fault)
 	stats  CheckStats
 
@@ -112,12 +111,11 @@ type checker struct {
 	held *Superblock
 
 	blocks *blockTable // of the metadata
-	path   []uint64    // blocks from the root to where the walk is
+	path   []uint64    // blocks from the root to the current place of the walk
 	bufs   [][]byte    // one for each level of path
 	spread spread      // of the data blocks
-	broken bool        // some part of the trees could not be read: counts may be too low
-	// brokenMap tells for the metadata and the data space map that it could
-	// not be read.
+	broken bool        // some part of the trees could not be read, so counts may be too low
+	// brokenMap tells, for the metadata and the data space map, whether it could not be read.
 	brokenMap [2]bool
 	// suspects are data blocks that are mapped at different keys.
 	suspects        []uint64
@@ -145,7 +143,7 @@ func (c *checker) note(structure string, block uint64, cite, format string, args
 	c.add(Fault{Kind: Note, Struct: structure, Block: block, Device: -1, Cite: cite, Msg: fmt.Sprintf(format, args...)})
 }
 
-// wrong reports what decoding and verifying found in a superblock.
+// wrong reports what decoding and verifying a superblock found.
 func (c *checker) wrong(block uint64, cite string, err error) {
 	c.add(Fault{Kind: Corruption, Struct: superblockName(block), Block: block, Device: -1, Cite: cite, Msg: message(err)})
 }
@@ -208,7 +206,7 @@ func (c *checker) heldSuperblock() error {
 	return nil
 }
 
-// judge passes a fault of the format on, and returns what else went wrong.
+// judge passes a fault of the format to fault, and returns any other error.
 func (c *checker) judge(err error, fault func(error)) error {
 	if !isFormatError(err) {
 		return err

@@ -1,6 +1,6 @@
 package thin
 
-// Where Linux says what each fault breaks. docs/thin.md lists them.
+// The places in Linux whose rules the faults violate. docs/thin.md lists them.
 const (
 	citeSuperblock   = "dm-thin-metadata.c, struct thin_disk_superblock and sb_check, __check_incompat_features"
 	citeSpaceMapRoot = "dm-space-map-common.h, struct disk_sm_root: nr_blocks; sm_ll_open_metadata"

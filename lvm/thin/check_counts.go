@@ -5,21 +5,20 @@ import (
 	"math"
 )
 
-// storedCounts goes through the blocks that a space map counts as used,
-// ascending.
+// storedCounts goes through the blocks that a space map counts as used, in ascending order.
 type storedCounts struct {
 	c      *checker
 	blocks uint64
-	index  func(i uint64) (block uint64, err error) // of bitmap i
+	index  func(i uint64) (block uint64, err error) // block of bitmap i
 	counts *walk
 	t      *tree // of the counts
 
-	i      uint64 // bitmap that is read
+	i      uint64 // number of the current bitmap
 	bitmap spaceBitmap
 	at     int
-	used   uint64 // found so far
+	used   uint64 // number found so far
 
-	// The count in the tree that comes next, if there is one.
+	// The next count in the tree, if there is one.
 	key   uint64
 	count uint32
 	more  bool
@@ -39,7 +38,7 @@ func (r *storedCounts) nextCount() error {
 	return err
 }
 
-// next is the next block and how often it is counted; past all, noBlock.
+// next returns the next block and its count; after the last one, noBlock.
 func (r *storedCounts) next() (block uint64, count uint32, err error) {
 	for first := r.i * bitmapEntries; first < r.blocks; first = r.i * bitmapEntries {
 		if r.at == 0 {
@@ -68,8 +67,8 @@ func (r *storedCounts) next() (block uint64, count uint32, err error) {
 	return noBlock, 0, err
 }
 
-// large looks a block's count up in the tree, if it is too large for the
-// bitmap, and reports what the tree has for blocks before it.
+// large looks up a block's count in the tree if it is too large for the bitmap. It reports counts
+// that the tree has for blocks before it.
 func (r *storedCounts) large(block uint64, count uint32) (uint32, error) {
 	for r.more && r.key < block {
 		r.stale()
@@ -105,16 +104,16 @@ type countRun struct {
 	name           string
 	first, n       uint64
 	stored, actual uint32
-	hidden         bool // counts that are too high were found and not reported
+	hidden         bool // counts that are too high were found but not reported
 }
 
-// compare judges one block.
+// compare judges the count of one block.
 func (r *countRun) compare(block uint64, stored, actual uint32) {
 	if stored == actual {
 		return
 	}
 	if stored > actual && r.c.broken {
-		r.hidden = true // what was lost may refer to it
+		r.hidden = true // something that could not be read may refer to it
 		return
 	}
 	if r.n > 0 && block == r.first+r.n && stored == r.stored && actual == r.actual {
@@ -140,7 +139,7 @@ func (r *countRun) flush() {
 	r.n = 0
 }
 
-// end reports what is left, and that the map's sum is wrong.
+// end reports the last run, and a wrong total in the map.
 func (r *countRun) end(s SpaceMap, stored *storedCounts) {
 	r.flush()
 	if r.hidden {
@@ -151,7 +150,7 @@ func (r *countRun) end(s SpaceMap, stored *storedCounts) {
 			Kind: Corruption, Struct: superblockName(0), Block: 0, Device: -1, Cite: citeAllocated,
 			Msg: fmt.Sprintf("space map of %ss: nr_allocated is %d, and the bitmaps have %d", r.name, s.Allocated, stored.used),
 		}
-		if s.Allocated > stored.used { // thin_restore does so; only space is lost
+		if s.Allocated > stored.used { // thin_restore writes this; only space is lost
 			f.Kind = Note
 		}
 		r.c.add(f)

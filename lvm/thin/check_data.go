@@ -12,16 +12,16 @@ import (
 
 const (
 	dataWindow = 1 << 22 // data blocks counted at a time
-	// maxPairs is how many mappings are sorted, which for few of them is
+	// maxPairs is the largest number of mappings that are sorted. For few mappings, sorting is
 	// cheaper than windows.
 	maxPairs = 1 << 20
-	// maxWindows bounds how often the leaves are read.
+	// maxWindows limits how often the leaves are read.
 	maxWindows = 1024
-	// maxSuspects bounds the data blocks that are looked for in the devices.
+	// maxSuspects limits the number of data blocks that are searched for in the devices.
 	maxSuspects = 1 << 20
 )
 
-// spread is the windows of the data that have a mapped block.
+// spread is the set of windows of the data that contain a mapped block.
 type spread map[uint64]struct{}
 
 func (s *spread) add(block uint64) {
@@ -31,8 +31,8 @@ func (s *spread) add(block uint64) {
 	(*s)[block/dataWindow] = struct{}{}
 }
 
-// eachLeaf calls do for every leaf of a mapping tree that was found sound, in
-// the order of the blocks.
+// eachLeaf calls do for every leaf of a mapping tree that was found sound, in the order of the
+// blocks.
 func (c *checker) eachLeaf(do func(n node)) error {
 	const most = 64
 	buf := make([]byte, most*BlockSize)
@@ -68,8 +68,8 @@ func (c *checker) eachLeaf(do func(n node)) error {
 // pair is a mapping: the data block and the key.
 type pair struct{ block, key uint64 }
 
-// eachUsed calls do for every data block in use, ascending: how many entries
-// of different leaves name it, and whether these have different keys.
+// eachUsed calls do for every data block in use, in ascending order. refs is how many entries of
+// different leaves name it, and keysDiffer whether these have different keys.
 func (c *checker) eachUsed(do func(block uint64, refs uint32, keysDiffer bool)) error {
 	if c.stats.Mappings <= maxPairs {
 		return c.sortPairs(do)
@@ -82,7 +82,7 @@ func (c *checker) eachUsed(do func(block uint64, refs uint32, keysDiffer bool)) 
 	if len(windows) == 0 {
 		return nil
 	}
-	// First keys are kept in 32 bits; the last value stands for all larger ones.
+	// The first keys are kept in 32 bits; the largest value stands for all larger ones.
 	refs, keys, differ := make([]uint16, dataWindow), make([]uint32, dataWindow), make(bitset, dataWindow/64)
 	more := map[uint64]uint32{}
 	for _, w := range windows {
@@ -147,8 +147,8 @@ func (c *checker) sortPairs(do func(block uint64, refs uint32, keysDiffer bool))
 	return nil
 }
 
-// dataCounts compares the counts of the data blocks, and gathers those that
-// are mapped at different places.
+// dataCounts compares the counts of the data blocks, and collects the blocks that are mapped at
+// different keys.
 func (c *checker) dataCounts() error {
 	if c.unusable {
 		c.note("data block", noBlock, citeCounts, "counts are not compared: the superblock is damaged")
@@ -178,7 +178,7 @@ func (c *checker) dataCounts() error {
 			return err
 		}
 	}
-	// upTo judges the blocks before limit that are counted and not used.
+	// upTo judges the blocks before limit that are counted but not used.
 	upTo := func(limit uint64) {
 		for err == nil && block < limit {
 			run.compare(block, count, 0)

@@ -54,13 +54,13 @@ func (c *checker) records(n node, block uint64) (bool, error) {
 	return ok, nil
 }
 
-// entry reports a fault of the entries with keys first to last of a leaf.
+// entry reports a fault of the entries of a leaf with keys first to last.
 func (c *checker) entry(t *tree, block uint64, device int64, first, last uint64, cite, msg string) {
 	c.add(Fault{Kind: Corruption, Struct: t.name, Block: block, Device: device, Keys: true, First: first, Last: last, Cite: cite, Msg: msg})
 }
 
-// devices checks the entries of a leaf of the device tree, with the mapping
-// trees that they name.
+// devices checks the entries of a leaf of the device tree, with the mapping trees that they point
+// to.
 func (c *checker) devices(n node, block uint64) (bool, error) {
 	ok := true
 	for i := range n.len() {
@@ -95,7 +95,7 @@ func (c *checker) mappings(b *branch, n node, block uint64) bool {
 			i++
 			continue
 		}
-		// Of neighbours with one fault only the first one's value is named.
+		// Of neighbouring entries with the same fault, only the value of the first is named.
 		first := i
 		for i++; i < n.len(); i++ {
 			if next, _ := c.mappingFault(mapping(n.u64(i))); next != cite {
@@ -118,8 +118,8 @@ func (c *checker) mappingFault(m mapping) (cite, msg string) {
 	return "", ""
 }
 
-// compareRecords compares the records of the devices with their trees: which
-// there are, and how many blocks are mapped.
+// compareRecords compares the records of the devices with their trees: which devices exist, and how
+// many blocks they map.
 func (c *checker) compareRecords(s *Superblock) error {
 	records := c.m.walk(s.DetailsRoot, details, details.tree(0), 0, 0, math.MaxUint64)
 	defer records.close()

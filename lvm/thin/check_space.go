@@ -15,8 +15,8 @@ var (
 	dataIndex         = newTree("thin data space map", indexEntrySize)
 )
 
-// spaceMaps checks the structures of the space maps and counts the blocks they
-// use themselves.
+// spaceMaps checks the structures of the space maps, and counts the blocks that they use
+// themselves.
 func (c *checker) spaceMaps() error {
 	if err := c.metadataIndex(); err != nil {
 		return err
@@ -68,7 +68,7 @@ func bitmapsFor(blocks uint64) uint64 {
 	return n
 }
 
-// counts is a tree of the counts that bitmaps have no room for.
+// counts returns a branch for a tree of the counts that do not fit into bitmaps.
 func (c *checker) counts(t *tree, blocks uint64) *branch {
 	b := &branch{kind: refCounts, t: t, device: -1}
 	b.leaf = func(n node, block uint64) (bool, error) {
@@ -115,8 +115,8 @@ func (c *checker) metadataIndex() error {
 	return nil
 }
 
-// bitmap checks the bitmap that entry e, number i of an index in the given
-// block, names.
+// bitmap checks the bitmap to which e points, entry number i of an index in the given block. It
+// reports whether the bitmap could be read.
 func (c *checker) bitmap(t *tree, index, i uint64, e indexEntry, blocks uint64) (bool, error) {
 	first := i * bitmapEntries
 	n := min(bitmapEntries, blocks-first)
@@ -136,11 +136,11 @@ func (c *checker) bitmap(t *tree, index, i uint64, e indexEntry, blocks uint64) 
 	if err != nil {
 		return false, c.judge(err, func(err error) { fault(e.block, citeBitmaps, "bitmap %d: %s", i, message(err)) })
 	}
-	// The kernel counts what is behind the last block as free, thin_restore does not.
+	// The kernel counts entries after the last block as free; thin_restore does not.
 	free := spaceBitmap(b).free(int(n))
 	switch have := int(e.free); {
 	case have == free || have == spaceBitmap(b).free(bitmapEntries):
-	case have < free: // thin_restore does so
+	case have < free: // thin_restore writes this
 		c.note(t.name, index, citeFree, "nr_free of bitmap %d is %d, and %d are free: some will not be found", i, e.free, free)
 	default:
 		fault(index, citeFree, "nr_free of bitmap %d is %d, and %d are free", i, e.free, free)

@@ -13,8 +13,7 @@ func isFormatError(err error) bool {
 	return errors.As(err, &fe)
 }
 
-// message is what a FormatError says besides structure and place, which a
-// Fault has itself.
+// message returns the text of a FormatError without structure and place, which a Fault has itself.
 func message(err error) string {
 	var fe *sparse.FormatError
 	if !errors.As(err, &fe) {
@@ -25,18 +24,17 @@ func message(err error) string {
 	return strings.TrimPrefix(bare.Error(), ": ")
 }
 
-// blockTable is what the check knows of each metadata block, in 7 bytes and
-// one bit.
+// blockTable holds what the check knows about each metadata block, in 7 bytes and one bit for each.
 type blockTable struct {
 	refs    []uint16
 	more    map[uint64]uint32 // counts from 65535 on
-	entries []uint32          // in the leaves below a node
+	entries []uint32          // number of entries in the leaves below a node
 	info    []nodeInfo
-	leaves  bitset // leaves of mapping trees
+	leaves  bitset // which blocks are leaves of mapping trees
 }
 
-// nodeInfo is the height of a node, the tree it is of, and whether it is sound;
-// 0 for what is no node that was met.
+// nodeInfo is the height of a node, the tree to which it belongs, and whether it is sound. It is 0
+// for blocks that have not been met as a node.
 type nodeInfo uint8
 
 const damaged nodeInfo = 0x80 // something at or below it is wrong

@@ -6,24 +6,24 @@ import (
 	"slices"
 )
 
-// branch is where the check of a tree is.
+// branch describes the tree that is being checked.
 type branch struct {
 	kind   leafKind
 	t      *tree
-	device int64 // whose tree it is, -1 for none
-	// leaf is called for each leaf that was not met before, whose node is
-	// sound, and says whether its entries are.
+	device int64 // the device of a mapping tree, else -1
+	// leaf is called for each leaf that was not met before and whose node is sound. It reports
+	// whether the leaf's entries are sound.
 	leaf func(n node, block uint64) (ok bool, err error)
 }
 
-// below is what is known of a subtree.
+// below is what is known about a subtree.
 type below struct {
 	entries uint32
-	height  int  // 0 if it could not be found out
-	damaged bool // some of it is lost or not to be trusted
+	height  int  // 0 if it could not be determined
+	damaged bool // some of it is lost or cannot be trusted
 }
 
-// fault reports a fault of a node that hangs at p.
+// fault reports a fault of a node at p.
 func (c *checker) fault(b *branch, block uint64, p place, cite, format string, args ...any) {
 	c.add(Fault{
 		Kind: Corruption, Struct: b.t.name, Block: block, Device: b.device,
@@ -31,13 +31,13 @@ func (c *checker) fault(b *branch, block uint64, p place, cite, format string, a
 	})
 }
 
-// lost is what is known of a subtree that cannot be walked.
+// lost returns what is known about a subtree that cannot be walked.
 func (c *checker) lost() below {
 	c.broken = true
 	return below{damaged: true}
 }
 
-// subtree checks the subtree whose root is block and which hangs at p.
+// subtree checks the subtree whose root is block, at p.
 func (c *checker) subtree(b *branch, block uint64, p place) (below, error) {
 	if err := context.Cause(c.ctx); err != nil {
 		return below{}, err
@@ -72,7 +72,7 @@ func (c *checker) subtree(b *branch, block uint64, p place) (below, error) {
 	return s, nil
 }
 
-// buffer is a block for the node that the walk is at.
+// buffer returns a block for the node that the walk is at.
 func (c *checker) buffer() []byte {
 	for len(c.bufs) < len(c.path) {
 		c.bufs = append(c.bufs, make([]byte, BlockSize))
@@ -80,7 +80,7 @@ func (c *checker) buffer() []byte {
 	return c.bufs[len(c.path)-1]
 }
 
-// first checks a node that was not met before, and what is below it.
+// first checks a node that was not met before, and everything below it.
 func (c *checker) first(b *branch, block uint64, p place) (below, error) {
 	n := node(c.buffer())
 	c.stats.Nodes++
@@ -127,7 +127,7 @@ func (c *checker) first(b *branch, block uint64, p place) (below, error) {
 	return s, nil
 }
 
-// outside reports the keys of a node that are outside of its place.
+// outside reports the keys of a node that lie outside its place.
 func (c *checker) outside(b *branch, n node, block uint64, p place) (found bool) {
 	if n.len() == 0 && p.depth > 0 {
 		c.fault(b, block, p, citeNode, "an empty node that is not the root")
@@ -149,7 +149,7 @@ func (c *checker) outside(b *branch, n node, block uint64, p place) (found bool)
 	return found
 }
 
-// again judges a node that another tree, or this one, has already.
+// again judges a node that this tree or another one has contained before.
 func (c *checker) again(b *branch, block uint64, p place) (below, error) {
 	info := c.blocks.info[block]
 	s := below{entries: c.blocks.entries[block], height: info.height(), damaged: info&damaged != 0}
@@ -165,7 +165,7 @@ func (c *checker) again(b *branch, block uint64, p place) (below, error) {
 		c.fault(b, block, p, citeHeight, "the tree is higher than %d levels", maxHeight)
 		return c.lost(), nil
 	}
-	// All keys below are at least the first one; the last one is far down.
+	// All keys below are at least the first one; the last one is found at the bottom.
 	c.path = append(c.path, block)
 	defer func() { c.path = c.path[:len(c.path)-1] }()
 	n := node(c.buffer())

@@ -8,11 +8,10 @@ import (
 	"slices"
 )
 
-// mappedTwice looks for data blocks that one device maps at two places. Only
-// those are looked for that are mapped at different keys anywhere, which the
-// kernel never does: a snapshot maps what it shares where its origin does. So
-// the trees are walked only for pools that are damaged, or were not made by the
-// kernel.
+// mappedTwice looks for data blocks that one device maps at two places. It searches only for blocks
+// that are mapped at different keys anywhere, which the kernel never does: a snapshot maps shared
+// blocks at the same keys as its origin. So the trees are walked only for pools that are damaged,
+// or that were not made by the kernel.
 func (c *checker) mappedTwice() error {
 	if len(c.suspects) == 0 {
 		return nil
@@ -20,7 +19,7 @@ func (c *checker) mappedTwice() error {
 	if c.tooManySuspects {
 		c.note("data block", noBlock, citeTwice, "only %d of the data blocks that are mapped at different places were looked for in each device", maxSuspects)
 	}
-	// What a mapping names was judged before.
+	// The values of mappings have been judged already.
 	c.m.super.Data.Blocks, c.m.super.Time = maxDataBlocks, maxTime
 	looked := make(bitset, (c.m.dev.blocks+63)/64)
 	nodes := 16*c.stats.Nodes + 1<<16
@@ -32,7 +31,7 @@ func (c *checker) mappedTwice() error {
 		for {
 			n, i, err := top.next()
 			if err != nil || n == nil {
-				// A damaged device tree was reported before.
+				// A damaged device tree has been reported already.
 				top.close()
 				if err != nil && !isFormatError(err) {
 					return err
@@ -58,7 +57,7 @@ func (c *checker) mappedTwice() error {
 	return nil
 }
 
-// twice looks at one device, reading at most so many nodes.
+// twice searches one device. It reads at most *nodes nodes and subtracts those that it read.
 func (c *checker) twice(id uint32, root uint64, nodes *int64) error {
 	t := mappings.tree(id)
 	w := c.m.walk(root, mappings, t, 0, 0, math.MaxUint64)
@@ -83,7 +82,7 @@ func (c *checker) twice(id uint32, root uint64, nodes *int64) error {
 		return err
 	}
 	if stopped || err != nil && isFormatError(err) {
-		err = nil // what is damaged was reported; what came before it counts
+		err = nil // damage has been reported already; what came before it counts
 	}
 	slices.SortFunc(found, func(a, b pair) int { return cmp.Or(cmp.Compare(a.block, b.block), cmp.Compare(a.key, b.key)) })
 	for i := 1; i < len(found); i++ {

@@ -5,26 +5,25 @@ import (
 	"fmt"
 )
 
-// Device is one device of a pool: its record (struct disk_device_details in
-// dm-thin-metadata.c) and where its mapping tree is. How large the device is
-// the metadata do not say.
+// Device is one device of a pool: its record (struct disk_device_details in dm-thin-metadata.c) and
+// the place of its mapping tree. The metadata do not contain the size of the device.
 //
-// Times count the snapshots taken in the pool. Two reads that give equal
-// Fingerprints saw the same mappings.
+// Times count the snapshots taken in the pool. Two reads that give equal Fingerprints saw the same
+// mappings.
 type Device struct {
-	ID              uint32 // of 24 bits
-	MappedBlocks    uint64 // data blocks
-	TransactionID   uint64 // of the pool when the device was made
-	CreationTime    uint32 // the pool's time when it was made
-	SnapshottedTime uint32 // when it was last the origin of a snapshot, or made
+	ID              uint32 // 24 bits
+	MappedBlocks    uint64 // number of data blocks
+	TransactionID   uint64 // of the pool when the device was created
+	CreationTime    uint32 // the pool's time when it was created
+	SnapshottedTime uint32 // when it was last the origin of a snapshot, or created
 	Root            uint64 // metadata block of the root of its mapping tree
 }
 
-// ErrNoDevice says that a pool has no device of that id.
+// ErrNoDevice means that a pool has no device with that ID.
 var ErrNoDevice = errors.New("no such thin device")
 
-// Device finds a device by its id. The error is ErrNoDevice if there is none,
-// and a *sparse.FormatError if only one of the two trees has it.
+// Device returns the device with that ID. The error is ErrNoDevice if there is none, and a
+// *sparse.FormatError if only one of the two trees has it.
 func (m *Metadata) Device(id uint32) (Device, error) {
 	top, i, err := m.lookup(m.super.MappingRoot, roots, roots.tree(0), uint64(id))
 	if err != nil {
@@ -51,7 +50,7 @@ func oneTreeOnly(id uint64, in, notIn string) error {
 	return formatError(fmt.Sprintf("thin device %d", id), noBlock, "", nil, fmt.Sprintf("is in the %s tree and not in the %s tree", in, notIn))
 }
 
-// validate checks a record and the root.
+// validate checks a device's record and root.
 func (m *Metadata) validate(d *Device) error {
 	name := fmt.Sprintf("thin device %d", d.ID)
 	if d.ID > maxDeviceID {
@@ -63,7 +62,7 @@ func (m *Metadata) validate(d *Device) error {
 	return d.Validate(m.super.Time)
 }
 
-// Devices are all devices, by their ids. Memory is 40 bytes for each.
+// Devices returns all devices, sorted by ID. Memory is 40 bytes for each.
 func (m *Metadata) Devices() ([]Device, error) {
 	var all []Device
 	records := m.walk(m.super.DetailsRoot, details, details.tree(0), 0, 0, 1<<64-1)
@@ -111,10 +110,10 @@ func (m *Metadata) Devices() ([]Device, error) {
 	return all, nil
 }
 
-// Fingerprint is what two reads of a device share while nobody changes its
-// mappings: it is comparable. Any change of a mapping copies the root of the
-// tree. That a snapshot of the device is taken changes nothing here, and
-// writing in place to blocks that no snapshot shares does not either.
+// Fingerprint is equal for two reads of a device if nobody changed its mappings in between. It is
+// comparable with ==. Any change of a mapping copies the root of the tree. Taking a snapshot of the
+// device does not change the fingerprint, and neither does writing in place to blocks that no
+// snapshot shares.
 type Fingerprint struct {
 	ID            uint32
 	MappedBlocks  uint64
@@ -128,8 +127,8 @@ func (f Fingerprint) String() string {
 	return fmt.Sprintf("%d-%d-%d-%d-%d-%08x", f.ID, f.TransactionID, f.CreationTime, f.MappedBlocks, f.Root, f.RootChecksum)
 }
 
-// Fingerprint reads the root of the device's mapping tree, if that was not
-// done yet.
+// Fingerprint returns the device's fingerprint. It reads the root of the mapping tree unless that
+// is in memory.
 func (m *Metadata) Fingerprint(d Device) (Fingerprint, error) {
 	t := mappings.tree(d.ID)
 	n, err := m.node(d.Root, mappings, t)

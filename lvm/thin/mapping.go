@@ -2,9 +2,8 @@ package thin
 
 import "fmt"
 
-// mapping is the value of a leaf of a mapping tree: the data block in the high
-// 40 bits, the pool's time when it was mapped in the low 24
-// (pack_block_time in dm-thin-metadata.c).
+// mapping is the value of an entry in a leaf of a mapping tree: the data block in the high 40 bits,
+// the pool's time when it was mapped in the low 24 (pack_block_time in dm-thin-metadata.c).
 type mapping uint64
 
 func (m mapping) block() uint64 { return uint64(m) >> timeBits }
@@ -36,7 +35,7 @@ func verifyMappings(n node, block uint64, t *tree, dataBlocks uint64, time uint3
 	return nil
 }
 
-// detailsSize is the size of a device's record.
+// detailsSize is the size of a device's record in bytes.
 const detailsSize = 24
 
 // decodeDetails decodes a device's record (struct disk_device_details in
@@ -63,5 +62,5 @@ func (d *Device) Validate(time uint32) error {
 	return nil
 }
 
-// noBlock is the block of what is in none.
+// noBlock stands for the block of something that is in no block.
 const noBlock = 1<<64 - 1

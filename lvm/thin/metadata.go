@@ -10,24 +10,24 @@ import (
 	"cbt/sparse"
 )
 
-// cacheSize bounds the nodes that Metadata keeps, in bytes.
+// cacheSize limits the nodes that Metadata keeps, in bytes.
 const cacheSize = 4 << 20
 
-// ErrNotHeld says that no metadata snapshot is held.
+// ErrNotHeld means that no metadata snapshot is held.
 var ErrNotHeld = errors.New("the pool holds no metadata snapshot")
 
 var errChanged = fmt.Errorf("the thin pool's metadata %w", sparse.ErrChanged)
 
-// Options say how metadata are opened.
+// Options set how metadata are opened.
 type Options struct {
-	// Held takes the trees of the metadata snapshot that the pool holds: the
-	// only ones that stay as they are while the pool is in use.
+	// Held selects the trees of the metadata snapshot that the pool holds. Only these stay as they
+	// are while the pool is in use.
 	Held bool
 }
 
-// Metadata are the metadata of a thin pool as one superblock describes them.
-// All methods are safe for concurrent use. Besides what a method says, at most
-// 4 MiB of nodes are kept in memory.
+// Metadata are the metadata of a thin pool as one superblock describes them. All methods are safe
+// for concurrent use. Unless a method's comment gives more, at most 4 MiB of nodes are kept in
+// memory.
 type Metadata struct {
 	dev   device
 	held  bool
@@ -37,14 +37,14 @@ type Metadata struct {
 	read  atomic.Int64
 }
 
-// nodeKey tells a node read for one kind of tree from the same block read for
-// another, which must not pass unverified.
+// nodeKey distinguishes a node read for one kind of tree from the same block read for another: it
+// must be verified for each kind.
 type nodeKey struct {
 	block uint64
 	leaf  leafKind
 }
 
-// leafKind is what the leaves of a tree hold.
+// leafKind is the type of the entries in a tree's leaves.
 type leafKind uint8
 
 const (
@@ -55,10 +55,9 @@ const (
 	refCounts                 // block: how often it is used, from 3 on
 )
 
-// Open reads the superblock of the metadata in r, a device or file of size
-// bytes. It returns ErrUnformatted for a pool that was never used, ErrNotHeld
-// if a metadata snapshot is asked for and there is none, and a
-// *sparse.FormatError for a superblock that is wrong or unknown.
+// Open reads the superblock of the metadata in r, a device or file of size bytes. It returns
+// ErrUnformatted for a pool that was never used, ErrNotHeld if opt asks for a metadata snapshot and
+// there is none, and a *sparse.FormatError for a superblock that is wrong or unknown.
 func Open(r io.ReaderAt, size int64, opt Options) (*Metadata, error) {
 	m := &Metadata{dev: newDevice(r, size), held: opt.Held, nodes: lru.New[nodeKey, node](cacheSize)}
 	if err := m.readSuperblocks(); err != nil {
@@ -74,8 +73,8 @@ func (m *Metadata) readSuperblocks() error {
 		return err
 	}
 	m.super, m.sums[0] = pool, sum
-	// Not what the device could hold and not what it held when it was made:
-	// the space map knows how many blocks are in use.
+	// The limit is neither what the device could hold nor the size when the pool was made: the
+	// space map knows how many blocks are in use.
 	m.dev.blocks = min(m.dev.blocks, pool.Metadata.Blocks)
 	if err := pool.Validate(m.dev.blocks); err != nil {
 		return err
@@ -117,19 +116,19 @@ func (m *Metadata) readSuperblock(block uint64) (s Superblock, sum uint32, err e
 	return decodeSuperblock(b), le.Uint32(b), nil
 }
 
-// Superblock is what was read when the metadata were opened.
+// Superblock returns the superblock that was read when the metadata were opened.
 func (m *Metadata) Superblock() Superblock { return m.super }
 
 // Held reports whether the trees are those of the metadata snapshot.
 func (m *Metadata) Held() bool { return m.held }
 
-// NodesRead is how many B-tree nodes were read so far; what was found in
-// memory does not count.
+// NodesRead returns how many B-tree nodes have been read so far; nodes found in memory do not
+// count.
 func (m *Metadata) NodesRead() int64 { return m.read.Load() }
 
-// Recheck reads the superblock again and returns an error that is sparse.ErrChanged
-// unless it is, byte for byte, what it was. Of a metadata snapshot it must be
-// the same one that is held; what else happens in the pool does not matter.
+// Recheck reads the superblock again. It returns an error that is sparse.ErrChanged unless it is
+// the same byte for byte. With Held, the same metadata snapshot must still be held, and nothing
+// else in the pool matters.
 func (m *Metadata) Recheck() error {
 	now := Metadata{dev: newDevice(m.dev.r, m.dev.size), held: m.held}
 	if err := now.readSuperblocks(); err != nil {
@@ -148,7 +147,7 @@ func (m *Metadata) Recheck() error {
 	return nil
 }
 
-// tree describes the tree of this kind; id is the device of a mapping tree.
+// tree returns the description of a tree of this kind; id is the device of a mapping tree.
 func (k leafKind) tree(id uint32) *tree {
 	switch k {
 	case roots:
@@ -159,7 +158,7 @@ func (k leafKind) tree(id uint32) *tree {
 	return newTree(fmt.Sprintf("thin mapping tree of device %d", id), 8)
 }
 
-// verify checks a block read as a node of a tree of this kind.
+// verify checks a block that was read as a node of a tree of this kind.
 func (m *Metadata) verify(b []byte, block uint64, k leafKind, t *tree) error {
 	if err := verifyNode(b, block, t); err != nil {
 		return err
@@ -170,8 +169,8 @@ func (m *Metadata) verify(b []byte, block uint64, k leafKind, t *tree) error {
 	return nil
 }
 
-// node returns a verified node, from memory if it is there. The caller checks
-// that its keys are within its place.
+// node returns a verified node, from memory if it is there. The caller checks that its keys are
+// within its place.
 func (m *Metadata) node(block uint64, k leafKind, t *tree) (node, error) {
 	return m.nodes.Get(nodeKey{block, k}, BlockSize, func() (node, error) {
 		b := make([]byte, BlockSize)
@@ -183,8 +182,8 @@ func (m *Metadata) node(block uint64, k leafKind, t *tree) (node, error) {
 	})
 }
 
-// lookup finds the leaf of a tree in which key is, if it is in the tree, and
-// its entry there, or -1.
+// lookup returns the leaf of a tree that would contain key, and the index of the key's entry in it,
+// or -1 if there is none.
 func (m *Metadata) lookup(root uint64, k leafKind, t *tree, key uint64) (node, int, error) {
 	block, p := root, place{hi: 1<<64 - 1}
 	for ; p.depth < maxHeight; p.depth++ {

@@ -6,25 +6,24 @@ const (
 	nodeHeaderSize = 32 // struct node_header, dm-btree-internal.h
 	internalNode   = 1  // INTERNAL_NODE
 	leafNode       = 2  // LEAF_NODE
-	childSize      = 8  // of a value of an internal node
+	childSize      = 8  // size of a value of an internal node
 
-	// maxHeight bounds the height of a tree. With the fewest entries that the
-	// kernel leaves in a node, 42, a mapping for each of the 2^40 data blocks
-	// needs 8 levels.
+	// maxHeight limits the height of a tree. With the fewest entries that the kernel leaves in a
+	// node, 42, a mapping for each of the 2^40 data blocks needs 8 levels.
 	maxHeight = 16
 )
 
-// tree says which B-tree a node belongs to.
+// tree describes the B-tree to which a node belongs.
 type tree struct {
 	name      string // "thin mapping tree of device 3"
 	node      string // "thin mapping tree of device 3 node"
-	valueSize int    // bytes of a value in a leaf
+	valueSize int    // size of a value in a leaf, in bytes
 }
 
 func newTree(name string, valueSize int) *tree { return &tree{name, name + " node", valueSize} }
 
-// node is a block that was verified: a node of a B-tree. After its header come
-// max_entries keys and then max_entries values.
+// node is a verified block: a node of a B-tree. After its header come max_entries keys and then
+// max_entries values.
 type node []byte
 
 func (n node) leaf() bool          { return n[4] == leafNode }
@@ -37,8 +36,8 @@ func (n node) u64(i int) uint64    { return le.Uint64(n.values()[8*i:]) }
 func (n node) record(i int) []byte { return n.values()[detailsSize*i:][:detailsSize] }
 func (n node) count(i int) uint32  { return le.Uint32(n.values()[4*i:]) }
 
-// verifyNode checks a block read as a node of t: checksum, place, header and
-// that the keys ascend.
+// verifyNode checks a block that was read as a node of t: checksum, block number, header, and that
+// the keys ascend.
 func verifyNode(b []byte, block uint64, t *tree) error {
 	if err := nodeKind.verify(b, block, t.node); err != nil {
 		return err
@@ -61,7 +60,7 @@ func verifyNode(b []byte, block uint64, t *tree) error {
 	if uint64(most)*uint64(8+size) > BlockSize-nodeHeaderSize {
 		return fault("max_entries", most, "do not fit into a block")
 	}
-	// calc_max_entries rounds to a multiple of 3, which says where values begin.
+	// calc_max_entries rounds to a multiple of 3; this determines where the values begin.
 	if most%3 != 0 {
 		return fault("max_entries", most, "not a multiple of 3")
 	}
@@ -78,9 +77,9 @@ func verifyNode(b []byte, block uint64, t *tree) error {
 	return nil
 }
 
-// descent is the first key that is not above the one before it, 0 if there is
-// none. Nearly all time of a large walk is spent in loops like this one, which
-// are written so that the compiler needs no bounds checks.
+// descent returns the index of the first key that is not above the one before it, or 0 if there is
+// none. A large walk spends nearly all its time in loops like this one, which are written so that
+// the compiler needs no bounds checks.
 func descent(keys []byte) int {
 	if len(keys) < 8 {
 		return 0
@@ -96,11 +95,11 @@ func descent(keys []byte) int {
 	return 0
 }
 
-// dense reports whether the keys of entries i to end-1 follow one another
-// without a gap. It relies on their being in order.
+// dense reports whether the keys of entries i to end-1 follow one another without a gap. It relies
+// on their order.
 func (n node) dense(i, end int) bool { return n.key(end-1)-n.key(i) == uint64(end-1-i) }
 
-// find is the first entry whose key is at least key.
+// find returns the first entry whose key is at least key.
 func (n node) find(key uint64) int {
 	lo, hi := 0, n.len()
 	for lo < hi {
@@ -113,7 +112,7 @@ func (n node) find(key uint64) int {
 	return lo
 }
 
-// findChild is the last child whose keys may include key: 0 if none does.
+// findChild returns the last child whose keys may include key, or 0 if there is none.
 func (n node) findChild(key uint64) int {
 	i := n.find(key)
 	if i == n.len() || n.key(i) > key {
@@ -122,13 +121,13 @@ func (n node) findChild(key uint64) int {
 	return i
 }
 
-// place is where in a tree a node hangs: its keys must be in [lo, hi].
+// place is where a node belongs in a tree: its keys must be in [lo, hi].
 type place struct {
 	lo, hi uint64
 	depth  int // 0 for the root
 }
 
-// within checks that the keys of n, read from block, fit where it hangs.
+// within checks that the keys of n, read from block, fit its place.
 func (n node) within(p place, block uint64, t *tree) error {
 	entries := n.len()
 	if entries == 0 {
@@ -145,7 +144,7 @@ func (n node) within(p place, block uint64, t *tree) error {
 	return nil
 }
 
-// below is the place of child i of n, which hangs at p.
+// below returns the place of child i of n, which is at p.
 func (n node) below(p place, i int) place {
 	c := place{lo: n.key(i), hi: p.hi, depth: p.depth + 1}
 	if i+1 < n.len() {

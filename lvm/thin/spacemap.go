@@ -11,11 +11,11 @@ const (
 	metadataBitmaps  = 255 // MAX_METADATA_BITMAPS, dm-space-map-metadata.h
 	indexHeaderSize  = 16  // struct disk_metadata_index
 	indexEntrySize   = 16  // struct disk_index_entry
-	inTree           = 3   // of a count in a bitmap: it is in the tree of counts
+	inTree           = 3   // as a count in a bitmap: the count is in the tree of counts
 )
 
-// indexEntry says where a bitmap is (struct disk_index_entry in
-// dm-space-map-common.h). Its third field, none_free_before, is only a hint.
+// indexEntry tells where a bitmap is (struct disk_index_entry in dm-space-map-common.h). The
+// struct's third field, none_free_before, is only a hint.
 type indexEntry struct {
 	block uint64
 	free  uint32
@@ -25,17 +25,17 @@ func decodeIndexEntry(b []byte) indexEntry {
 	return indexEntry{le.Uint64(b), le.Uint32(b[8:])}
 }
 
-// spaceBitmap is a bitmap block: two bits for each block, the lower one worth
-// more (sm_lookup_bitmap in dm-space-map-common.c).
+// spaceBitmap is a bitmap block. It has two bits for each block, and the lower one is worth more
+// (sm_lookup_bitmap in dm-space-map-common.c).
 type spaceBitmap []byte
 
-// count is the count of entry i, 3 if it is more than 2.
+// count returns the count of entry i, or 3 if it is more than 2.
 func (b spaceBitmap) count(i int) uint32 {
 	two := b[bitmapHeaderSize+i/4] >> (2 * (i % 4)) & 3
 	return uint32(two>>1 | two&1<<1)
 }
 
-// next is the first entry from i on whose count is not 0, or n.
+// next returns the first entry from i on whose count is not 0, or n.
 func (b spaceBitmap) next(i, n int) int {
 	for i < n {
 		if i%32 == 0 && i+32 <= bitmapEntries && binary.LittleEndian.Uint64(b[bitmapHeaderSize+i/4:]) == 0 {
@@ -50,7 +50,7 @@ func (b spaceBitmap) next(i, n int) int {
 	return n
 }
 
-// free is how many of the first n entries are 0.
+// free returns how many of the first n entries are 0.
 func (b spaceBitmap) free(n int) int {
 	free := 0
 	for i := range n / 32 {

@@ -6,11 +6,11 @@ import (
 	"math"
 )
 
-// Superblock is the root of all metadata (struct thin_disk_superblock in
-// dm-thin-metadata.c). Of a held metadata snapshot it is the copy, with the
-// space maps, the flags and the held root of the pool's own superblock.
+// Superblock is the root of all metadata (struct thin_disk_superblock in dm-thin-metadata.c). For a
+// held metadata snapshot it is the copy, combined with the space maps, the flags and the held root
+// of the pool's own superblock.
 type Superblock struct {
-	Block         uint64 // where it is: 0, or the copy's block
+	Block         uint64 // its place: 0, or the copy's block
 	Flags         uint32
 	UUID          [16]byte
 	Magic         uint64
@@ -20,12 +20,12 @@ type Superblock struct {
 	HeldRoot      uint64 // block of the metadata snapshot's superblock, 0 if there is none
 	Data          SpaceMap
 	Metadata      SpaceMap
-	MappingRoot   uint64 // device tree
+	MappingRoot   uint64 // metadata block of the device tree
 	DetailsRoot   uint64 // metadata block of the tree of records
 
-	DataBlockSize     int64  // bytes
-	MetadataBlockSize int64  // bytes
-	FormattedBlocks   uint64 // metadata blocks when it was made; not kept up to date
+	DataBlockSize     int64  // in bytes
+	MetadataBlockSize int64  // in bytes
+	FormattedBlocks   uint64 // number of metadata blocks when the pool was made; not kept up to date
 
 	CompatFlags, CompatROFlags, IncompatFlags uint32
 }
@@ -33,14 +33,14 @@ type Superblock struct {
 // SpaceMap counts the uses of blocks (struct disk_sm_root in
 // dm-space-map-common.h).
 type SpaceMap struct {
-	Blocks       uint64 // how many there are
-	Allocated    uint64 // how many are used
+	Blocks       uint64 // total number
+	Allocated    uint64 // number in use
 	BitmapRoot   uint64 // metadata block
 	RefCountRoot uint64 // metadata block
 }
 
-// NeedsCheck reports whether an operation of the kernel failed, so that it
-// refuses to write before somebody ran thin_check.
+// NeedsCheck reports whether an operation of the kernel failed. The kernel then refuses to write
+// until thin_check has been run.
 func (s *Superblock) NeedsCheck() bool { return s.Flags&flagNeedsCheck != 0 }
 
 const (
@@ -53,18 +53,16 @@ const (
 	sectorSize         = 512
 	minDataBlockSize   = 128 * sectorSize     // DATA_DEV_BLOCK_SIZE_MIN_SECTORS
 	maxDataBlockSize   = 2097152 * sectorSize // DATA_DEV_BLOCK_SIZE_MAX_SECTORS
-	timeBits           = 24                   // of a mapping
+	timeBits           = 24                   // bits of a mapping
 	maxTime            = 1<<timeBits - 1
 	maxDataBlocks      = 1 << (64 - timeBits)
 	maxDeviceID        = 1<<24 - 1 // MAX_DEV_ID in dm-thin.c
 	unknownCompatFlags = "unknown feature bits"
 )
 
-// ErrUnformatted says that the superblock is all zeros: a pool that was never
-// used.
+// ErrUnformatted means that the superblock is all zeros: the pool was never used.
 var ErrUnformatted = errors.New("the thin pool's metadata are not formatted: the superblock is all zeros")
 
-// decodeSuperblock decodes the fields in their order.
 func decodeSuperblock(b []byte) Superblock {
 	b = b[:superblockSize]
 	return Superblock{
@@ -98,7 +96,7 @@ func decodeSpaceMap(b []byte) SpaceMap {
 	}
 }
 
-// superblockName is what errors call the superblock in a block.
+// superblockName returns the name of the superblock in a block, for errors.
 func superblockName(block uint64) string {
 	if block == 0 {
 		return "thin superblock"
@@ -106,8 +104,8 @@ func superblockName(block uint64) string {
 	return "held thin superblock"
 }
 
-// verifySuperblock checks what must hold before any field means something:
-// that b, read from the given block, is a superblock.
+// verifySuperblock checks what must hold before any field has a meaning: that b, read from the
+// given block, is a superblock.
 func verifySuperblock(b []byte, block uint64) error {
 	name := superblockName(block)
 	if block == 0 && allZero(b) {
@@ -125,8 +123,8 @@ func allZero(b []byte) bool {
 	return true
 }
 
-// faults calls report for every field that is wrong, in their order. Blocks is
-// the number of metadata blocks.
+// faults calls report for every wrong field, in the order of the fields. blocks is the number of
+// metadata blocks.
 func (s *Superblock) faults(blocks uint64, report func(error)) {
 	name := superblockName(s.Block)
 	fault := func(field string, value any, format string, args ...any) {
@@ -163,7 +161,7 @@ func (s *Superblock) faults(blocks uint64, report func(error)) {
 	}
 }
 
-// Validate returns the first fault in metadata of so many blocks, or nil.
+// Validate returns the first fault of the superblock of metadata with this many blocks, or nil.
 func (s *Superblock) Validate(blocks uint64) error {
 	var first error
 	s.faults(blocks, func(err error) {
@@ -174,8 +172,8 @@ func (s *Superblock) Validate(blocks uint64) error {
 	return first
 }
 
-// heldFaults calls report for what a metadata snapshot's superblock may not
-// say, given the pool's own (__reserve_metadata_snap in dm-thin-metadata.c).
+// heldFaults calls report for every field of a metadata snapshot's superblock that is wrong, given
+// the pool's own (__reserve_metadata_snap in dm-thin-metadata.c).
 func (s *Superblock) heldFaults(pool *Superblock, report func(error)) {
 	fault := func(field string, value any, msg string) {
 		report(formatError(superblockName(s.Block), s.Block, field, value, msg))

@@ -9,15 +9,15 @@ import (
 	"cbt/sparse"
 )
 
-// Data is where a pool's data blocks are: data block b at byte
-// b*DataBlockSize. A nil R is allowed for what needs metadata only.
+// Data is where a pool's data blocks are: data block b is at byte b*DataBlockSize. R may be nil if
+// only metadata are needed.
 type Data struct {
 	R    io.ReaderAt // safe for concurrent use
-	Size int64       // bytes
+	Size int64       // in bytes
 }
 
-// View is the content of a thin device. It implements sparse.View: mapped
-// blocks are sparse.Data, the rest is a Hole, or the external origin with its kinds.
+// View is the content of a thin device. It implements sparse.View: mapped blocks are sparse.Data.
+// The rest is a Hole, or the external origin with its kinds.
 type View struct {
 	m        *Metadata
 	dev      Device
@@ -28,16 +28,15 @@ type View struct {
 	external sparse.View
 }
 
-// ErrNoData says that blocks were to be read of a pool that was opened without
-// its data.
-var ErrNoData = errors.New("the data of the thin pool are not at hand, only its metadata")
+// ErrNoData means that blocks were to be read from a pool that was opened without its data.
+var ErrNoData = errors.New("the data of the thin pool are not available, only its metadata")
 
-// View opens a device at a size in bytes, which only its logical volume knows;
-// mappings past it are ignored. Unmapped blocks read from external, if that is
-// not nil, and behind its end, like all of them without it, as zeros.
+// View opens a device with a size in bytes, which only its logical volume knows. Mappings past that
+// size are ignored. Unmapped blocks read from external, if that is not nil. Past its end, or
+// without it, they read as zeros.
 //
-// It reads the leftmost path of the mapping tree. The error is ErrNoDevice if
-// there is no such device.
+// View reads the leftmost path of the mapping tree. The error is ErrNoDevice if there is no such
+// device.
 func (m *Metadata) View(id uint32, size int64, data Data, external sparse.View) (*View, error) {
 	if size < 0 {
 		return nil, fmt.Errorf("thin device %d: size of %d bytes", id, size)
@@ -66,24 +65,23 @@ func (m *Metadata) View(id uint32, size int64, data Data, external sparse.View) 
 	}
 }
 
-// Metadata are what the view was opened from.
+// Metadata returns the metadata that the view was opened from.
 func (v *View) Metadata() *Metadata { return v.m }
 
-// Device is the record of the device.
+// Device returns the record of the device.
 func (v *View) Device() Device { return v.dev }
 
-// External is what unmapped blocks read from, nil if there is none.
+// External returns the view that unmapped blocks read from, or nil if there is none.
 func (v *View) External() sparse.View { return v.external }
 
-// Size is the size of the device in bytes, as given to View.
+// Size returns the size of the device in bytes, as given to Metadata.View.
 func (v *View) Size() int64 { return v.size }
 
-// Fingerprint is Metadata.Fingerprint of the device.
+// Fingerprint returns Metadata.Fingerprint of the device.
 func (v *View) Fingerprint() (Fingerprint, error) { return v.m.Fingerprint(v.dev) }
 
-// MappedEnd is the end, in bytes, of the last block that is mapped anywhere in
-// the device, 0 if none is: the least size that hides nothing. It fails for an
-// end past 2^63-1.
+// MappedEnd returns the end, in bytes, of the last block that the device maps, or 0 if it maps
+// none. This is the smallest size that hides no block. It fails if the end lies past 2^63-1.
 func (v *View) MappedEnd() (int64, error) {
 	block, p := v.dev.Root, place{hi: math.MaxUint64}
 	for depth := 1; ; depth++ {
@@ -111,13 +109,12 @@ func (v *View) MappedEnd() (int64, error) {
 
 func (v *View) blockSize() int64 { return v.m.super.DataBlockSize }
 
-// walk goes through the mappings of blocks that have a byte in [lo, hi), which
-// is not empty.
+// walk goes through the mappings of blocks that have a byte in [lo, hi), which is not empty.
 func (v *View) walk(lo, hi int64) *walk {
 	return v.m.walk(v.dev.Root, mappings, v.t, v.height, uint64(lo/v.blockSize()), uint64((hi-1)/v.blockSize()))
 }
 
-// Extents covers [off, off+n), from the metadata alone.
+// Extents implements sparse.View from the metadata alone.
 func (v *View) Extents(off, n int64) sparse.Seq {
 	if err := sparse.CheckRange(off, n, v.size); err != nil {
 		return sparse.Fail(err)
@@ -158,7 +155,8 @@ func (v *View) Extents(off, n int64) sparse.Seq {
 	})
 }
 
-// unmapped yields what [lo, hi) reads from, in which no block is mapped.
+// unmapped yields what [lo, hi) reads from, if no block in it is mapped. It reports whether to go
+// on.
 func (v *View) unmapped(lo, hi int64, yield func(sparse.Extent, error) bool) bool {
 	if v.external != nil && lo < hi {
 		if end := min(hi, v.external.Size()); lo < end {
@@ -173,7 +171,8 @@ func (v *View) unmapped(lo, hi int64, yield func(sparse.Extent, error) bool) boo
 	return lo >= hi || yield(sparse.Extent{Off: lo, Len: hi - lo, Kind: sparse.Hole}, nil)
 }
 
-// ReadAt reads mapped blocks from the pool's data; without these it fails.
+// ReadAt implements sparse.View. It reads mapped blocks from the pool's data; without the data it
+// fails with ErrNoData.
 func (v *View) ReadAt(p []byte, off int64) (int, error) {
 	p, eof := sparse.ClipRead(p, off, v.size)
 	for done := 0; done < len(p); {
@@ -191,7 +190,7 @@ func (v *View) ReadAt(p []byte, off int64) (int, error) {
 	return len(p), eof
 }
 
-// readBlock fills p from one block, which has in bytes before p.
+// readBlock fills p from one block, from byte in of the block on.
 func (v *View) readBlock(p []byte, at, in int64) error {
 	n, i, err := v.m.lookup(v.dev.Root, mappings, v.t, uint64(at/v.blockSize()))
 	switch {

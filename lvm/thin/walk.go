@@ -1,9 +1,9 @@
 package thin
 
-// walk goes through the entries of a tree with keys in [lo, hi], ascending. At
-// any moment its top is either a subtree that was not read yet, which can be
-// skipped unread or expanded, or an entry of a leaf, or nothing at the end.
-// Nodes that may follow are read ahead, many at once. close must be called.
+// walk goes through the entries of a tree with keys in [lo, hi], in ascending order. At any moment
+// its top is a subtree that was not read yet, or an entry of a leaf, or nothing at the end. A
+// subtree can be skipped unread or expanded. Nodes that may follow are read ahead, many at once.
+// close must be called.
 type walk struct {
 	m      *Metadata
 	kind   leafKind
@@ -16,8 +16,7 @@ type walk struct {
 	frames [maxHeight]frame
 	depth  int // frames in use
 	ahead  ahead
-	// other is the walk that runs beside this one: what both can skip is not
-	// read ahead.
+	// other is the walk that runs beside this one: nodes that both can skip are not read ahead.
 	other *walk
 }
 
@@ -29,16 +28,16 @@ type frame struct {
 	i     int
 }
 
-// walk starts at the root of a tree. A height of 0 is not known.
+// walk returns a walk that starts at the root of a tree. A height of 0 means that it is not known.
 func (m *Metadata) walk(root uint64, k leafKind, t *tree, height int, lo, hi uint64) *walk {
 	return &walk{m: m, kind: k, t: t, lo: lo, hi: hi, height: height, root: root}
 }
 
-// close waits for reads that are under way.
+// close waits for reads in progress.
 func (w *walk) close() { w.ahead.wait() }
 
-// atSubtree reports whether the top is a subtree, its block and the lowest key
-// that it may have.
+// atSubtree reports whether the top is a subtree. If so, it returns its block and the lowest key
+// that it may contain.
 func (w *walk) atSubtree() (block, key uint64, ok bool) {
 	if !w.begun {
 		return w.root, 0, true
@@ -53,7 +52,8 @@ func (w *walk) atSubtree() (block, key uint64, ok bool) {
 	return f.node.child(f.i), f.node.key(f.i), true
 }
 
-// atEntry returns the leaf that the top is an entry of, nil if it is none.
+// atEntry returns the leaf to which the entry at the top belongs, or nil if the top is not an
+// entry.
 func (w *walk) atEntry() *frame {
 	if !w.begun || w.depth == 0 || !w.frames[w.depth-1].node.leaf() {
 		return nil
@@ -61,7 +61,7 @@ func (w *walk) atEntry() *frame {
 	return &w.frames[w.depth-1]
 }
 
-// levels is how many levels the subtree at the top has, if that is known.
+// levels returns how many levels the subtree at the top has, if that is known.
 func (w *walk) levels() int {
 	if !w.begun {
 		return w.height
@@ -80,7 +80,7 @@ func (w *walk) skip() {
 	w.settle()
 }
 
-// settle drops frames at their end, and all once hi is passed.
+// settle drops frames that have reached their end, and all frames once hi is passed.
 func (w *walk) settle() {
 	for w.depth > 0 {
 		f := &w.frames[w.depth-1]
@@ -96,7 +96,7 @@ func (w *walk) settle() {
 	}
 }
 
-// expand reads the root of the subtree at the top and goes into it.
+// expand reads the root of the subtree at the top and enters it.
 func (w *walk) expand() error {
 	block, _, _ := w.atSubtree()
 	p := place{hi: 1<<64 - 1}
@@ -130,8 +130,8 @@ func (w *walk) expand() error {
 	return nil
 }
 
-// load reads a node: inner ones through the cache, as they are needed again,
-// leaves ahead.
+// load reads a node. Internal nodes go through the cache, because they are needed again; leaves are
+// read ahead.
 func (w *walk) load(block uint64, p place) (node, error) {
 	if p.depth > 0 && w.height == p.depth+1 {
 		return w.ahead.next(w)
@@ -139,8 +139,7 @@ func (w *walk) load(block uint64, p place) (node, error) {
 	return w.m.node(block, w.kind, w.t)
 }
 
-// checkHeight checks that all leaves are at one depth and that no node hangs
-// below itself.
+// checkHeight checks that all leaves are at the same depth and that no node is below itself.
 func (w *walk) checkHeight(n node, block uint64, p place) error {
 	for _, f := range w.frames[:w.depth] {
 		if f.block == block {
@@ -160,8 +159,8 @@ func (w *walk) checkHeight(n node, block uint64, p place) error {
 	return nil
 }
 
-// entries yields the leaves of what is left of the walk, each with its entries
-// from i on that are in [lo, hi], until yield returns false.
+// entries yields the leaves of the rest of the walk, each with its entries i to end-1 that are in
+// [lo, hi], until yield returns false.
 func (w *walk) entries(yield func(n node, i, end int) bool) error {
 	for {
 		if f := w.atEntry(); f != nil {
@@ -185,8 +184,8 @@ func (w *walk) entries(yield func(n node, i, end int) bool) error {
 	}
 }
 
-// next is the next entry: a leaf and its place there, or no leaf at the end.
-// The leaf is good until next is called again.
+// next returns the next entry: a leaf and the index of the entry, or a nil leaf at the end. The
+// leaf is valid until the next call.
 func (w *walk) next() (node, int, error) {
 	for {
 		if f := w.atEntry(); f != nil {
@@ -207,5 +206,5 @@ func (w *walk) next() (node, int, error) {
 // over reports whether nothing is left.
 func (w *walk) over() bool { return w.begun && w.depth == 0 }
 
-// key is the key of the entry that the frame is at.
+// key returns the key of the entry that the frame is at.
 func (f *frame) key() uint64 { return f.node.key(f.i) }

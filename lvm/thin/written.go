@@ -2,16 +2,14 @@ package thin
 
 import "context"
 
-// WrittenSinceCreation reports whether the device has a mapping as young as
-// itself: a snapshot that has one was written to, and is no longer what it was
-// when it was taken; a device that is no snapshot has, once it was written to.
-// That blocks were only discarded it does not see.
+// WrittenSinceCreation reports whether the device has a mapping as young as itself. If a snapshot
+// has one, it was written to and is no longer as it was when it was taken. A device that is not a
+// snapshot has one as soon as it was written to. Blocks that were only discarded are not noticed.
 //
-// It reads all leaves of the mapping tree, except those that it shares with
-// one of the related devices and that were there when the two parted: a
-// mapping in them is older than both. So it is where the device was never the
-// origin of a snapshot, or the related one is older; other related devices,
-// and those of other metadata, are of no use and ignored.
+// It reads all leaves of the mapping tree, except those that the device shares with one of the
+// related devices and that existed when the two parted: a mapping in such a leaf is older than
+// both. That is certain if the device was never the origin of a snapshot, or if the related device
+// is older. Other related devices, and those of other metadata, do not help and are ignored.
 func (v *View) WrittenSinceCreation(ctx context.Context, related ...*View) (bool, error) {
 	w := v.m.walk(v.dev.Root, mappings, v.t, v.height, 0, 1<<64-1)
 	defer w.close()
@@ -63,9 +61,9 @@ func (v *View) WrittenSinceCreation(ctx context.Context, related ...*View) (bool
 	}
 }
 
-// has reports whether the tree of w has the given block as a subtree of so
-// many levels, whose lowest key is key. It goes there from what came before,
-// reading no leaf and nothing that is lower than what is looked for.
+// has reports whether the tree of w contains the given block as a subtree with that many levels,
+// whose lowest key is key. It moves forward from the previous call's place, and reads no leaf and
+// nothing lower than what it looks for.
 func (w *walk) has(block, key uint64, levels int) (bool, error) {
 	for {
 		at, low, ok := w.atSubtree()
@@ -88,8 +86,7 @@ func (w *walk) has(block, key uint64, levels int) (bool, error) {
 	}
 }
 
-// holds reports whether the subtree at the top is the one whose keys include
-// key.
+// holds reports whether the subtree at the top is the one whose keys include key.
 func (w *walk) holds(key uint64) bool {
 	if !w.begun {
 		return true
