@@ -12,8 +12,8 @@
 // The package writes nothing and looks for no devices: the caller supplies the disks. docs/lvm.md
 // lists what can be read and what is refused.
 //
-// Memory is bounded by the texts (16 MiB each, 2^20 values), by what package thin keeps of a pool's
-// metadata, and by the exception tables of the thick snapshots that are opened.
+// Three things bound the memory used: the texts (16 MiB each, 2^20 values), what package thin keeps
+// of a pool's metadata, and the exception tables of the thick snapshots that are opened.
 package lvm
 
 // SectorSize is LVM's unit in bytes, even on disks with larger sectors.

@@ -119,8 +119,8 @@ func (d difference) between(v *View, lo, hi int64) bool {
 	}
 }
 
-// below is between for what v leaves to its backing file. Past the end of that file, v reads as
-// zeros, whatever lies further down the chain.
+// below yields what differs in [lo, hi), where v reads from its backing file. Past the end of that
+// file, v reads as zeros, whatever lies further down the chain.
 func (d difference) below(v *View, lo, hi int64) bool {
 	end := lo + v.img.insideBacking(lo, hi-lo)
 	// A backing file that is not a qcow2 image is the last of the chain, and so it is old.

@@ -36,7 +36,7 @@ func (h *holey) ReadAt(p []byte, off int64) (int, error) {
 	return int(n), nil
 }
 
-// hostile is a version 3 header over pieces.
+// hostile returns a file with a version 3 header over pieces.
 func hostile(clusterBits uint32, size int64, l1Offset int64, l1Size uint32, pieces map[int64][]byte) *holey {
 	h := make([]byte, 120)
 	copy(h, Magic)

@@ -56,9 +56,9 @@ var zstdDecoders = sync.Pool{New: func() any {
 var compressedBuffers = sync.Pool{New: func() any { return new([]byte) }}
 
 // decompress fills p, a whole cluster, from the compressed cluster that e describes; guest is its
-// offset on the disk. The data may end before their last sector does. So a file that ends inside
-// that sector is no fault unless decoding needs the missing bytes. What follows the cluster's data
-// is not looked at either.
+// offset on the disk. The data may end before their last sector does. So if the file ends inside
+// that sector, this is a fault only if decoding needs the missing bytes. What follows the cluster's
+// data is not looked at either.
 func (img *Image) decompress(p []byte, e l2Entry, guest int64) error {
 	off, limit := e.compressedData(img.header.ClusterBits)
 	if !binfmt.Inside(off, 1, img.file.size) {

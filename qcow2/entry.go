@@ -80,8 +80,8 @@ func (h *Header) layout() layout {
 }
 
 // cluster decodes entry e, with the bitmap of an extended entry. host is the offset of a standard
-// cluster in the file (the external data file, if there is one), even where its bytes are not used,
-// or -1 if there is none. fault is what is wrong with the entry, or "".
+// cluster in the file (the external data file, if there is one), or -1 if there is none. It is also
+// set where the cluster's bytes are not used. fault is what is wrong with the entry, or "".
 func (l layout) cluster(e l2Entry, bitmap uint64) (k kind, host int64, fault string) {
 	if e.compressed() {
 		return l.compressedCluster(e, bitmap)

@@ -225,9 +225,9 @@ func (h *Header) validateTables(fileSize int64, allowCut bool) error {
 	return nil
 }
 
-// cutL1 returns an error that is ErrCutL1 if an L1 table of n bytes at off starts inside the file,
-// or at its very end, and reaches past that, while everything else about it may be right. Otherwise
-// it returns nil.
+// cutL1 returns an error that is ErrCutL1 if an L1 table of n bytes at off is only cut by the end
+// of the file. Such a table starts inside the file, or at its very end, and everything else about
+// it may be right. Otherwise it returns nil.
 func (h *Header) cutL1(off, n uint64, fileSize int64) error {
 	if off == 0 || off > uint64(fileSize) || h.tableFault(off, 0, fileSize) != "" || h.tableFault(off, n, fileSize) == "" {
 		return nil

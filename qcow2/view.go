@@ -47,9 +47,9 @@ func (v *View) Backing() sparse.View { return v.img.backing }
 // Size returns the size of the disk in bytes; a snapshot has its own.
 func (v *View) Size() int64 { return v.size }
 
-// CutL1 returns how many entries at the end of the L1 table are missing because the file ends, and
-// the byte of the disk from which on they would describe it. From there on nothing counts as
-// allocated, as in QEMU. Without Options.AllowCorrupt such a state is not opened.
+// CutL1 returns how many entries at the end of the L1 table are missing because the file ends. It
+// also returns the first byte of the disk that these entries would describe. From there on nothing
+// counts as allocated, as in QEMU. Without Options.AllowCorrupt such a state is not opened.
 func (v *View) CutL1() (entries, from int64) {
 	if v.l1Cut == 0 {
 		return 0, v.size

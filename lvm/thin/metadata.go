@@ -55,9 +55,9 @@ const (
 	refCounts                 // block: how often it is used, from 3 on
 )
 
-// Open reads the superblock of the metadata in r, a device or file of size bytes. It returns
-// ErrUnformatted for a pool that was never used, ErrNotHeld if opt asks for a metadata snapshot and
-// there is none, and a *sparse.FormatError for a superblock that is wrong or unknown.
+// Open reads the superblock of the metadata in r, a device or file of size bytes. The error is
+// ErrUnformatted for a pool that was never used. It is ErrNotHeld if opt asks for a metadata
+// snapshot and none is held, and a *sparse.FormatError for a superblock that is wrong or unknown.
 func Open(r io.ReaderAt, size int64, opt Options) (*Metadata, error) {
 	m := &Metadata{dev: newDevice(r, size), held: opt.Held, nodes: lru.New[nodeKey, node](cacheSize)}
 	if err := m.readSuperblocks(); err != nil {
