@@ -13,7 +13,7 @@ import (
 	"cbt/sparse"
 )
 
-// openFile opens a regular file. dir refuses names that lead out of it, by .. or by a link.
+// openFile opens a regular file. What lies outside of dir, by .. or by a link, dir refuses.
 func openFile(dir *os.Root, name string) (*os.File, int64, error) {
 	st, err := dir.Stat(name)
 	if err == nil && !st.Mode().IsRegular() {
@@ -26,9 +26,8 @@ func openFile(dir *os.Root, name string) (*os.File, int64, error) {
 	return f, st.Size(), err
 }
 
-// openImage opens an image and the backing files that it names, as long as they are in dir. A guest
-// may have written such a name, and a guest may have put something like an image header into a raw
-// file.
+// openImage opens an image and the backing files that it names, as far as they are in dir: such a name may
+// be a guest's doing, and so may what looks like the header of an image in a raw file.
 func openImage(dir *os.Root, path string, depth int) (*qcow2.Image, error) {
 	f, size, err := openFile(dir, path)
 	if err != nil {
@@ -37,7 +36,7 @@ func openImage(dir *os.Root, path string, depth int) (*qcow2.Image, error) {
 	backing := func(name, format string) (sparse.View, error) {
 		name = filepath.Join(filepath.Dir(path), name)
 		switch {
-		case depth == 0: // chains may form a loop
+		case depth == 0: // chains may close a loop
 			return nil, fmt.Errorf("%s: one backing file too many", name)
 		case format == "qcow2":
 			img, err := openImage(dir, name, depth-1)
@@ -57,7 +56,7 @@ func openImage(dir *os.Root, path string, depth int) (*qcow2.Image, error) {
 	return qcow2.Open(f, size, qcow2.Options{Backing: backing})
 }
 
-// changes prints what changed between two snapshots, given by their indexes in the snapshot table.
+// changes prints what changed between two snapshots, given by their places in the table of snapshots.
 func changes(path string, before, after int) error {
 	dir, err := os.OpenRoot(filepath.Dir(path))
 	if err != nil {
@@ -106,8 +105,8 @@ func ExampleChanged() {
 	// 5832704 524288 data
 }
 
-// An image whose backing files lie beside it is opened. It is refused if one of them is a link that
-// leads out of the directory.
+// An image whose backing files lie beside it is opened, and refused where one of them is a link that leads
+// out of the directory.
 func ExampleOpen() {
 	dir, err := os.MkdirTemp("", "example")
 	if err != nil {
