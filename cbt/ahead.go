@@ -8,31 +8,32 @@ import (
 )
 
 const (
-	readersAhead = 2       // goroutines, of all stacks that share a cache
-	aheadChunks  = 3       // decoded by one of them, the one where the reader is among them
-	aheadBytes   = 2 << 20 // looked at behind where somebody reads
-	nearby       = 1 << 20 // bytes between reads that still follow one another
+	readersAhead = 2       // goroutines, shared by all stacks of a cache
+	aheadChunks  = 3       // decoded by one of them, counting the one that the reader is in
+	aheadBytes   = 2 << 20 // looked at past the place where somebody reads
+	nearby       = 1 << 20 // bytes between reads that still count as one sequence
 	cursors      = 8       // readers told apart
-	aheadAfter   = 3       // reads that follow one another
+	aheadAfter   = 3       // reads of a sequence before anything is read ahead
 )
 
-// readAhead notices readers that go through the image from front to back.
-// They may be many, and the reads of one may overtake each other.
+// readAhead notices readers that go through the image from front to back. There may be several, and
+// the reads of one may overtake each other.
 type readAhead struct {
 	mu      sync.Mutex
 	clock   uint64
 	cursors [cursors]cursor
 }
 
-// cursor is where one of them will go on.
+// cursor is the place where one reader will go on.
 type cursor struct {
 	next  int64
-	ready int64 // what lies before it was decoded
+	ready int64 // everything before it was decoded
 	reads int
 	used  uint64
 }
 
-// follow takes note of a read and returns what to read ahead, if anything.
+// follow records a read and returns the range to read ahead, which is empty if there is nothing to
+// do.
 func (a *readAhead) follow(off, n int64) (from, to int64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -62,9 +63,8 @@ func (a *readAhead) follow(off, n int64) (from, to int64) {
 	return from, at.ready
 }
 
-// readAhead decodes what will be read next, if the read of [off, off+n)
-// follows others. It does not wait for that: the goroutine that it may start
-// ends after aheadChunks chunks.
+// readAhead decodes what will be read next if the read of [off, off+n) continues earlier ones. It
+// does not wait: the goroutine that it may start ends after aheadChunks chunks.
 func (s *Stack) readAhead(off, n int64) {
 	from, to := s.ahead.follow(off, n)
 	if to = min(to, s.Size()); from >= to {
@@ -78,16 +78,16 @@ func (s *Stack) readAhead(off, n int64) {
 	go func() {
 		defer func() { <-s.cache.ahead }()
 		var err error
-		defer ordered.Caught(&err) // who reads there will meet it
+		defer ordered.Caught(&err) // whoever reads there will meet it
 		s.decodeAhead(from, to)
 	}()
 }
 
-// decodeAhead decodes the first chunks of [from, to) into the cache. Errors
-// will show again when somebody reads there.
+// decodeAhead decodes the first chunks of [from, to) into the cache. It drops errors: they show
+// again when somebody reads there.
 func (s *Stack) decodeAhead(from, to int64) {
 	var done []partKey
-	// more says whether to go on behind a chunk.
+	// more decodes chunk c, unless that was done, and reports whether to go on after it.
 	more := func(c partKey, decode func() ([]byte, func(), error)) bool {
 		if slices.Contains(done, c) {
 			return true

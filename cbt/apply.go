@@ -11,20 +11,20 @@ import (
 	"cbt/sparse"
 )
 
-// ApplyOptions tune CheckBase and WriteTo.
+// ApplyOptions tunes CheckBase and WriteTo.
 type ApplyOptions struct {
 	Workers int // as in Options
 	// Fresh: the target reads as zeros, so zero extents need no writing.
 	Fresh bool
 	// Compare reads the target first and writes only blocks that differ.
 	Compare bool
-	// CompareZeros does so for zero extents as well. Where zeroing is as cheap
-	// as on a file with holes, it is better off.
+	// CompareZeros does the same for zero extents. Leave it off where zeroing is cheap, as on a
+	// file with holes.
 	CompareZeros bool
-	// Was, if not nil, is the target as it is before anything is written to it.
-	// Zeros are then not written where its extents are holes or zeros. It is not asked for bytes.
+	// Was, if not nil, is the target as it was before anything was written to it. Zeros are then
+	// not written where it has holes or zeros. Only its extents are asked for, never its bytes.
 	Was sparse.View
-	// Progress is called with the payload bytes dealt with so far.
+	// Progress is called with the number of payload bytes handled so far.
 	Progress func(done int64)
 }
 
@@ -39,7 +39,7 @@ func (o *ApplyOptions) workers() int {
 type ApplyStats struct {
 	Read    int64 // read from the target
 	Written int64 // data
-	Zeroed  int64 // made zeros by Target.Zero
+	Zeroed  int64 // zeroed by Target.Zero
 	Same    int64 // left alone because they were right already
 	Checked int64 // compared with the base by their CRC
 }
@@ -53,8 +53,8 @@ func (s *ApplyStats) Add(t ApplyStats) {
 	s.Checked += t.Checked
 }
 
-// BaseMismatchError says where a target does not hold what the delta's base
-// held: it is not at the point that it is believed to be at.
+// BaseMismatchError says where a target differs from what the delta's base held: it is not at the
+// point that it is believed to be at.
 type BaseMismatchError struct {
 	Stream string
 	Off    int64 // of the block, in the image
@@ -64,10 +64,9 @@ func (e *BaseMismatchError) Error() string {
 	return fmt.Sprintf("wrong base: the block of %s at offset %d is not what the delta was made from", e.Stream, e.Off)
 }
 
-// CheckBase compares every checked block that the merge would overwrite with
-// its CRC and writes nothing. It returns a *BaseMismatchError for the first
-// that differs. Blocks that the merge does not touch, and unchecked ones, are
-// not looked at.
+// CheckBase compares every checked block that the merge would overwrite with its CRC and writes
+// nothing. It returns a *BaseMismatchError for the first block that differs. It does not look at
+// blocks that the merge leaves alone, nor at unchecked ones.
 func (m *Merge) CheckBase(ctx context.Context, target io.ReaderAt, opt ApplyOptions) (ApplyStats, error) {
 	var total ApplyStats
 	check := func(ctx context.Context, w *work) (ApplyStats, error) { return w.check(target) }
@@ -78,8 +77,8 @@ func (m *Merge) CheckBase(ctx context.Context, target io.ReaderAt, opt ApplyOpti
 	return total, err
 }
 
-// check compares the checked parts of one chunk with the target, of which the
-// first w.base bytes are the base; behind them the base counts as zeros.
+// check compares the checked parts of one chunk with the target. The first w.base bytes of the
+// target are the base; past them the base counts as zeros.
 func (w *work) check(target io.ReaderAt) (ApplyStats, error) {
 	var st ApplyStats
 	buf := jobBuffers.Get().(*[]byte)
@@ -109,9 +108,9 @@ func (w *work) check(target io.ReaderAt) (ApplyStats, error) {
 	return st, nil
 }
 
-// WriteTo writes the merge into target, which becomes as large as the image if
-// it is a file. It does not sync. After an error or the end of ctx the target
-// is half written; calling it again with the same deltas completes it.
+// WriteTo writes the merge into target. A target that is a file becomes as large as the image.
+// WriteTo does not sync. After an error or the end of ctx the target is half written; calling it
+// again with the same deltas completes it.
 func (m *Merge) WriteTo(ctx context.Context, target sparse.Target, opt ApplyOptions) (ApplyStats, error) {
 	var total ApplyStats
 	var done int64
@@ -217,12 +216,12 @@ func writePart(target sparse.Target, p part, data []byte, compare bool, st *Appl
 }
 
 const (
-	zeroStep     = 1 << 30 // bytes zeroed between two looks at ctx
-	zeroCompared = 1 << 20 // bytes read and, if need be, zeroed together
+	zeroStep     = 1 << 30 // bytes zeroed between two checks of ctx
+	zeroCompared = 1 << 20 // bytes read together, and zeroed if not all are zero
 )
 
-// zeroStored zeroes what of p the target had stored: in its holes, and behind its end,
-// there are zeros already.
+// zeroStored zeroes those parts of p in which the target had data stored. Its holes, and all bytes
+// past its end, are zeros already.
 func (o *ApplyOptions) zeroStored(ctx context.Context, target sparse.Target, p part, _ bool, st *ApplyStats) error {
 	inside := max(0, min(p.n, o.Was.Size()-p.off))
 	st.Same += p.n - inside
@@ -246,7 +245,7 @@ func (o *ApplyOptions) zeroStored(ctx context.Context, target sparse.Target, p p
 	return nil
 }
 
-// zeroPart zeroes p, or only the megabytes of it that are not zero.
+// zeroPart zeroes p, or with compare only the megabytes of it that are not zero.
 func zeroPart(ctx context.Context, target sparse.Target, p part, compare bool, st *ApplyStats) error {
 	step := int64(zeroStep)
 	var buf *[]byte

@@ -14,13 +14,13 @@ func ceilBlock(n, size int64) int64 {
 	return floorBlock(n + BlockSize - 1)
 }
 
-// wholeBlocks widens the extents of s to whole blocks of an image of the
-// given size. A block that one extent does not cover alone becomes Data, the
-// rest keeps whether it reads as zeros: the result has only Data and Zero.
+// wholeBlocks widens the extents of s to whole blocks of an image of the given size. A block that
+// no single extent covers becomes Data. The other blocks read as zeros if they did before. So the
+// result has only Data and Zero.
 func wholeBlocks(s sparse.Seq, size int64) sparse.Seq {
 	return sparse.Coalesce(func(yield func(sparse.Extent, error) bool) {
 		pos := int64(0)
-		// put yields [from, to) as far as it is not yielded yet.
+		// put yields the part of [from, to) that was not yielded yet.
 		put := func(from, to int64, kind sparse.Kind) bool {
 			from = max(from, pos)
 			if from >= to {
@@ -41,8 +41,8 @@ func wholeBlocks(s sparse.Seq, size int64) sparse.Seq {
 				}
 				continue
 			}
-			inner := ceilBlock(e.Off, size) // first block that e covers from its start
-			outer := floorBlock(e.End())    // end of the last one that it covers whole
+			inner := ceilBlock(e.Off, size) // start of the first block that e covers from its beginning
+			outer := floorBlock(e.End())    // end of the last block that it covers whole
 			if e.End() == size {
 				outer = size
 			}

@@ -11,7 +11,7 @@ type decoded struct {
 	leaves   *lru.Cache[partKey, []chunkRef]
 	tables   *lru.Cache[partKey, *table]
 	payloads *lru.Cache[partKey, []byte]
-	buffers  chan []byte // of maxPayload bytes, to be used again
+	buffers  chan []byte // of maxPayload bytes, for reuse
 }
 
 type partKey struct {
@@ -43,7 +43,7 @@ func newDecoded() *decoded {
 	return c
 }
 
-// buffer is room for a payload of n bytes.
+// buffer returns room for a payload of n bytes, from an earlier payload if possible.
 func (c *decoded) buffer(n int) []byte {
 	if c.room(n) < maxPayload {
 		return make([]byte, n)
@@ -56,9 +56,9 @@ func (c *decoded) buffer(n int) []byte {
 	}
 }
 
-// room is what a payload of n bytes takes. Large ones take as much as any, so
-// that the next can have their place: a garbage collector that comes late
-// would let a megabyte for each read pile up.
+// room returns the bytes of memory that a payload of n bytes takes. Large payloads all take the
+// same, so that the next one can have the place of the last. Otherwise, when the garbage collector
+// is late, a megabyte would pile up for each read.
 func (c *decoded) room(n int) int64 {
 	if n > maxPayload/2 {
 		return maxPayload
@@ -66,25 +66,25 @@ func (c *decoded) room(n int) int64 {
 	return int64(n)
 }
 
-// Cache is what stacks share that were made with it: at most 36 MiB of decoded
-// parts, and of maps that say which byte comes from where. Of a delta that is
-// in several stacks nothing is held twice. It is safe for concurrent use.
+// Cache is what all stacks made with it share: at most 36 MiB of decoded parts and of maps that say
+// where each byte comes from. A delta that is in several stacks is held once. It is safe for
+// concurrent use.
 type Cache struct {
 	decoded *decoded
 	regions *lru.Cache[*span, *region]
 	limits  limits
-	build   sync.Mutex    // of regions: one at a time bounds the memory
-	ahead   chan struct{} // as many elements as goroutines read ahead
+	build   sync.Mutex    // one region at a time, to bound the memory
+	ahead   chan struct{} // as many elements as goroutines are reading ahead
 
 	mu     sync.Mutex
-	deltas map[*Delta]*Delta // with this cache in place of their own
+	deltas map[*Delta]*Delta // copies that use this cache instead of their own
 	chains map[link]*chain
 }
 
-// chain is the layers up to one. Chains that begin alike share what is alike.
+// chain is a layer and all layers before it. Chains that begin alike share their beginning.
 type chain struct {
 	link
-	base int64 // bytes of the full one that nothing later has cut off
+	base int64 // bytes of the full layer that no later one cut off
 	root span  // the whole image, for the maps of this chain
 }
 
@@ -105,7 +105,7 @@ func NewCache() *Cache {
 	}
 }
 
-// layers gives the layers c for their cache.
+// layers returns copies of the layers that use c as their cache.
 func (c *Cache) layers(list []Layer) []Layer {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -123,7 +123,7 @@ func (c *Cache) layers(list []Layer) []Layer {
 	return own
 }
 
-// chain gives the chain of layers that were checked and are c's.
+// chain returns the chain of layers, which must have been checked and use c as their cache.
 func (c *Cache) chain(layers []Layer) *chain {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -6,10 +6,10 @@ import (
 	"slices"
 )
 
-// MissingError says that no delta at hand leads to a point that is needed.
+// MissingError says that none of the deltas leads to a point that is needed.
 type MissingError struct {
 	Stream string
-	Point  string // empty: the delta was made from something not frozen
+	Point  string // empty: the delta was made from an image that was not frozen
 }
 
 func (e *MissingError) Error() string {
@@ -19,26 +19,25 @@ func (e *MissingError) Error() string {
 	return fmt.Sprintf("parent missing: no delta leads to point %s of %s", e.Point, e.Stream)
 }
 
-// Catalogue is a set of deltas and the graph that their points make: whatever
-// asks which delta builds on which asks it. Making it takes time in proportion
-// to their number, finding a route in proportion to its length. It is safe for
-// concurrent use.
+// Catalogue is a set of deltas and the graph of their points. Whatever asks which delta builds on
+// which asks the catalogue. Making it takes time in proportion to the number of deltas, finding a
+// route in proportion to the route's length. It is safe for concurrent use.
 type Catalogue struct {
 	all   []*Ends
-	leads map[end][]Step   // to a point, ascending IDs
-	best  map[state]*Route // how a state is reached in the fewest steps
+	leads map[end][]Step   // to a point, by ascending ID
+	best  map[state]*Route // the route to a state that has the fewest steps
 }
 
 // end is a point of a stream.
 type end struct{ stream, point string }
 
-// state is what a delta of a stream can be applied to.
+// state is an image that a delta of a stream can be applied to.
 type state struct {
 	end
 	size int64
 }
 
-// NewCatalogue takes deltas in any order.
+// NewCatalogue makes a catalogue of deltas, which may be in any order.
 func NewCatalogue(all []*Ends) *Catalogue {
 	c := &Catalogue{all: all, leads: map[end][]Step{}, best: map[state]*Route{}}
 	begin := map[state][]Step{}
@@ -75,10 +74,10 @@ func NewCatalogue(all []*Ends) *Catalogue {
 	return c
 }
 
-// breadthFirst visits nodes level by level, each level in the order of the
-// deltas' IDs; visit returns what is to be visited in the next one. So the first
-// visit of a place comes by the fewest deltas, and of several such ways by the
-// one whose IDs are smallest, from there backwards.
+// breadthFirst visits nodes level by level, each level in the order of the deltas' IDs. visit
+// returns the nodes to visit in the next level. So a place is first visited by a way of the fewest
+// deltas. If there are several such ways, it is the one with the smallest IDs, compared from the
+// place backwards.
 func breadthFirst[N any](level []N, delta func(N) *Ends, visit func(N) []N) {
 	for len(level) > 0 {
 		slices.SortFunc(level, func(a, b N) int { return byID(delta(a), delta(b)) })
@@ -90,23 +89,21 @@ func breadthFirst[N any](level []N, delta func(N) *Ends, visit func(N) []N) {
 	}
 }
 
-// Without is the catalogue of those deltas that are not left out.
+// Without returns the catalogue without the deltas for which out returns true.
 func (c *Catalogue) Without(out func(*Ends) bool) *Catalogue {
 	return NewCatalogue(slices.DeleteFunc(slices.Clone(c.all), out))
 }
 
-// Leading returns the streams of deltas that lead to a point of the named
-// stream, ordered by the deltas' IDs. If there is more than one they have to
-// give the same image, however they do it.
+// Leading returns the streams of deltas that lead to a point of the named stream, ordered by the
+// deltas' IDs. If there are several, they must all give the same image, whichever way they take.
 func (c *Catalogue) Leading(stream, point string) []Step {
 	return slices.Clone(c.leads[end{stream, point}])
 }
 
-// Route finds the way to the state after e of one of its streams; e need not be
-// in the catalogue. Points and sizes alone decide, not names. Of several ways it
-// takes the one with the fewest deltas, and among those the one whose IDs are
-// smallest, from e backwards. If there is none the error is a *MissingError for
-// the point at which the longest way back ends.
+// Route finds the way to the state after one stream of e, which need not be in the catalogue. Only
+// points and sizes decide, not names. Of several ways it takes the one with the fewest deltas, and
+// of those the one with the smallest IDs, compared from e backwards. If there is no way, the error
+// is a *MissingError for the point where the longest way back ends.
 func (c *Catalogue) Route(e *Ends, stream int) (*Route, error) {
 	last := Step{e, stream}
 	if last.stream().Full {
@@ -119,8 +116,8 @@ func (c *Catalogue) Route(e *Ends, stream int) (*Route, error) {
 	return r.after(last), nil
 }
 
-// RouteTo finds the way to a state of a stream, whichever delta is the last; nil
-// if none leads there.
+// RouteTo returns the way to a state of a stream, whichever delta is the last, or nil if no delta
+// leads there.
 func (c *Catalogue) RouteTo(stream, point string, size int64) *Route {
 	if point == "" {
 		return nil
@@ -128,8 +125,8 @@ func (c *Catalogue) RouteTo(stream, point string, size int64) *Route {
 	return c.best[state{end{stream, point}, size}]
 }
 
-// AnyRoute is Route; where nothing leads to where e begins, it is the way to the state
-// after it that ends with another delta.
+// AnyRoute is Route, but if nothing leads to where e begins it returns a way to the state after e
+// that ends with another delta.
 func (c *Catalogue) AnyRoute(e *Ends, stream int) (*Route, error) {
 	r, err := c.Route(e, stream)
 	if err == nil {
@@ -142,8 +139,8 @@ func (c *Catalogue) AnyRoute(e *Ends, stream int) (*Route, error) {
 	return nil, err
 }
 
-// missing says where the longest way back from a step ends that no full one
-// leads to.
+// missing returns a *MissingError for the point where the longest way back from a step ends. No
+// full delta may lead to that step.
 func (c *Catalogue) missing(from Step) error {
 	err := &MissingError{Stream: from.stream().Name}
 	seen := map[state]bool{}
@@ -163,7 +160,7 @@ func (c *Catalogue) missing(from Step) error {
 	return err
 }
 
-// before are the steps that lead to a state.
+// before returns the steps that lead to a state.
 func (c *Catalogue) before(need state) (steps []Step) {
 	for _, s := range c.leads[need.end] {
 		if s.stream().Size == need.size {
@@ -173,8 +170,8 @@ func (c *Catalogue) before(need state) (steps []Step) {
 	return steps
 }
 
-// Before are the deltas that lead to where one of the streams of e begins, each
-// once, ordered by the streams and then by the deltas' IDs.
+// Before returns the deltas that lead to where one of the streams of e begins. Each is there once,
+// ordered by stream and then by ID.
 func (c *Catalogue) Before(e *Ends) (list []*Ends) {
 	seen := map[*Ends]bool{e: true}
 	for i, t := range e.Header.Streams {
@@ -191,16 +188,16 @@ func (c *Catalogue) Before(e *Ends) (list []*Ends) {
 	return list
 }
 
-// Parent is the delta from which all streams of another go on.
+// Parent is the delta that all streams of another delta follow.
 type Parent struct {
-	*Ends       // nil: it is full and has none
-	Depth int   // deltas before the other
+	*Ends       // nil: the other is full, or Err says why there is none
+	Depth int   // number of deltas before the other
 	Err   error // why there is none: often a *MissingError
 }
 
-// Parents finds the parent of each delta of the catalogue, for those who take
-// deltas as wholes: of several the one that has the fewest deltas before it, and
-// among those the one with the smallest ID.
+// Parents finds the parent of each delta of the catalogue, for callers that treat deltas as wholes.
+// Of several possible parents it takes the one with the fewest deltas before it, and of those the
+// one with the smallest ID.
 func (c *Catalogue) Parents() map[*Ends]Parent {
 	parents := map[*Ends]Parent{}
 	children := map[*Ends][]*Ends{}
@@ -241,7 +238,7 @@ func (c *Catalogue) Parents() map[*Ends]Parent {
 	return parents
 }
 
-// wholes are the deltas that lead to where all streams of e begin.
+// wholes returns the deltas that lead to where all streams of e begin.
 func (c *Catalogue) wholes(e *Ends) (parents []*Ends, err error) {
 	first := true
 	for i, t := range e.Header.Streams {

@@ -31,7 +31,7 @@ func appendDataFrame(b, payload []byte) ([]byte, error) {
 	b = append(b, dataFrameHead[:]...)
 	b = append(b, 0, 0, 0, 0)
 	b = slices.Grow(b, len(payload)+4)
-	// A block as long as the payload is no gain: one byte less is the limit.
+	// A block as long as the payload gains nothing, so one byte less is the limit.
 	c := compressors.Get().(*lz4.Compressor)
 	n, err := c.CompressBlock(payload, b[len(b):len(b)+len(payload)-1])
 	compressors.Put(c)

@@ -16,28 +16,28 @@ import (
 type Source struct {
 	// New is the image at B. Its size must be the stream's.
 	New sparse.View
-	// Old is the image at A; nil if the stream is full or if its bytes are
-	// not at hand. Its size must be the stream's From.Size.
+	// Old is the image at A; nil if the stream is full or the bytes of A are not available. Its
+	// size must be the stream's From.Size.
 	Old sparse.View
-	// Changed are the changed extents with the kinds of New: outside them the
-	// two images are equal. It may name too much. Of a full stream it is nil.
+	// Changed yields the changed extents with the kinds of New. Outside them the two images must be
+	// equal; inside them they may be. For a full stream it is nil.
 	Changed sparse.Seq
 }
 
-// Options tune Write.
+// Options tunes Write.
 type Options struct {
-	// Workers is how many goroutines read, compare and compress; by default
-	// GOMAXPROCS, at most 16. Memory is about 5 MiB for each.
+	// Workers is how many goroutines read, compare and compress. The default is GOMAXPROCS, at most
+	// 16. Each takes about 5 MiB of memory.
 	Workers int
-	// NoRefine takes the changed extents as they are: old bytes are not read,
-	// nothing is checked.
+	// NoRefine takes the changed extents as they are: old bytes are not read, and nothing is
+	// checked.
 	NoRefine bool
-	// Progress, if not nil, is called now and then from one goroutine: every
-	// byte of the stream before offset done is dealt with.
+	// Progress, if not nil, is called now and then from one goroutine. All bytes of the stream
+	// before offset done have then been handled.
 	Progress func(stream int, done int64)
-	// Finish, if not nil, is called once everything was read and written,
-	// before the trailer makes it a delta. An error keeps it from that: so
-	// sources can be looked at again.
+	// Finish, if not nil, is called once everything was read and written, before the trailer makes
+	// it a delta. So sources can be looked at again: if Finish returns an error, no trailer is
+	// written.
 	Finish func() error
 }
 
@@ -46,15 +46,13 @@ const (
 	jobSize    = 512 << 10 // bytes of an image that one goroutine reads at a time
 )
 
-// Write reads the sources, one for each stream of h, and writes a delta to w
-// in one pass. The bytes written depend only on h, the content of the images,
-// and what the sources' Changed name. If ctx ends or an error occurs, what was
-// written is no delta: it has no trailer.
+// Write reads the sources, one for each stream of h, and writes a delta to w in one pass. The bytes
+// written depend only on h, the content of the images, and what the sources' Changed name. If ctx
+// ends or an error occurs, what was written is not a delta: it has no trailer.
 //
-// The sources are read by several goroutines at once, w is written to by the
-// caller's alone. A header that Header.Validate refuses, or sources that do not
-// fit it, are an error before anything is written; else errors of the sources,
-// of w and of Options.Finish are passed on, and when ctx is done its cause.
+// Several goroutines read the sources at once; only the caller's writes to w. If Header.Validate
+// refuses h, or the sources do not fit it, Write returns an error before it writes anything. Errors
+// of the sources, of w and of Options.Finish are passed on, and the cause of ctx when it is done.
 func Write(ctx context.Context, w io.Writer, h Header, sources []Source, opt Options) (Summary, error) {
 	if err := checkSources(&h, sources); err != nil {
 		return Summary{}, err
@@ -64,8 +62,8 @@ func Write(ctx context.Context, w io.Writer, h Header, sources []Source, opt Opt
 	})
 }
 
-// writeStreams writes a delta whose chunks read emits, for one stream after the
-// other; opt then says how many workers there are.
+// writeStreams writes a delta of the chunks that read emits, one stream after the other. In the opt
+// that read gets, Workers is filled in.
 func writeStreams(ctx context.Context, w io.Writer, h Header, opt Options, read func(ctx context.Context, stream int, opt Options, emit func(*chunk) error) error) (Summary, error) {
 	if opt.Workers <= 0 {
 		opt.Workers = min(runtime.GOMAXPROCS(0), maxWorkers)
@@ -178,8 +176,8 @@ func readStream(ctx context.Context, stream int, s *Stream, src Source, opt Opti
 	return pack.flush()
 }
 
-// zeroJobs emits the parts of a zero extent that are not zero at A already.
-// Without an old image that is all of it, and so is growth.
+// zeroJobs emits the parts of a zero extent that are not zeros at A already: all of it if there is
+// no old image, and everything by which the image grew.
 func zeroJobs(e sparse.Extent, old sparse.View, grown int64, emit func(extent) error) error {
 	kept := e.Clip(0, grown)
 	if old == nil {
@@ -221,9 +219,8 @@ func (p *piece) release() {
 	}
 }
 
-// compareBlocks reads a job and keeps the blocks that differ from old, or all
-// if there is no old image or they are growth. Blocks of zeros become zero
-// extents.
+// compareBlocks reads a job and keeps the blocks that differ from old. It keeps all of them if
+// there is no old image, and those by which the image grew. Blocks of zeros become zero extents.
 func compareBlocks(job extent, img, old sparse.View, grown int64) (*piece, error) {
 	p := &piece{job: job}
 	if job.zero {
@@ -262,8 +259,7 @@ func compareBlocks(job extent, img, old sparse.View, grown int64) (*piece, error
 	return p, nil
 }
 
-// appendExtent appends e, joined with the last extent if it touches that and
-// is of its kind.
+// appendExtent appends e, or joins it with the last extent if they touch and are of one kind.
 func appendExtent(list []extent, e extent) []extent {
 	if n := len(list); n > 0 {
 		l := &list[n-1]

@@ -1,7 +1,6 @@
-// Package cbt is the delta: what to write over point A of some images to get
-// point B, as one .cbt file. docs/delta-format.md is the specification; this
-// package writes it, reads it, checks it, stacks chains of it into images and
-// applies it. It knows images only as sparse.View.
+// Package cbt is the delta: what to write over point A of some images to get point B, in one .cbt
+// file. docs/delta-format.md is the specification. This package writes deltas, reads and checks
+// them, stacks chains of them into images, and applies them. It knows images only as sparse.View.
 //
 //	+-------+--------+-------+------+-----+------+-----+------+---------+
 //	| magic | header | table | data | ... | leaf | ... | root | trailer |

@@ -6,8 +6,8 @@ import (
 	"io"
 )
 
-// Ends is what the first and the last bytes of a delta say of it: all that is
-// needed to find chains. It stays true when the file is closed.
+// Ends is what the first and the last bytes of a delta say about it. Nothing else is needed to find
+// chains. It remains valid when the file is closed.
 type Ends struct {
 	Header  Header
 	ID      ID
@@ -15,14 +15,14 @@ type Ends struct {
 	Payload int64 // bytes in data extents
 }
 
-// Ends returns the ends of d, each time the same ones.
+// Ends returns the ends of d, always the same pointer.
 func (d *Delta) Ends() *Ends { return d.ends }
 
-// ErrOther says that a file has another delta than before.
+// ErrOther says that a file no longer holds the same delta as before.
 var ErrOther = errors.New("is another delta than before")
 
-// Reopen opens a delta whose ends were read before. They are its ends then: it
-// belongs to the catalogues that have them.
+// Reopen opens a delta whose ends were read before. The delta gets e as its ends, so that it
+// belongs to the catalogues that have e. If the file now holds another delta the error is ErrOther.
 func Reopen(r io.ReaderAt, e *Ends) (*Delta, error) {
 	d, err := Open(r, e.Size)
 	if err != nil {
@@ -35,7 +35,7 @@ func Reopen(r io.ReaderAt, e *Ends) (*Delta, error) {
 	return d, nil
 }
 
-// Stream is the index of the named stream, or -1.
+// Stream returns the index of the named stream, or -1.
 func (e *Ends) Stream(name string) int {
 	for i, s := range e.Header.Streams {
 		if s.Name == name {
@@ -45,7 +45,7 @@ func (e *Ends) Stream(name string) int {
 	return -1
 }
 
-// Full says that e builds on nothing: all its streams are full.
+// Full reports whether e builds on nothing: all its streams are full.
 func (e *Ends) Full() bool {
 	for _, s := range e.Header.Streams {
 		if !s.Full {
@@ -76,7 +76,7 @@ func (s Step) from() state {
 	return state{end{t.Name, t.From.Point}, t.From.Size}
 }
 
-// Route is a way from a full delta to the state after one.
+// Route is a way from a full delta to the state after its last step.
 type Route struct {
 	Step           // the last one
 	Before  *Route // nil: the step is full
@@ -84,7 +84,7 @@ type Route struct {
 	Payload int64  // bytes in data extents of all deltas on the way
 }
 
-// after is the route that goes on with s; r is nil if s is full.
+// after returns the route r followed by s. r is nil if s is full.
 func (r *Route) after(s Step) *Route {
 	next := &Route{Step: s, Before: r, Len: 1, Payload: s.Payload}
 	if r != nil {
@@ -93,7 +93,7 @@ func (r *Route) after(s Step) *Route {
 	return next
 }
 
-// Steps are all steps of the route, oldest first.
+// Steps returns all steps of the route, oldest first.
 func (r *Route) Steps() []Step {
 	steps := make([]Step, r.Len)
 	for i := r.Len - 1; r != nil; i, r = i-1, r.Before {
@@ -102,7 +102,7 @@ func (r *Route) Steps() []Step {
 	return steps
 }
 
-// Layers opens the deltas of a route, oldest first.
+// Layers opens all deltas of a route and returns its layers, oldest first.
 func (r *Route) Layers(open func(*Ends) (*Delta, error)) ([]Layer, error) {
 	layers := make([]Layer, r.Len)
 	for i := r.Len - 1; r != nil; i, r = i-1, r.Before {
@@ -115,10 +115,10 @@ func (r *Route) Layers(open func(*Ends) (*Delta, error)) ([]Layer, error) {
 	return layers, nil
 }
 
-// Chain finds the layers that lead to the state after d of one of its streams,
-// oldest first and d itself last, among open deltas. stream is a number in d's
-// header (Delta.Stream). If none of the deltas leads to a point that is needed
-// the error is a *MissingError. Who looks for several makes a Catalogue instead.
+// Chain finds, among open deltas, the layers that lead to the state after one stream of d, oldest
+// first and d itself last. stream is an index in d's header (see Delta.Stream). If none of the
+// deltas leads to a point that is needed, the error is a *MissingError. To look for several chains,
+// make a Catalogue instead.
 func Chain(d *Delta, stream int, among []*Delta) ([]Layer, error) {
 	open := map[*Ends]*Delta{}
 	var all []*Ends

@@ -50,7 +50,7 @@ const (
 	maxBody       = 64 << 20
 )
 
-// maxFrameSize is the largest a frame of a type may be, in bytes.
+// maxFrameSize returns the size, in bytes, of the largest frame of type t.
 func (t frameType) maxFrameSize() int64 {
 	switch t {
 	case headerFrame:
@@ -69,21 +69,20 @@ func (t frameType) maxFrameSize() int64 {
 // tools that look only at its first bytes.
 var magicFrame = []byte{0x04, 0x22, 0x4d, 0x18, 0x60, 0x40, 0x82, 0, 0, 0, 0}
 
-// beginFrame appends the head of a skippable frame; sealFrame completes it
-// once the body stands behind the head.
+// beginFrame appends the head of a skippable frame. sealFrame completes it once the body was
+// appended.
 func beginFrame(b []byte, t frameType) []byte {
 	b = le.AppendUint32(b, skippableMagic+uint32(t))
 	return append(b, 0, 0, 0, 0)
 }
 
-// sealFrame fills in the length of the frame that is the whole of b and
-// appends its CRC.
+// sealFrame fills in the length of the frame, which is all of b, and appends its CRC.
 func sealFrame(b []byte, seq uint64) []byte {
 	le.PutUint32(b[4:], uint32(len(b)-frameHeadSize+frameTailSize))
 	return le.AppendUint32(b, frameCRC(b, seq))
 }
 
-// frameCRC covers the sequence number and a frame without its last 4 bytes.
+// frameCRC returns the CRC of the sequence number and of b, a frame without its last 4 bytes.
 func frameCRC(b []byte, seq uint64) uint32 {
 	var s [8]byte
 	le.PutUint64(s[:], seq)

@@ -19,7 +19,7 @@ const Version = 1
 const (
 	maxStreams   = 4096
 	maxNameLen   = 255
-	maxPointSize = 200 // bytes of a point; of a machine and a source too
+	maxPointSize = 200 // bytes of a point, and of a machine or source
 )
 
 // Consistency says what the images of a delta have in common.
@@ -53,14 +53,14 @@ type Stream struct {
 	Source string `json:"source,omitempty"` // which disk it was read from; empty: unknown
 }
 
-// Base is what a stream that is not full is to be written over.
+// Base is the state that a stream which is not full must be written over.
 type Base struct {
 	Point string `json:"point,omitempty"` // empty: the image was not frozen
 	Size  int64  `json:"size"`            // bytes
 }
 
-// growth is the first byte that the extents must cover because the image
-// grew; it is Size if they need not.
+// growth returns the first byte that the extents must cover because the image grew; Size if they
+// need not cover any.
 func (s *Stream) growth() int64 {
 	switch {
 	case s.Full:
@@ -71,15 +71,14 @@ func (s *Stream) growth() int64 {
 	return s.Size
 }
 
-// UnknownFeatureError names the required features that this version of cbt
-// does not know.
+// UnknownFeatureError names required features that this version of cbt does not know.
 type UnknownFeatureError struct{ Names []string }
 
 func (e *UnknownFeatureError) Error() string {
 	return fmt.Sprintf("delta needs features that this version of cbt does not have: %q", e.Names)
 }
 
-// Validate says what docs/delta-format.md section 3 does not allow.
+// Validate returns an error if the header breaks a rule of docs/delta-format.md, section 3.
 func (h *Header) Validate() error {
 	bad := func(field string, v any, msg string) error {
 		return &sparse.FormatError{Struct: "delta header", Field: field, Off: int64(len(magicFrame)), Value: v, Msg: msg}
@@ -147,8 +146,8 @@ func checkStreamName(name string) error {
 	return fmt.Errorf("is neither disk/NAME nor ram/BLOCK nor vmstate")
 }
 
-// validPoint accepts the empty string, which stands for no point. The
-// identities of machines and sources are written like points.
+// validPoint reports whether p can be a point. The empty string can: it stands for no point.
+// Identities of machines and sources follow the same rule.
 func validPoint(p string) bool {
 	return len(p) <= maxPointSize && !strings.ContainsFunc(p, func(r rune) bool { return r <= ' ' || r > '~' })
 }

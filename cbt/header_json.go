@@ -13,8 +13,8 @@ import (
 	"cbt/sparse"
 )
 
-// decodeHeader decodes a header's body. encoding/json alone would take keys
-// in any case, the last of several, and text that is no UTF-8.
+// decodeHeader decodes a header's body. encoding/json alone would accept keys in any case, take the
+// last of several equal keys, and accept text that is not UTF-8.
 func decodeHeader(body []byte) (Header, error) {
 	bad := func(err error) (Header, error) {
 		return Header{}, &sparse.FormatError{Struct: "delta header", Off: int64(len(magicFrame)), Err: err}
@@ -22,7 +22,7 @@ func decodeHeader(body []byte) (Header, error) {
 	if err := checkKeys(body); err != nil {
 		return bad(err)
 	}
-	// The version comes first: another one may give other types to the rest.
+	// The version comes first: another version may give other types to the rest.
 	var v struct {
 		Version  int      `json:"cbt"`
 		Required []string `json:"required"`
@@ -70,7 +70,7 @@ func decodeHeader(body []byte) (Header, error) {
 	return h, nil
 }
 
-// wireStream tells keys that are absent from those that are zero.
+// wireStream tells absent keys from those that are zero.
 type wireStream struct {
 	Name string  `json:"name"`
 	Size *int64  `json:"size"`
@@ -111,9 +111,8 @@ func (w wireStream) stream() (Stream, error) {
 	return s, nil
 }
 
-// checkKeys walks one JSON value and refuses keys that another reader might
-// understand otherwise: of other characters than a to z, 0 to 9 and "-", or
-// given twice in one object.
+// checkKeys walks one JSON value and refuses keys that another reader might understand differently:
+// keys given twice in one object, or with characters other than a to z, 0 to 9 and "-".
 func checkKeys(body []byte) error {
 	if !utf8.Valid(body) {
 		return errors.New("is not UTF-8")

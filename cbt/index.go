@@ -47,8 +47,8 @@ func decodeChunkRef(b []byte) chunkRef {
 	}
 }
 
-// follows says whether c is where and what a chunk after prev may be: right
-// behind it in the file, behind it in the image or of a later stream.
+// follows reports whether c may come after prev: right after it in the file, and in the image after
+// it or in a later stream.
 func (c chunkRef) follows(prev chunkRef, streams []Stream) bool {
 	return c.off == prev.off+int64(prev.tableLen)+int64(prev.dataLen) &&
 		(c.stream == prev.stream && c.start >= prev.end || c.stream > prev.stream) &&
@@ -58,9 +58,9 @@ func (c chunkRef) follows(prev chunkRef, streams []Stream) bool {
 		c.dataLen >= 0 && c.dataLen <= maxDataFrame
 }
 
-// single is the extent of a chunk whose table, though not read, can have no
-// other: it has room for one extent without old CRCs, which covers all that
-// the chunk does. Whoever needs the payload reads the table after all.
+// single returns the extent of a chunk whose table, though not read, can hold no other. Such a
+// table has room for one extent without old CRCs, which then covers all that the chunk does.
+// Reading the payload still needs the table.
 func (c chunkRef) single(size int64) (extent, bool) {
 	e := extent{off: c.start, n: c.end - c.start, zero: c.dataLen == 0}
 	most := int64(maxPayload)
@@ -71,8 +71,7 @@ func (c chunkRef) single(size int64) (extent, bool) {
 	return e, fits && c.tableLen == frameOverhead+tableHeadSize+extentSize
 }
 
-// appendLeaf appends the leaf whose entries, already encoded, begin with
-// chunk first.
+// appendLeaf appends a leaf of entries, already encoded, of which the first is for chunk first.
 func appendLeaf(b []byte, first uint64, entries []byte, seq uint64) []byte {
 	b = beginFrame(b, leafFrame)
 	b = le.AppendUint64(b, first)
@@ -82,7 +81,7 @@ func appendLeaf(b []byte, first uint64, entries []byte, seq uint64) []byte {
 	return sealFrame(b, seq)
 }
 
-// decodeLeaf decodes a leaf that should begin with chunk first.
+// decodeLeaf decodes a leaf that must begin with chunk first.
 func decodeLeaf(body []byte, first uint64, streams []Stream, off int64) ([]chunkRef, error) {
 	bad := func(field string, v any, msg string) ([]chunkRef, error) {
 		return nil, &sparse.FormatError{Struct: "delta index leaf", Field: field, Off: off, Value: v, Msg: msg}

@@ -7,9 +7,9 @@ import (
 	"cbt/sparse"
 )
 
-// part is an extent of a delta and where its bytes lie: chunk k, at byte at
-// of its payload, and from old CRC number check on. table is nil if it was not
-// read, because the index alone gives the only extent.
+// part is an extent of a delta and the place of its bytes: in chunk k from byte at of the payload
+// on. Its old CRCs begin with number check. table is nil if it was not read because the index alone
+// gives the only extent.
 type part struct {
 	extent
 	k     uint64
@@ -18,7 +18,7 @@ type part struct {
 	check int
 }
 
-// clip cuts p to [lo, hi). Cuts inside a block lose the checks.
+// clip cuts p to [lo, hi). A cut inside a block loses the checks.
 func (p part) clip(lo, hi int64) part {
 	start, end := max(p.off, lo), min(p.end(), hi)
 	if start >= end {
@@ -35,7 +35,7 @@ func (p part) clip(lo, hi int64) part {
 	return p
 }
 
-// parts yields what the delta says about [lo, hi) of a stream, ascending.
+// parts yields what the delta says about [lo, hi) of a stream, in ascending order.
 func (d *Delta) parts(stream int, lo, hi int64) iter.Seq2[part, error] {
 	return func(yield func(part, error) bool) {
 		k, err := d.seek(stream, lo)
@@ -88,8 +88,8 @@ func (d *Delta) parts(stream int, lo, hi int64) iter.Seq2[part, error] {
 	}
 }
 
-// Extents yields what the delta says about a stream: Data and Zero extents,
-// nothing where the image stays as it was.
+// Extents yields what the delta says about a stream: Data and Zero extents, and nothing where the
+// image stays as it was.
 func (d *Delta) Extents(stream int) sparse.Seq {
 	return sparse.Coalesce(d.extents(stream, 0, d.Header.Streams[stream].Size))
 }
@@ -120,8 +120,8 @@ type chunkIn struct {
 	err error
 }
 
-// chunksIn yields the chunks that reach into [lo, hi) of a stream, ascending.
-// A leaf that cannot be read does not end it.
+// chunksIn yields the chunks that reach into [lo, hi) of a stream, in ascending order. It goes on
+// after a leaf that cannot be read.
 func (d *Delta) chunksIn(stream int, lo, hi int64) iter.Seq[chunkIn] {
 	return func(yield func(chunkIn) bool) {
 		for i := range d.leavesIn(stream, lo, hi) {
@@ -157,8 +157,7 @@ func (d *Delta) leavesIn(stream int, lo, hi int64) iter.Seq[int] {
 	}
 }
 
-// leafBounds is the part of [lo, hi) of a stream in which leaf i may have
-// chunks.
+// leafBounds returns the part of [lo, hi) of a stream in which leaf i may have chunks.
 func (d *Delta) leafBounds(i, stream int, lo, hi int64) (int64, int64) {
 	if l := d.root.leaves[i]; l.stream == stream {
 		lo = max(lo, l.start)

@@ -7,8 +7,8 @@ import (
 	"slices"
 )
 
-// OrderError says why deltas do not follow one another: A and B are two of them
-// between which there is a gap, a fork or a wrong base.
+// OrderError says why deltas do not follow one another. Between A and B there is a gap, a fork or a
+// wrong base.
 type OrderError struct {
 	A, B *Delta
 	Err  error
@@ -17,9 +17,9 @@ type OrderError struct {
 func (e *OrderError) Error() string { return e.Err.Error() }
 func (e *OrderError) Unwrap() error { return e.Err }
 
-// InOrder puts deltas, given in any order, in the order in which they follow one
-// another: each stream of each but the first begins where that stream of the
-// one before ends, or is full. Otherwise the error is an *OrderError.
+// InOrder sorts deltas, given in any order, so that they follow one another. In each delta but the
+// first, each stream begins where that stream of the delta before ends, or is full. If there is no
+// such order the error is an *OrderError.
 func InOrder(deltas []*Delta) ([]*Delta, error) {
 	if len(deltas) == 0 {
 		return nil, errors.New("no delta")
@@ -81,7 +81,7 @@ func InOrder(deltas []*Delta) ([]*Delta, error) {
 	return line, nil
 }
 
-// noLine says why several deltas, or none, follow none of the others.
+// noLine returns the error for deltas of which either none or several follow none of the others.
 func noLine(deltas, firsts []*Delta) error {
 	if len(firsts) == 0 {
 		return &OrderError{deltas[0], deltas[len(deltas)-1], errors.New("wrong base: the deltas follow one another in a circle")}
@@ -106,7 +106,7 @@ func noLine(deltas, firsts []*Delta) error {
 	return &OrderError{a, b, errors.New("wrong base: the second does not follow from the first")}
 }
 
-// follows says whether d's streams begin where those of prev end.
+// follows returns an error unless d's streams begin where those of prev end.
 func follows(prev, d *Delta) error {
 	for i := range d.Header.Streams {
 		s := &d.Header.Streams[i]
@@ -124,10 +124,10 @@ func follows(prev, d *Delta) error {
 	return nil
 }
 
-// Merged is the header of the one delta that stands for all of a line (see
-// InOrder), and a merge for each of its streams: those of the last delta, each
-// from where it begins in the line. Instant and consistency are the last's; so
-// are machine and sources, or if it has none, those of the newest that has some.
+// Merged returns the header of the one delta that stands for a whole line (see InOrder), and a
+// merge for each of its streams. The streams are those of the last delta, each from where it begins
+// in the line. Instant and consistency are the last delta's. So are machine and sources; where it
+// has none, they are those of the newest delta that has some.
 func Merged(line []*Delta) (Header, []*Merge, error) {
 	last := line[len(line)-1]
 	h := last.Header

@@ -9,16 +9,15 @@ import (
 	"cbt/sparse"
 )
 
-// Merge is several deltas of one stream seen as one: each block goes from
-// what it was before the first to what it is after the last. It is safe for
-// concurrent use.
+// Merge is several deltas of one stream seen as one: each block goes from what it was before the
+// first delta to what it is after the last. It is safe for concurrent use.
 type Merge struct {
 	layers []Layer // oldest first
 }
 
-// NewMerge checks that the layers, oldest first, follow one another. The first
-// one may be full. A layer that starts at another point than the one before it
-// ends at is a *WrongBaseError. It reads nothing.
+// NewMerge checks that the layers, oldest first, follow one another. The first may be full. If a
+// layer starts at another point than the one before it ends at, the error is a *WrongBaseError.
+// NewMerge reads nothing.
 func NewMerge(layers ...Layer) (*Merge, error) {
 	if len(layers) == 0 {
 		return nil, fmt.Errorf("no delta")
@@ -31,13 +30,13 @@ func NewMerge(layers ...Layer) (*Merge, error) {
 	return &Merge{NewCache().layers(layers)}, nil
 }
 
-// From is what the merge is to be written over; nil if it covers every byte.
+// From returns what the merge must be written over, or nil if it covers every byte.
 func (m *Merge) From() *Base { return m.layers[0].stream().From }
 
-// Size is the size of the image after the merge, in bytes.
+// Size returns the size of the image after the merge, in bytes.
 func (m *Merge) Size() int64 { return m.layers[len(m.layers)-1].stream().Size }
 
-// Payload is how many bytes WriteTo will have decoded when it is done.
+// Payload returns how many bytes WriteTo will have decoded when it is done.
 func (m *Merge) Payload() int64 {
 	var n int64
 	for _, l := range m.layers {
@@ -46,8 +45,7 @@ func (m *Merge) Payload() int64 {
 	return n
 }
 
-// work is what is left of one chunk once everything that other layers hide is
-// taken away.
+// work is what remains of one chunk without the parts that other layers hide.
 type work struct {
 	layer Layer
 	k     uint64
@@ -56,8 +54,8 @@ type work struct {
 	base  int64 // bytes of the base that are still there below it
 }
 
-// visible emits the work of all layers, newest first: what of each can be seen
-// from above, not what a newer layer covers, nor what one has cut off.
+// visible emits the work of all layers, newest first. It leaves out what a newer layer covers or
+// has cut off.
 func (m *Merge) visible(ctx context.Context, emit func(*work) error) error {
 	var covered sparse.Set
 	limit := m.Size()
@@ -70,9 +68,8 @@ func (m *Merge) visible(ctx context.Context, emit func(*work) error) error {
 	return ctx.Err()
 }
 
-// first emits the work of all layers, oldest first, as far as it says
-// something about the base: not what an older layer has written, nor what one
-// has cut off.
+// first emits the work of all layers, oldest first, as far as it says something about the base. It
+// leaves out what an older layer has written or cut off.
 func (m *Merge) first(ctx context.Context, emit func(*work) error) error {
 	var covered sparse.Set
 	if m.From() == nil {
@@ -94,8 +91,7 @@ func (m *Merge) first(ctx context.Context, emit func(*work) error) error {
 	return ctx.Err()
 }
 
-// uncoveredParts yields the parts of l below limit without what is covered,
-// and covers them.
+// uncoveredParts yields the parts of l below limit that are not covered, and adds them to covered.
 func uncoveredParts(l Layer, limit int64, covered *sparse.Set) iter.Seq2[part, error] {
 	return func(yield func(part, error) bool) {
 		for p, err := range l.Delta.parts(l.Stream, 0, limit) {

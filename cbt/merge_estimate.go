@@ -2,9 +2,9 @@ package cbt
 
 import "context"
 
-// Estimate says about how many bytes a delta has that WriteMerges writes: each
-// run of data counts as much as its share of the chunk that it comes from. It
-// reads the tables of all chunks and none of their payload.
+// Estimate returns roughly how many bytes the delta has that WriteMerges writes. Each run of data
+// counts as its share of the chunk that it comes from. Estimate reads the tables of all chunks and
+// none of their payload.
 func Estimate(ctx context.Context, merges []*Merge) (int64, error) {
 	const perChunk, perStream = 150, 300 // frames and index; JSON
 	n := int64(1 << 10)
