@@ -12,18 +12,18 @@ import (
 )
 
 const (
-	mergeMemory  = 32 << 20 // bytes of payload that all windows hold together
+	mergeMemory  = 32 << 20 // bytes of payload in all windows together
 	mergeWindow  = 8 << 20  // bytes of payload of one window
 	mergeExtents = 1 << 14  // extents of one window
 )
 
-// WriteMerges writes what the merges say, one for each stream of h, as a delta
-// to w in one pass. The old content that the merged deltas know is kept as far
-// as it says something about the base (docs/delta-format.md, section 4). The
-// bytes written depend only on h and the merged deltas. It holds some windows
-// of 8 MiB at most, and one table of each delta. Of opt, Workers, Progress and
-// Finish count. Chunks are checked as they are read; whether the deltas are
-// whole is for the caller (Verify).
+// WriteMerges writes the merges, one for each stream of h, as a delta to w in one pass. It keeps
+// what the merged deltas know of the old content, as far as that says something about the base
+// (docs/delta-format.md, section 4). The bytes written depend only on h and the merged deltas.
+//
+// Memory holds a few windows of at most 8 MiB, and one table of each delta. Of opt it uses Workers,
+// Progress and Finish. Chunks are checked as they are read; the caller must check that the deltas
+// are whole (Verify).
 func WriteMerges(ctx context.Context, w io.Writer, h Header, merges []*Merge, opt Options) (Summary, error) {
 	if len(merges) != len(h.Streams) {
 		return Summary{}, fmt.Errorf("%d merges for %d streams", len(merges), len(h.Streams))
@@ -39,7 +39,7 @@ func WriteMerges(ctx context.Context, w io.Writer, h Header, merges []*Merge, op
 	})
 }
 
-// repack emits the chunks of the merge.
+// repack emits the chunks that the merge makes of its deltas.
 func (m *Merge) repack(ctx context.Context, stream int, opt Options, emit func(*chunk) error) error {
 	m = m.sharing()
 	size := min(mergeWindow, mergeMemory/int64(opt.Workers+2)&^(BlockSize-1))
@@ -68,8 +68,7 @@ func (m *Merge) repack(ctx context.Context, stream int, opt Options, emit func(*
 	return pack.flush()
 }
 
-// Effect is how many bytes of data and of zeros WriteTo writes. It reads tables
-// only.
+// Effect returns how many bytes of data and how many of zeros WriteTo writes. It reads tables only.
 func (m *Merge) Effect(ctx context.Context) (data, zero int64, err error) {
 	for w, err := range m.sharing().each(ctx, mergeWindow) {
 		if err != nil {
@@ -86,8 +85,8 @@ func (m *Merge) Effect(ctx context.Context) (data, zero int64, err error) {
 	return data, zero, nil
 }
 
-// sharing is the merge with one cache for all its deltas, which is free again
-// when this stream is done.
+// sharing returns the merge with one cache for all its deltas. The cache is freed when this stream
+// is done.
 func (m *Merge) sharing() *Merge {
 	shared := newDecoded()
 	layers := slices.Clone(m.layers)
@@ -99,8 +98,8 @@ func (m *Merge) sharing() *Merge {
 	return &Merge{layers}
 }
 
-// window is a part of a merge, in the order of the image: its extents, and
-// where the bytes of those with data lie.
+// window is a part of a merge, in the order of the image: its extents, and where the bytes of those
+// with data lie.
 type window struct {
 	piece
 	data int64 // bytes
@@ -116,9 +115,8 @@ type stored struct {
 	n     int64
 }
 
-// windows emits all of the merge. A window ends when it has size bytes of data,
-// or before it would have too many extents: where does not depend on how many
-// deltas the merge is of.
+// windows emits the whole merge. A window ends when it has size bytes of data, or before it would
+// have too many extents. Where it ends does not depend on how many deltas are merged.
 func (m *Merge) windows(ctx context.Context, size int64, emit func(*window) error) error {
 	s := newSweep(m)
 	full := m.From() == nil
@@ -173,7 +171,7 @@ func (m *Merge) windows(ctx context.Context, size int64, emit func(*window) erro
 	return flush()
 }
 
-// take notes where the bytes of e, which a layer's part has, lie.
+// take records where the bytes of e lie. p, a part of the given layer, has them.
 func (w *window) take(layer int, p *part, e extent) {
 	at := p.at + int(e.off-p.off)
 	if i := len(w.from) - 1; i >= 0 {

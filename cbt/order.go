@@ -6,9 +6,8 @@ import (
 	"cbt/sparse"
 )
 
-// order follows the tables of a delta, in the order of the file, and refuses
-// what section 4 and 5 of the specification do not allow between them. Writer
-// and readers share it.
+// order follows the tables of a delta in the order of the file. It refuses what sections 4 and 5 of
+// the specification do not allow between them. Writer and readers share it.
 type order struct {
 	streams []Stream
 	stream  int
@@ -21,7 +20,7 @@ func (o *order) begin(stream int) {
 	o.stream, o.pos, o.due, o.started = stream, 0, o.streams[stream].growth(), true
 }
 
-// next takes the table that lies at file offset off.
+// next checks t, the table at file offset off, against those before it.
 func (o *order) next(t *table, off int64) error {
 	if !o.started {
 		o.begin(0)
@@ -48,7 +47,7 @@ func (o *order) next(t *table, off int64) error {
 	return nil
 }
 
-// end is called behind the last table.
+// end is called after the last table.
 func (o *order) end(off int64) error {
 	if !o.started {
 		o.begin(0)
@@ -75,7 +74,7 @@ func (o *order) uncovered(off int64) error {
 	return uncovered(&o.streams[o.stream], o.due, off)
 }
 
-// uncovered says that byte at of a stream should be covered; off is how far
+// uncovered returns the error that byte at of a stream must be covered and is not. off is how far
 // the file was read, negative if that does not matter.
 func uncovered(s *Stream, at, off int64) error {
 	return &sparse.FormatError{Struct: "delta", Field: "stream " + s.Name, Off: off, Value: at, Msg: "the byte of the image at this offset must be covered and is not"}

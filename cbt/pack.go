@@ -29,7 +29,7 @@ func (c *chunk) release() {
 	c.buf = nil
 }
 
-// compress makes the data frame of a chunk.
+// compress gives a chunk its data frame.
 func compress(_ context.Context, c *chunk) (*chunk, error) {
 	c.table.payload = len(c.payload)
 	if len(c.payload) == 0 {
@@ -41,8 +41,8 @@ func compress(_ context.Context, c *chunk) (*chunk, error) {
 	return c, err
 }
 
-// packer fills chunks exactly as section 5 of the specification says, from
-// pieces of any size: how the image was cut into jobs does not show.
+// packer fills chunks exactly as section 5 of the specification says, from pieces of any size. So
+// the chunks do not show how the image was cut into jobs.
 type packer struct {
 	stream int
 	cur    *chunk

@@ -1,9 +1,8 @@
 package cbt
 
-// piecewise fills p with the bytes at off, block by block, each from whatever
-// deltas have it: there may be a block that only one route gives, and another
-// that only another one does. It asks each delta once for each block, so it
-// is for blocks that no single route gives.
+// piecewise fills p with the bytes at off, block by block, each from whatever deltas have it: some
+// blocks may be readable by one route only, and others only by another. It asks each delta once for
+// each block, so it is for blocks that no single route gives.
 func (v *Routed) piecewise(p []byte, off int64) error {
 	if v.last.stream().To == "" && v.last.stream().Full {
 		return errNoWay
@@ -27,7 +26,7 @@ func (v *Routed) piecewise(p []byte, off int64) error {
 	return nil
 }
 
-// forked says whether there is any choice on the way back from s.
+// forked reports whether there is any choice on the way back from s.
 func (c *Catalogue) forked(s Step) bool {
 	if s.stream().To != "" && len(c.before(s.to())) > 1 {
 		return true
@@ -49,10 +48,10 @@ type blockSearch struct {
 	v     *Routed
 	all   *Catalogue
 	tried map[Step]bool
-	bad   avoided // those that could not be read
+	bad   avoided // deltas that could not be read
 }
 
-// at fills p with the bytes at off of a state.
+// at fills p with the bytes at off of a state, and reports whether it could.
 func (b *blockSearch) at(need state, p []byte, off int64) bool {
 	if need.point == "" {
 		return false
@@ -65,8 +64,8 @@ func (b *blockSearch) at(need state, p []byte, off int64) bool {
 	return false
 }
 
-// after fills p with the bytes at off of the state after s: those that s has, and
-// the others from where it begins.
+// after fills p with the bytes at off of the state after s, and reports whether it could. It takes
+// the bytes that s has from s, and the others from the state where s begins.
 func (b *blockSearch) after(s Step, p []byte, off int64) bool {
 	if b.tried[s] {
 		return false
@@ -101,7 +100,7 @@ func (b *blockSearch) after(s Step, p []byte, off int64) bool {
 	return rest(end)
 }
 
-// readPart fills the beginning of p with the bytes of a part.
+// readPart fills the first x.n bytes of p with those of a part.
 func (d *Delta) readPart(p []byte, x part) error {
 	p = p[:x.n]
 	if x.zero {

@@ -10,13 +10,12 @@ import (
 	"cbt/sparse"
 )
 
-// ErrTruncated is what errors.Is finds when a delta has no trailer where its
-// end is.
+// ErrTruncated is in the error (see errors.Is) for a delta that does not end with a trailer.
 var ErrTruncated = errors.New("truncated, or not a delta")
 
-// Delta is a delta in a file, read at random through its index. It is safe
-// for concurrent use. Open checks header, index root and trailer, each read
-// the frames that it passes; only Verify sees every byte.
+// Delta is a delta in a file, read in any order through its index. It is safe for concurrent use.
+// Open checks header, index root and trailer, and each read the frames that it needs; only Verify
+// checks every byte.
 type Delta struct {
 	Header Header
 
@@ -28,11 +27,12 @@ type Delta struct {
 	ends    *Ends
 }
 
-// Open reads the ends of a delta: header, index root and trailer of the first
-// size bytes of r, which must stay as they are, and be safe for concurrent use,
-// while the delta is used. What is damaged, or no delta, is a
-// *sparse.FormatError (ErrTruncated without a trailer), what a later version
-// wrote an *UnknownFeatureError; errors of r are passed on.
+// Open reads the ends of a delta, the first size bytes of r: header, index root and trailer. While
+// the delta is used these bytes must not change, and r must be safe for concurrent use.
+//
+// If the delta is damaged, or is not one, the error is a *sparse.FormatError (ErrTruncated if there
+// is no trailer). If a later version wrote it, it is an *UnknownFeatureError. Errors of r are
+// passed on.
 func Open(r io.ReaderAt, size int64) (*Delta, error) {
 	if size < int64(len(magicFrame))+trailerSize {
 		return nil, &sparse.FormatError{Struct: "delta", Off: 0, Field: "size", Value: size, Err: ErrTruncated}
@@ -98,27 +98,26 @@ func IsDelta(head []byte) bool {
 	return len(head) >= n+4 && string(head[:n]) == string(magicFrame) && le.Uint32(head[n:]) == skippableMagic
 }
 
-// ID is the SHA-256 that the trailer gives. Only Verify compares it with the
-// bytes.
+// ID returns the SHA-256 that the trailer names. Only Verify compares it with the bytes.
 func (d *Delta) ID() ID { return d.trailer.sum }
 
-// Size is the size of the file in bytes.
+// Size returns the size of the file in bytes.
 func (d *Delta) Size() int64 { return d.size }
 
-// Reader reads the file from its first byte to its end.
+// Reader returns a reader of the file from its first byte to its end.
 func (d *Delta) Reader() io.Reader { return io.NewSectionReader(d.r, 0, d.size) }
 
-// Payload is the number of bytes in data extents.
+// Payload returns the number of bytes in data extents.
 func (d *Delta) Payload() int64 { return d.trailer.payload }
 
-// Totals counts what each stream holds, in header order.
+// Totals returns what each stream holds, in header order.
 func (d *Delta) Totals() []Totals { return d.root.totals }
 
-// Stream is the index of the named stream, or -1.
+// Stream returns the index of the named stream, or -1.
 func (d *Delta) Stream(name string) int { return d.ends.Stream(name) }
 
-// readAt reads a part of the file. n was bounded by the frame's type, or lies
-// between two places in the file; the file's end bounds it again.
+// readAt reads a part of the file. The type of its frame, or two places in the file, have bounded n
+// before; the end of the file bounds it again.
 func (d *Delta) readAt(off, n int64) ([]byte, error) {
 	if off < 0 || n < 0 || off > d.size || n > d.size-off || n > frameOverhead+maxBody {
 		return nil, &sparse.FormatError{Struct: "delta", Off: off, Field: "length", Value: n, Msg: "reaches past the end of the file"}
@@ -166,8 +165,8 @@ func (d *Delta) ref(k uint64) (chunkRef, error) {
 	return refs[k%leafEntries], nil
 }
 
-// firstLeaf is the leaf that has the first chunk of a stream that ends behind
-// off, if there is one, unless the leaf after it begins with that chunk.
+// firstLeaf returns the leaf with the first chunk of a stream that ends after off, if there is one.
+// That chunk may also be the first of the next leaf.
 func (d *Delta) firstLeaf(stream int, off int64) int {
 	leaves := d.root.leaves
 	after := sort.Search(len(leaves), func(i int) bool {
@@ -176,8 +175,8 @@ func (d *Delta) firstLeaf(stream int, off int64) int {
 	return max(0, after-1)
 }
 
-// seek returns the first chunk of a stream that ends behind off, or any later
-// one's number if there is none. All errors of the index show here.
+// seek returns the number of the first chunk of a stream that ends after off; any later number if
+// there is none. All errors of the index show here.
 func (d *Delta) seek(stream int, off int64) (uint64, error) {
 	if len(d.root.leaves) == 0 {
 		return 0, nil
@@ -190,8 +189,8 @@ func (d *Delta) seek(stream int, off int64) (uint64, error) {
 	return uint64(first)*leafEntries + uint64(firstRef(refs, stream, off)), nil
 }
 
-// firstRef is the first of refs that is of a stream and ends behind off, or
-// any later one's number.
+// firstRef returns the index in refs of the first chunk of a stream that ends after off, or any
+// later one if there is none.
 func firstRef(refs []chunkRef, stream int, off int64) int {
 	return sort.Search(len(refs), func(i int) bool {
 		return refs[i].stream > stream || refs[i].stream == stream && refs[i].end > off
@@ -207,7 +206,7 @@ func (d *Delta) table(k uint64) (*table, error) {
 	return d.cache.tables.Get(partKey{d, k}, int64(ref.tableLen)*2, func() (*table, error) { return d.readTable(k, ref) })
 }
 
-// readTable is table past the cache.
+// readTable reads the table of chunk k without the cache.
 func (d *Delta) readTable(k uint64, ref chunkRef) (*table, error) {
 	b, err := d.readAt(ref.off, int64(ref.tableLen))
 	if err != nil {
@@ -227,9 +226,8 @@ func (d *Delta) readTable(k uint64, ref chunkRef) (*table, error) {
 	return t, nil
 }
 
-// payload lends the bytes of chunk k, through the cache, until giveBack is
-// called. Its payload has n bytes, and frame says where they lie; nil means
-// that the table must.
+// payload lends the n bytes of chunk k, through the cache, until giveBack is called. frame says
+// where they lie. If it is nil the table is read for that, and for n.
 func (d *Delta) payload(k uint64, n int, frame *dataFrame) (data []byte, giveBack func(), err error) {
 	return d.cache.payloads.Borrow(partKey{d, k}, d.cache.room(n), func() ([]byte, error) {
 		if frame == nil {
@@ -254,7 +252,7 @@ var framePool = sync.Pool{New: func() any {
 	return &b
 }}
 
-// payloadOf lends the payload of the chunk that has p, which is data.
+// payloadOf lends the payload of the chunk that holds p, a data extent.
 func (d *Delta) payloadOf(p part) (data []byte, giveBack func(), err error) {
 	if p.table == nil {
 		ref, err := d.ref(p.k)
@@ -270,21 +268,21 @@ func (d *Delta) payloadOf(p part) (data []byte, giveBack func(), err error) {
 	return d.payload(p.k, p.table.payload, &f)
 }
 
-// dataFrame is where the payload of a chunk lies in the file, and its CRC.
+// dataFrame is the place of a chunk's payload in the file, and the CRC of the payload.
 type dataFrame struct {
 	off int64
 	len int
 	crc uint32
 }
 
-// frameOf is the data frame of chunk k, whose table is t.
+// frameOf returns the data frame of chunk k, whose table is t.
 func (d *Delta) frameOf(k uint64, t *table) (dataFrame, error) {
 	ref, err := d.ref(k)
 	return dataFrame{ref.off + int64(ref.tableLen), ref.dataLen, t.crc}, err
 }
 
-// decode reads and decodes a payload into all of p, using buf for the
-// compressed bytes if it is large enough.
+// decode reads and decodes a payload into p, which it fills. It uses buf for the compressed bytes
+// if that is large enough.
 func (d *Delta) decode(f *dataFrame, p, buf []byte) ([]byte, error) {
 	if cap(buf) < f.len {
 		buf = make([]byte, f.len)

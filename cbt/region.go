@@ -10,59 +10,57 @@ import (
 	"cbt/sparse"
 )
 
-// span is a part of an image for which one map is made. It is cut in two when
-// that proves too much.
+// span is a part of an image that gets one map. It is halved when one map proves too much.
 type span struct {
 	lo, hi int64
 	halves atomic.Pointer[[2]span]
 }
 
-// limits bound the maps.
+// limits bounds the maps.
 type limits struct {
-	pieces int   // of one map
-	tables int   // that are read for one, if halves would do with fewer
+	pieces int   // in one map
+	tables int   // read for one map, if halves would need fewer
 	leaves int   // likewise
-	span   int64 // bytes of the image below which nothing is cut
+	span   int64 // bytes of the image; shorter spans are not halved
 }
 
-// A span that is not cut has no more than 4,096 blocks, so that whatever the
-// deltas hold, a map takes less than 10 MiB, and twice that while it is made.
+// A span that is not halved has at most 4,096 blocks. So, whatever the deltas hold, a map takes
+// less than 10 MiB, and twice that while it is made.
 var defaultLimits = limits{pieces: 1 << 18, tables: 256, leaves: 64, span: 4096 * BlockSize}
 
-// region is the map of a span: what the newest delta with something to say
-// says about each byte.
+// region is the map of a span. For each byte it has what the newest delta that mentions it says.
 type region struct {
 	lo, hi int64
-	runs   []run // the first at lo, each up to the next
+	runs   []run // the first begins at lo, each ends where the next begins
 	chunks []chunkAt
 	faults []error
 }
 
-// run is a run of bytes from off on.
+// run is a run of bytes that begins at off.
 type run struct {
 	off int64
-	src uint32 // a chunk, or one of those below
-	at  uint32 // a byte of the chunk's payload, or a fault
+	src uint32 // a chunk, or one of the constants below
+	at  uint32 // where in the chunk's payload it begins, or which fault it is
 }
 
 const (
 	zeros  uint32 = 1<<32 - 1 - iota
-	faulty        // at says why
+	faulty        // at tells which fault
 	below         // as in the full delta
 	chunkLimit
 )
 
-// chunkAt is where a chunk is that a region needs.
+// chunkAt is the place of a chunk that a region needs.
 type chunkAt struct {
 	delta   *Delta
 	k       uint64
 	off     int64  // of the data frame, in the file
-	dataLen uint32 // 0: the table, which was not read, has the CRC
+	dataLen uint32 // 0: the table, which was not read, has frame and CRC
 	payload uint32 // bytes
 	crc     uint32
 }
 
-// memory of a region in bytes, roughly: a fault is an error and its text.
+// Rough memory of the parts of a region, in bytes. A fault is an error and its text.
 const (
 	runSize   = 16
 	chunkSize = 40
@@ -73,12 +71,12 @@ func (r *region) cost() int64 {
 	return int64(len(r.runs)*runSize + len(r.chunks)*chunkSize + len(r.faults)*faultSize)
 }
 
-// find is the run that has the byte at off.
+// find returns the run that has the byte at off.
 func (r *region) find(off int64) int {
 	return sort.Search(len(r.runs), func(i int) bool { return r.runs[i].off > off }) - 1
 }
 
-// end is where run i ends.
+// end returns the offset where run i ends.
 func (r *region) end(i int) int64 {
 	if i+1 < len(r.runs) {
 		return r.runs[i+1].off
@@ -88,8 +86,7 @@ func (r *region) end(i int) int64 {
 
 var errTooLarge = errors.New("too much for one region")
 
-// region returns the map that has the byte at off, which is made when it is
-// first asked for.
+// region returns the map that has the byte at off. It makes the map when it is first asked for.
 func (s *Stack) region(off int64) (*region, error) {
 	at := &s.last.root
 	for {
@@ -117,7 +114,7 @@ func (s *Stack) region(off int64) (*region, error) {
 	}
 }
 
-// or is s, or the span behind it if that has the byte at off.
+// or returns s, or the next span if that has the byte at off.
 func (s *span) or(next *span, off int64) *span {
 	if off >= next.lo {
 		return next
@@ -125,19 +122,18 @@ func (s *span) or(next *span, off int64) *span {
 	return s
 }
 
-// mid is where a span is cut, for which it must have two blocks.
+// mid returns the offset where a span is halved. The span must have at least two blocks.
 func (s *span) mid() int64 { return s.lo + (s.hi-s.lo)/2&^(BlockSize-1) }
 
 func (s *span) small(l limits) bool { return s.hi-s.lo <= max(l.span, 2*BlockSize) }
 
-// tooCoarse says that a span has so many chunks, few of which reach into both
-// its halves, that one half after the other is better. Reading the index says
-// so without reading a table.
+// tooCoarse reports whether a span should be halved: it has many chunks, and few of them reach into
+// both halves. It takes only the index to find out, no tables.
 func (s *Stack) tooCoarse(at *span) bool {
 	if at.small(s.cache.limits) || s.last.before == nil {
 		return false
 	}
-	// What was too much for fewer layers is so for more.
+	// What was too much for fewer layers is too much for more.
 	if own := s.last.before.span(at); own.lo == at.lo && own.hi == at.hi && own.halves.Load() != nil {
 		return true
 	} else if s.known(s.last.before, at) != nil {
@@ -176,18 +172,17 @@ type mapper struct {
 	region
 	covered sparse.Set
 	pieces  []stretch
-	limit   int64 // of what is below: the smallest size so far
+	limit   int64 // end of what the layers below may show: the smallest size so far
 }
 
-// stretch is [lo, hi) of the image.
+// stretch is [lo, hi) of the image, and where it comes from.
 type stretch struct {
 	lo, hi  int64
 	src, at uint32
 }
 
-// mapOf makes the map of a span. What cannot be read of the deltas is part of
-// it, as faults: the rest of the image does not depend on it. The only error
-// is errTooLarge.
+// mapOf makes the map of a span. Parts of the deltas that cannot be read become faults in the map,
+// because the rest of the image does not depend on them. The only error is errTooLarge.
 func (s *Stack) mapOf(at *span) (*region, error) {
 	m := &mapper{region: region{lo: at.lo, hi: at.hi}, limit: s.Size()}
 	for l := s.last; l.before != nil; l = l.before {
@@ -216,8 +211,8 @@ func (s *Stack) mapOf(at *span) (*region, error) {
 	return &m.region, nil
 }
 
-// known is a map of a chain that others begin with which has all that a span
-// of theirs needs, if it is at hand and nothing in it is to be tried again.
+// known returns the cached map of c, a prefix of s's chain, if it covers the span and has no fault
+// worth another try; else nil.
 func (s *Stack) known(c *chain, at *span) *region {
 	own := c.span(at)
 	if own.halves.Load() != nil || own.lo > at.lo || own.hi < min(at.hi, c.root.hi) {
@@ -230,8 +225,8 @@ func (s *Stack) known(c *chain, at *span) *region {
 	return r
 }
 
-// span is the span of c that is at or, if none is, the smallest one where that
-// begins.
+// span returns the span of c with the bounds of at. If there is none, it returns the smallest one
+// where at begins.
 func (c *chain) span(at *span) *span {
 	own := &c.root
 	for {
@@ -243,12 +238,11 @@ func (c *chain) span(at *span) *span {
 	}
 }
 
-// under fills in what the layers so far say nothing about from the map of
-// those below them.
+// under fills in, from the map of the layers below, what the layers so far say nothing about.
 func (m *mapper) under(r *region) {
 	top := m.runs
 	m.runs = make([]run, 0, len(top)+len(r.runs))
-	at := make([]uint32, len(r.chunks)) // in m, plus 1
+	at := make([]uint32, len(r.chunks)) // index in m, plus 1
 	faults := uint32(len(m.faults))
 	m.faults = append(m.faults, r.faults...)
 	for i, x := range top {
@@ -283,7 +277,7 @@ func (m *mapper) under(r *region) {
 	}
 }
 
-// open says that no newer layer covers all of [lo, hi).
+// open reports whether newer layers leave any of [lo, hi) uncovered.
 func (m *mapper) open(lo, hi int64) bool {
 	for range m.covered.Without(lo, hi) {
 		return true
@@ -291,7 +285,7 @@ func (m *mapper) open(lo, hi int64) bool {
 	return false
 }
 
-// chunk takes in what can be seen of a chunk of a layer.
+// chunk adds what newer layers leave visible of a chunk of l.
 func (m *mapper) chunk(l Layer, c chunkIn, hi int64) {
 	lo := max(m.lo, c.start)
 	hi = min(hi, c.end)
@@ -323,8 +317,8 @@ func (m *mapper) chunk(l Layer, c chunkIn, hi int64) {
 	}
 }
 
-// extent takes in what can be seen of e in [lo, hi). The bytes of data begin
-// at pos of the payload.
+// extent adds what newer layers leave visible of e in [lo, hi). The bytes of a data extent begin at
+// pos of the payload.
 func (m *mapper) extent(e extent, at chunkAt, pos, lo, hi int64) {
 	lo, hi = max(lo, e.off), min(hi, e.end())
 	for from, to := range m.covered.Without(lo, hi) {
@@ -340,7 +334,7 @@ func (m *mapper) extent(e extent, at chunkAt, pos, lo, hi int64) {
 	m.covered.Add(lo, hi)
 }
 
-// fault says that what can be seen of [lo, hi) is not known.
+// fault records err for what newer layers leave visible of [lo, hi).
 func (m *mapper) fault(lo, hi int64, err error) {
 	for from, to := range m.covered.Without(lo, hi) {
 		m.pieces = append(m.pieces, stretch{lo: from, hi: to, src: faulty, at: uint32(len(m.faults))})
@@ -349,7 +343,7 @@ func (m *mapper) fault(lo, hi int64, err error) {
 	m.faults = append(m.faults, err)
 }
 
-// grown makes faults of what l had to cover below hi and did not.
+// grown adds faults for the bytes below hi that l had to cover and did not.
 func (m *mapper) grown(l Layer, hi int64) {
 	var free []stretch
 	for lo, hi := range m.covered.Without(max(m.lo, l.stream().growth()), hi) {
@@ -360,7 +354,7 @@ func (m *mapper) grown(l Layer, hi int64) {
 	}
 }
 
-// join makes runs of the pieces.
+// join turns the pieces into runs.
 func (m *mapper) join() {
 	slices.SortFunc(m.pieces, func(a, b stretch) int { return cmp.Compare(a.lo, b.lo) })
 	n, pos := 1, m.lo
@@ -401,7 +395,7 @@ func (m *mapper) append(p stretch) {
 	m.runs = append(m.runs, run{p.lo, p.src, p.at})
 }
 
-// forget drops a region, so that it is made again.
+// forget drops a region, so that it is made anew.
 func (s *Stack) forget(r *region) {
 	at := &s.last.root
 	for halves := at.halves.Load(); halves != nil; halves = at.halves.Load() {

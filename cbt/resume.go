@@ -9,9 +9,8 @@ import (
 	"cbt/sparse"
 )
 
-// NotHalfError says where a target holds something that neither the base nor
-// the deltas put there: whatever interrupted the work was not the last to
-// write to it.
+// NotHalfError says where a target holds something that neither the base nor the deltas put there.
+// So the work that was interrupted was not the last to write to it.
 type NotHalfError struct {
 	Stream string
 	Off    int64 // of the block, in the image
@@ -21,11 +20,10 @@ func (e *NotHalfError) Error() string {
 	return fmt.Sprintf("wrong base: the block of %s at offset %d is neither what it was before nor what the deltas make of it", e.Stream, e.Off)
 }
 
-// CheckHalf says whether target is what an interrupted WriteTo left: every byte
-// is that of the base or that of the image after the merge. base is a chain
-// that leads to the base, oldest first. It reads all of the target, and of the
-// chain what is not holes, and returns a *NotHalfError for the first block that
-// does not fit.
+// CheckHalf checks that target is what an interrupted WriteTo left: every byte is that of the base,
+// or that of the image after the merge. base is a chain that leads to the base, oldest first.
+// CheckHalf reads all of the target, and all of the chain but its holes. It returns a *NotHalfError
+// for the first block that does not fit.
 func (m *Merge) CheckHalf(ctx context.Context, target sparse.View, base []Layer, progress func(done int64)) error {
 	cache := NewCache()
 	before, err := cache.Stack(base...)
@@ -36,8 +34,8 @@ func (m *Merge) CheckHalf(ctx context.Context, target sparse.View, base []Layer,
 	if err != nil {
 		return err
 	}
-	// Where the target is not yet as large, or not yet as small, as the image
-	// will be, it still is the base. What is behind a base counts as zeros.
+	// Where the target is not yet as large, or as small, as the image will be, it is still the
+	// base. What lies past the end of a base counts as zeros.
 	size := max(before.Size(), after.Size())
 	have, old := sparse.Resize(target, size), sparse.Resize(before, size)
 	now := sparse.Resize(after, size)
@@ -61,7 +59,7 @@ func (m *Merge) CheckHalf(ctx context.Context, target sparse.View, base []Layer,
 			if bytes.Equal(h, w) {
 				continue
 			}
-			// A block that was being written may be a mixture.
+			// A block that was just being written may be a mixture.
 			if _, err := sparse.ReadFull(old, o, off); err != nil {
 				return err
 			}
@@ -78,10 +76,10 @@ func (m *Merge) CheckHalf(ctx context.Context, target sparse.View, base []Layer,
 	return ctx.Err()
 }
 
-// CheckHalfBlind is CheckHalf where no chain leads to the base: it looks only at
-// blocks that the merge replaces. Each must have its new content, or the old
-// content that the deltas know, or be a mixture of new and other sectors. It returns
-// the number of bytes that it could say something about.
+// CheckHalfBlind is CheckHalf without a chain that leads to the base: it looks only at blocks that
+// the merge replaces. Each must have its new content, or the old content that the deltas know, or
+// be a mixture of new and other sectors. CheckHalfBlind returns the number of bytes for which it
+// could tell.
 func (m *Merge) CheckHalfBlind(ctx context.Context, target sparse.View) (seen int64, err error) {
 	have := sparse.Resize(target, max(m.From().Size, m.Size()))
 	shared, now := m.sharing(), make([]byte, jobSize)
@@ -121,7 +119,7 @@ func (m *Merge) CheckHalfBlind(ctx context.Context, target sparse.View) (seen in
 	return seen, ctx.Err()
 }
 
-// anySector says whether a sector of a has the bytes of the same one of b.
+// anySector reports whether any 512-byte sector is the same in a and b.
 func anySector(a, b []byte) bool {
 	const sector = 512
 	for i := 0; i < len(a); i += sector {

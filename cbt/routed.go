@@ -12,7 +12,7 @@ import (
 	"cbt/sparse"
 )
 
-// DeltaError says which delta of several is damaged, or cannot be read.
+// DeltaError says which of several deltas is damaged or cannot be read.
 type DeltaError struct {
 	Delta *Ends
 	Err   error
@@ -21,7 +21,7 @@ type DeltaError struct {
 func (e *DeltaError) Error() string { return e.Err.Error() }
 func (e *DeltaError) Unwrap() error { return e.Err }
 
-// in names the delta that err comes from.
+// in wraps err in a *DeltaError for d.
 func (d *Delta) in(err error) error {
 	if err == nil {
 		return nil
@@ -29,35 +29,34 @@ func (d *Delta) in(err error) error {
 	return &DeltaError{d.ends, err}
 }
 
-// Routes say how to come from ends to bytes, for views of states that several
-// routes may lead to.
+// Routes says how to get from ends to bytes. Its views are of states that several routes may lead
+// to.
 type Routes struct {
-	// Catalogue has the deltas that there are. It is called when it is needed: for
-	// a full delta only if that is damaged.
+	// Catalogue returns the deltas that there are. It is called only when needed: for a full delta,
+	// only if that is damaged.
 	Catalogue func() (*Catalogue, error)
-	// Open opens a delta (Reopen does). The same ends always give the same delta.
+	// Open opens a delta, as Reopen does. For the same ends it must return the same delta.
 	Open func(*Ends) (*Delta, error)
-	// Name is what errors call a delta.
+	// Name returns what errors call a delta.
 	Name func(*Ends) string
-	// Passed, if not nil, is told once that a view goes round a delta, and why.
+	// Passed, if not nil, is called once for each delta that a view goes around, with the reason.
 	Passed func(*Ends, error)
-	// Cache is the views' memory; nil: each has its own.
+	// Cache is the memory of the views. If it is nil, each has its own.
 	Cache *Cache
 }
 
-// Routed is the state after a stream of a delta. It is read from the route that
-// the catalogue finds. Where a delta on it is damaged, or cannot be read, the
-// bytes come from other deltas that lead to the same points, the last one
-// included; an error means that no route gives them. It is safe for concurrent
-// use, if Routes' functions are.
+// Routed is the state after a stream of a delta. It is read along the route that the catalogue
+// finds. If a delta on it, the last one included, is damaged or cannot be read, the bytes come from
+// other deltas that lead to the same points. An error means that no route gives them. It is safe
+// for concurrent use if the functions of Routes are.
 type Routed struct {
 	routes Routes
 	last   Step
 	now    atomic.Pointer[openRoute] // where the next read begins
 
 	mu     sync.Mutex
-	ways   map[string]*openRoute // by what they avoid; nil: there is none
-	number map[*Ends]int         // of the deltas that were avoided
+	ways   map[string]*openRoute // by the deltas they avoid; nil: there is none
+	number map[*Ends]int         // a number for each delta that was avoided
 	passed map[*Ends]bool
 }
 
@@ -67,11 +66,10 @@ type openRoute struct {
 	layers []Layer
 }
 
-// maxWays is how many ways are kept.
+// maxWays is how many ways a view remembers.
 const maxWays = 64
 
-// View opens the state after a stream of e. If no route leads there the error is
-// a *MissingError.
+// View opens the state after a stream of e. If no route leads there, the error is a *MissingError.
 func (r Routes) View(e *Ends, stream int) (*Routed, error) {
 	if r.Cache == nil {
 		r.Cache = NewCache()
@@ -84,7 +82,7 @@ func (r Routes) View(e *Ends, stream int) (*Routed, error) {
 	}
 	v.now.Store(w)
 	if len(bad) == 0 && w.layers[len(w.layers)-1].Delta.ends != v.last.Ends {
-		// its parent is missing
+		// The parent of the last delta is missing.
 		all, err := r.Catalogue()
 		if err == nil {
 			_, err = all.Route(v.last.Ends, v.last.Index)
@@ -97,17 +95,17 @@ func (r Routes) View(e *Ends, stream int) (*Routed, error) {
 	return v, nil
 }
 
-// Layers are those that v is read from now, oldest first.
+// Layers returns the layers that v is being read from, oldest first.
 func (v *Routed) Layers() []Layer { return slices.Clone(v.now.Load().layers) }
 
-// Size is the image's size in bytes.
+// Size returns the image's size in bytes.
 func (v *Routed) Size() int64 { return v.last.stream().Size }
 
-// avoided are deltas to go round, and why.
+// avoided has the deltas to go around, and why.
 type avoided map[*Ends]error
 
-// add notes the delta that err names; false if it names none, or that is no
-// reason to look elsewhere.
+// add records the delta that err names. It returns false if err names none, or one already
+// recorded, or is no reason to look elsewhere.
 func (bad avoided) add(err error) bool {
 	var of *DeltaError
 	if !errors.As(err, &of) || errors.Is(err, context.Canceled) {
@@ -120,8 +118,8 @@ func (bad avoided) add(err error) bool {
 	return true
 }
 
-// way opens a way that avoids bad. What cannot be opened is added to that. The
-// error is that of the first delta which could not be passed.
+// way opens a way that avoids the deltas of bad, and adds to bad those that it cannot open. The
+// error is that of the first delta that could not be avoided.
 func (v *Routed) way(bad avoided) (*openRoute, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -155,7 +153,7 @@ func (v *Routed) way(bad avoided) (*openRoute, error) {
 
 var errNoWay = errors.New("no other deltas lead there")
 
-// key is the same for the same deltas.
+// key returns a string that is the same for the same deltas.
 func (v *Routed) key(bad avoided) string {
 	var numbers []int
 	for e := range bad {
@@ -192,7 +190,7 @@ func (v *Routed) open(e *Ends) (*Delta, error) {
 	return d, nil
 }
 
-// route is the one to take among the deltas that are not to be avoided.
+// route returns the route to take without the deltas to avoid.
 func (v *Routed) route(bad avoided) (*Route, error) {
 	s := v.last.stream()
 	if s.Full && len(bad) == 0 {
@@ -215,7 +213,7 @@ func (v *Routed) route(bad avoided) (*Route, error) {
 	return r, nil
 }
 
-// pass says once of each delta that there is a way round it.
+// pass reports, once for each delta, that there is a way around it.
 func (v *Routed) pass(bad avoided) {
 	for e, err := range bad {
 		v.mu.Lock()
@@ -228,8 +226,8 @@ func (v *Routed) pass(bad avoided) {
 	}
 }
 
-// named is err with the name of the delta that it comes from, if that is not the
-// one that v is called by.
+// named returns err with the name of the delta that it comes from, unless that is the delta that v
+// was opened by.
 func (v *Routed) named(err error) error {
 	var of *DeltaError
 	if errors.As(err, &of) && of.Delta != v.last.Ends && v.routes.Name != nil {
@@ -275,7 +273,7 @@ func (v *Routed) Extents(off, n int64) sparse.Seq {
 		return sparse.Fail(err)
 	}
 	return sparse.Coalesce(func(yield func(sparse.Extent, error) bool) {
-		bad := avoided{} // to come past pos
+		bad := avoided{} // to get past pos
 		var err error
 		w := v.now.Load()
 		for pos, end := off, off+n; pos < end; {
@@ -303,7 +301,7 @@ func (v *Routed) Extents(off, n int64) sparse.Seq {
 			if bad.add(err) {
 				next, _ = v.way(bad)
 			}
-			if next == nil { // no way gives more than what follows
+			if next == nil { // no way gives more than the block that follows
 				e := sparse.Extent{Off: pos, Len: min(BlockSize-pos%BlockSize, end-pos), Kind: sparse.Data}
 				if v.piecewise(make([]byte, e.Len), pos) != nil {
 					yield(sparse.Extent{}, v.named(err))

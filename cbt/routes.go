@@ -6,13 +6,12 @@ import (
 	"cbt/sparse"
 )
 
-// Disagree compares two chains that lead to one point, and returns the first
-// run of bytes in which the images at their ends differ; its Len is 0 if they
-// are the same. The chains are as NewStack takes them. What they have in common
-// at their beginnings is not compared, and of the image only what a layer
-// behind that touches.
+// Disagree compares two chains, as NewStack takes them, that lead to one point. It returns the
+// first run of bytes in which the images at their ends differ; its Len is 0 if they are the same.
+// Layers that both chains have at their beginning are not compared. Of the image only what a later
+// layer touches is.
 //
-// An error is one of reading the deltas, or ctx's.
+// An error comes from reading the deltas, or is ctx's.
 func Disagree(ctx context.Context, a, b []Layer) (sparse.Extent, error) {
 	first, err := NewStack(a...)
 	if err != nil {
@@ -37,7 +36,7 @@ func Disagree(ctx context.Context, a, b []Layer) (sparse.Extent, error) {
 	return sparse.Extent{}, ctx.Err()
 }
 
-// touched shows of a view only what any of the layers says something about.
+// touched shows only those parts of a view that any of the layers says something about.
 type touched struct {
 	sparse.View
 	ctx    context.Context

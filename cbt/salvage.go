@@ -11,14 +11,14 @@ import (
 	"cbt/sparse"
 )
 
-// PieceKind says what is known of a run of bytes of a damaged delta's image.
+// PieceKind says what is known about a run of bytes of a damaged delta's image.
 type PieceKind uint8
 
 const (
-	PieceLost      PieceKind = iota // the delta may have said something about it
-	PieceData                       // its bytes are there and have the right checksum
-	PieceZero                       // the delta says that it is zeros
-	PieceUnchanged                  // the delta says nothing about it
+	PieceLost      PieceKind = iota // the delta may have said something about them
+	PieceData                       // the bytes are there and have the right checksum
+	PieceZero                       // the delta says that they are zeros
+	PieceUnchanged                  // the delta says nothing about them
 )
 
 // Piece is a run of bytes of one stream.
@@ -26,37 +26,35 @@ type Piece struct {
 	Stream   int   // number in the header
 	Off, Len int64 // bytes of the image
 	Kind     PieceKind
-	// Unsure: found by its looks alone, behind a gap, where the index is gone.
-	// It may be of another delta, which lay on the disk that this one is of.
+	// Unsure: the piece was found after a gap, without an index, only because it looks right. It
+	// may belong to another delta that was stored on the disk that this one is of.
 	Unsure bool
 	Data   []byte // of PieceData; valid until the callback returns
 }
 
 // Salvaged says what Salvage found besides the pieces.
 type Salvaged struct {
-	Header  *Header // nil: lost, so that names and sizes of the streams are unknown
-	Index   bool    // the index was whole and told where the chunks are
+	Header  *Header // nil: lost, and with it the names and sizes of the streams
+	Index   bool    // the index was whole and showed where the chunks are
 	Chunks  int64   // whole ones
-	Damaged int64   // chunks whose table is whole and whose bytes are not
-	Skipped int64   // bytes of the file between what was recognised
+	Damaged int64   // chunks with a whole table but damaged data
+	Skipped int64   // bytes of the file between the parts that were recognised
 	Whole   bool    // the chunks were read up to the last one
 }
 
-// Salvage finds what is whole in a delta of size bytes that may be damaged
-// anywhere: header, index or trailer may be cut off. It calls found for each
-// piece, streams in the order of the header, offsets ascending, without gaps as
-// far as the header is there; of streams whose header is lost only for what is
-// there.
+// Salvage finds what is whole in a delta of size bytes that may be damaged anywhere, and cut off at
+// either end. It calls found for each piece, with streams in the order of the header and offsets
+// ascending. If the header is there the pieces have no gaps. If it is lost, found is called only
+// for what is there.
 //
-// With a whole index the chunks are looked for where that says; else the frames
-// are walked, and behind a gap the next table is looked for, byte by byte, and
-// recognised by its looks, by a sequence number that its CRC fits to, and by
-// coming next in the image. A table that lies in the payload of a lost chunk,
-// because the disk held a delta itself, has all that too: what is found behind
-// a gap is unsure until more of it follows than a payload can hold.
+// If the index is whole, chunks are read from where it says. Otherwise Salvage walks from frame to
+// frame. After a gap it looks for the next table byte by byte. A table is recognised by its form,
+// by a CRC that fits some possible sequence number, and by coming next in the image. A disk may
+// itself have held a delta, and then a table inside the payload of a lost chunk looks just as good.
+// So what is found after a gap is unsure until more follows it than a payload can hold.
 //
-// It needs little memory and time in proportion to size. An error is one of r,
-// of found, or ctx's; damage is none.
+// Salvage needs little memory, and time in proportion to size. It returns errors of r and of found,
+// and ctx's. Damage is not an error.
 func Salvage(ctx context.Context, r io.ReaderAt, size int64, found func(Piece) error) (Salvaged, error) {
 	s := &salvager{ctx: ctx, r: r, size: size, found: found}
 	err := s.run()
@@ -71,16 +69,16 @@ type salvager struct {
 	result Salvaged
 
 	streams []Stream // nil: the header is lost
-	stream  int      // what was handed on last
+	stream  int      // of what was handed on last
 	pos     int64
-	joined  bool  // nothing is missing behind that
+	joined  bool  // nothing is missing after that
 	work    int64 // bytes that were looked at in vain
 	buf     []byte
 	payload []byte
 	window  []byte
 }
 
-// foundChunk is one whose table is whole.
+// foundChunk is a chunk whose table is whole.
 type foundChunk struct {
 	table  *table
 	off    int64 // of the data frame
@@ -107,7 +105,7 @@ func (s *salvager) run() error {
 	return s.walk(off)
 }
 
-// at reads n bytes, or as many as there are.
+// at reads n bytes at off, or as many as the file has.
 func (s *salvager) at(off, n int64) ([]byte, error) {
 	n = max(min(n, s.size-off), 0)
 	if int64(cap(s.buf)) < n {
@@ -148,14 +146,14 @@ func (s *salvager) header(off int64) (int64, error) {
 	return n, nil
 }
 
-// place is where a chunk is, of those that the index names.
+// place is a chunk that the index names.
 type place struct {
 	chunkRef
 	seq uint64
 }
 
-// index finds the trailer at the end, the root before it and all leaves. They
-// may be shifted, by what is missing before them.
+// index finds the trailer at the end, the root before it, and all leaves. shift is how far they
+// have moved because bytes before them are missing.
 func (s *salvager) index() (leaves func(func(place) error) error, shift int64) {
 	b, err := s.at(s.size-trailerSize, trailerSize)
 	if err != nil || len(b) != trailerSize {
@@ -224,7 +222,7 @@ func (s *salvager) index() (leaves func(func(place) error) error, shift int64) {
 		}
 		return nil
 	}
-	// All of it has to be there: half an index does not tell what is missing.
+	// All of it must be there: half an index does not show what is missing.
 	if err := visit(func(place) error { return nil }); err != nil {
 		return nil, 0
 	}
@@ -233,7 +231,8 @@ func (s *salvager) index() (leaves func(func(place) error) error, shift int64) {
 
 var errNoIndex = errors.New("the index is damaged")
 
-// chunksBefore is the number of chunks of a delta whose root has this number.
+// chunksBefore returns the number of chunks of a delta whose root has this sequence number; 0 if
+// there is no such delta.
 func chunksBefore(root uint64) uint64 {
 	if root > math.MaxInt64 {
 		return 0
@@ -242,14 +241,14 @@ func chunksBefore(root uint64) uint64 {
 	return uint64(sort.Search(int(root), func(n int) bool { return of(uint64(n)) >= root }))
 }
 
-// byIndex takes the chunks from where the index says that they are.
+// byIndex takes the chunks from where the index says they are.
 func (s *salvager) byIndex(visit func(func(place) error) error, shift int64) error {
-	s.joined = true // whatever is missing, the index names
+	s.joined = true // the index names whatever is missing
 	err := visit(func(p place) error {
 		if err := s.ctx.Err(); err != nil {
 			return context.Cause(s.ctx)
 		}
-		// What is missing may be behind the chunk, and moves it not.
+		// The missing bytes may come after the chunk, and then it has not moved.
 		off := p.off
 		t, err := s.tableAt(off, p)
 		if err == nil && t == nil && shift != 0 {
@@ -271,7 +270,7 @@ func (s *salvager) byIndex(visit func(func(place) error) error, shift int64) err
 	return s.end()
 }
 
-// tableAt reads the table that the index means, if it is at off.
+// tableAt reads the table that the index means, if it is at off; else it returns nil.
 func (s *salvager) tableAt(off int64, p place) (*table, error) {
 	n := int64(p.tableLen)
 	if off < 0 || off >= s.size || n > tableFrame.maxFrameSize() {
@@ -292,7 +291,7 @@ func (s *salvager) tableAt(off int64, p place) (*table, error) {
 	return t, nil
 }
 
-// lost is a chunk that is gone, of which the index tells where it was.
+// lost hands on the range of a chunk that the index names and that is gone.
 func (s *salvager) lost(c chunkRef) error {
 	if c.stream < s.stream || c.stream == s.stream && c.start < s.pos || c.start < 0 || c.end <= c.start ||
 		s.streams != nil && (c.stream >= len(s.streams) || c.end > s.streams[c.stream].Size) || c.stream >= maxStreams {
@@ -305,7 +304,7 @@ func (s *salvager) lost(c chunkRef) error {
 	return s.found(Piece{Stream: c.stream, Off: c.start, Len: c.end - c.start})
 }
 
-// take hands a chunk on.
+// take hands on a chunk.
 func (s *salvager) take(c foundChunk, unsure bool) error {
 	t := c.table
 	if err := s.gap(t.stream, t.start(), c.joined); err != nil {
@@ -322,7 +321,7 @@ func (s *salvager) take(c foundChunk, unsure bool) error {
 	}
 	at := int64(0)
 	for _, e := range t.extents {
-		// Between the extents of one table nothing is missing.
+		// Nothing is missing between the extents of one table.
 		if err := s.gap(t.stream, e.off, true); err != nil {
 			return err
 		}
@@ -342,7 +341,7 @@ func (s *salvager) take(c foundChunk, unsure bool) error {
 	return nil
 }
 
-// decode returns the payload of a chunk, nil if it is damaged.
+// decode returns the payload of a chunk, or nil if it is damaged.
 func (s *salvager) decode(t *table, off int64) ([]byte, error) {
 	if t.payload == 0 {
 		return nil, nil
@@ -362,8 +361,8 @@ func (s *salvager) decode(t *table, off int64) ([]byte, error) {
 	return p, nil
 }
 
-// gap says what is known of the bytes up to off of a stream: that nothing about
-// them was in the delta, if no chunk is missing.
+// gap hands on the bytes up to off of a stream that no chunk covers. If no chunk is missing there,
+// joined is set, and the delta said nothing about them.
 func (s *salvager) gap(stream int, off int64, joined bool) error {
 	for s.streams != nil && s.stream < stream {
 		if err := s.gapIn(s.streams[s.stream].Size, joined); err != nil {
@@ -396,7 +395,7 @@ func (s *salvager) gapIn(to int64, joined bool) error {
 	return nil
 }
 
-// end says what is known of the rest.
+// end hands on what remains of the streams.
 func (s *salvager) end() error {
 	if s.streams == nil {
 		return nil

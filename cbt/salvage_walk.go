@@ -8,37 +8,36 @@ import (
 	"cbt/sparse"
 )
 
-// mark is how far a walk over the frames of a delta has come.
+// mark is how far a walk over the frames of a delta has got.
 type mark struct {
 	seq    uint64 // of the last frame
 	stream int    // of the last chunk
 	pos    int64  // end of its last extent
-	off    int64  // in the file, behind what was recognised
+	off    int64  // in the file, after the last part that was recognised
 	again  int64  // where to look for tables if there is none at off
 }
 
-// before says whether a chunk may come behind the mark.
+// before reports whether a chunk with table t may follow the mark.
 func (m mark) before(t *table) bool {
 	return t.stream > m.stream || t.stream == m.stream && t.start() >= m.pos
 }
 
-// behind is the mark behind a chunk whose table begins at off.
+// behind returns the mark after a chunk whose table begins at off.
 func (m mark) behind(seq uint64, t *table, off, tableLen int64) mark {
 	return mark{seq: seq, stream: t.stream, pos: t.end(), off: off + tableLen + int64(t.dataLen), again: off + tableLen + int64(t.dataLen)}
 }
 
-// minTable is the least that a chunk takes in a file.
+// minTable is the least that a chunk takes in a file, in bytes.
 const minTable = frameOverhead + tableHeadSize + extentSize
 
-// walk takes the chunks from off on, one behind the other, and looks for the
-// next one behind a gap.
+// walk takes the chunks from off on, one after the other. After a gap it looks for the next one.
 func (s *salvager) walk(off int64) error {
-	known := s.streams != nil // where the walk is in the delta
+	known := s.streams != nil // which place of the delta the walk is at
 	sure := known
 	at := mark{off: off, again: off}
-	last := at // sure
+	last := at // the last mark that is sure
 	began := int64(0)
-	var held []foundChunk // that are not
+	var held []foundChunk // chunks that are not sure
 	flush := func(unsure bool) error {
 		for _, c := range held {
 			if err := s.take(c, unsure); err != nil {
@@ -115,7 +114,8 @@ func (s *salvager) walk(off int64) error {
 	return s.end()
 }
 
-// exact recognises the chunk at off that comes next, or that the index does.
+// exact recognises the chunk at off if it is the next one. ended is set if the index is there
+// instead.
 func (s *salvager) exact(off int64, at mark) (_ *table, _ mark, ended bool, err error) {
 	head, err := s.at(off, frameHeadSize)
 	if err != nil || len(head) < frameHeadSize {
@@ -146,8 +146,8 @@ func (s *salvager) exact(off int64, at mark) (_ *table, _ mark, ended bool, err 
 	return table, at.behind(at.seq+1, table, off, n), false, nil
 }
 
-// overTable goes by the lengths in a table that is damaged elsewhere: what
-// follows there has the right number only if they are right.
+// overTable trusts the lengths in a table that is damaged elsewhere. If they are wrong, the frame
+// that they lead to does not have the right number.
 func (s *salvager) overTable(at mark) (*table, mark, error) {
 	b, err := s.at(at.off, frameHeadSize+tableHeadSize)
 	if err != nil || len(b) < frameHeadSize+tableHeadSize {
@@ -163,9 +163,9 @@ func (s *salvager) overTable(at mark) (*table, mark, error) {
 	return nil, at, nil
 }
 
-// search looks for a table behind a gap. It comes behind at, or, if undone is
-// set, only behind last: then what is between those was none of this delta.
-// Nothing bounds its number if known is not set.
+// search looks for a table after a gap. It must follow at. If undone is set it follows only last,
+// and what lies between the two was not of this delta. If known is not set, nothing bounds its
+// sequence number.
 func (s *salvager) search(at, last mark, known bool) (_ *table, _ mark, undone bool, err error) {
 	const most = 256 << 10
 	if s.window == nil {
@@ -207,12 +207,11 @@ func (s *salvager) search(at, last mark, known bool) (_ *table, _ mark, undone b
 	return nil, at, false, nil
 }
 
-// slow says that more was looked at in vain than damage explains: somebody
-// wants this to take long.
+// slow reports whether more was looked at in vain than damage explains. Then somebody made the file
+// so that it would take long.
 func (s *salvager) slow() bool { return s.work > 64<<20+16*s.size }
 
-// candidate looks at what may be a table. skip is how much of the file was read
-// for it.
+// candidate looks at what may be a table at off. skip is how many bytes of the file were read for it.
 func (s *salvager) candidate(off int64, at, last mark, known bool) (_ *table, _ mark, undone bool, skip int64, err error) {
 	head, err := s.at(off, frameHeadSize+tableHeadSize)
 	if err != nil || len(head) < frameHeadSize+tableHeadSize {
@@ -252,7 +251,7 @@ func (s *salvager) candidate(off int64, at, last mark, known bool) (_ *table, _ 
 	if err != nil {
 		return nil, at, false, skip, err
 	}
-	if payload == nil { // its number alone makes no table of anything
+	if payload == nil { // its number alone proves nothing: what follows must fit
 		next, _, ended, err := s.exact(m.off, m)
 		if err != nil || next == nil && !ended {
 			return nil, at, false, skip, err
@@ -261,8 +260,8 @@ func (s *salvager) candidate(off int64, at, last mark, known bool) (_ *table, _ 
 	return t, m, undone, skip, nil
 }
 
-// seqOf is the one sequence number below 2^32 that the CRC of a frame fits to:
-// the register is wound back over the frame to the four bytes of the number.
+// seqOf returns the only sequence number below 2^32 that fits the CRC of a frame. It winds the CRC
+// register back over the frame to the four bytes of the number.
 func seqOf(frame []byte) uint64 {
 	n := len(frame) - frameTailSize
 	c := ^le.Uint32(frame[n:])
@@ -275,13 +274,13 @@ func seqOf(frame []byte) uint64 {
 	return uint64(^c)
 }
 
-// crcBack is the register of a CRC-32C before it took byte b.
+// crcBack returns the register of a CRC-32C as it was before it took byte b.
 func crcBack(c uint32, b byte) uint32 {
 	i := crcTops[c>>24]
 	return (c^castagnoli[i])<<8 | uint32(i^b)
 }
 
-// crcTops finds an entry of the CRC's table by its upper byte.
+// crcTops gives the index of an entry of the CRC's table by the entry's upper byte.
 var crcTops = func() (tops [256]byte) {
 	for i, v := range castagnoli {
 		tops[v>>24] = byte(i)

@@ -9,10 +9,9 @@ import (
 	"slices"
 )
 
-// SameEffect says whether two merges write the same over the same base: they
-// replace the same blocks, by data or zeros in the same places, know the same
-// old content, and of their data a random sample of about the given number of
-// bytes is the same.
+// SameEffect returns an error unless two merges write the same over the same base. They must
+// replace the same blocks, have data and zeros in the same places, and know the same old content.
+// Of their data it compares a random sample of about the given number of bytes.
 func SameEffect(ctx context.Context, a, b *Merge, sample int64) error {
 	const size = jobSize
 	from, to := a.From(), b.From()
@@ -56,7 +55,7 @@ func SameEffect(ctx context.Context, a, b *Merge, sample int64) error {
 	return err
 }
 
-// each are the windows of the merge.
+// each yields the windows of the merge.
 func (m *Merge) each(ctx context.Context, size int64) iter.Seq2[*window, error] {
 	return func(yield func(*window, error) bool) {
 		stopped := fmt.Errorf("stopped")

@@ -18,15 +18,15 @@ import (
 	"cbt/sparse"
 )
 
-// VerifyOptions tune Verify.
+// VerifyOptions tunes Verify.
 type VerifyOptions struct {
 	Workers  int              // as in Options
 	Progress func(done int64) // bytes of the file
 }
 
-// Verify reads a delta from its first byte to its end, in one pass, and checks
-// all that the format has checks for. An error is a *sparse.FormatError (it
-// may wrap ErrTruncated), an *UnknownFeatureError, or one of r's.
+// Verify reads a delta from its first byte to its end, in one pass, and makes every check that the
+// format allows. An error is a *sparse.FormatError (it may wrap ErrTruncated), an
+// *UnknownFeatureError, or one of r's.
 func Verify(ctx context.Context, r io.Reader, opt VerifyOptions) (Header, Summary, error) {
 	s := &scanner{r: bufio.NewReaderSize(r, 64<<10), sum: sha256.New(), progress: opt.Progress}
 	if err := s.readHeader(); err != nil {
@@ -58,8 +58,8 @@ func Verify(ctx context.Context, r io.Reader, opt VerifyOptions) (Header, Summar
 	return s.header, sum, nil
 }
 
-// ReadHeader reads the header at the beginning of a delta, and nothing behind
-// it. The errors are those of Open.
+// ReadHeader reads the header at the beginning of a delta. It may read ahead in r, but looks at
+// nothing after the header. The errors are those of Open.
 func ReadHeader(r io.Reader) (Header, error) {
 	s := &scanner{r: bufio.NewReader(r), sum: sha256.New()}
 	err := s.readHeader()
@@ -77,12 +77,12 @@ type scanner struct {
 	totals   []Totals
 	payload  int64
 	crc      uint32
-	leaves   []leafSum // what the leaves must be
+	leaves   []leafSum // what the leaves must hold
 	progress func(int64)
 }
 
-// leafSum is what is remembered of a leaf until the index comes: 24 bytes for
-// a gigabyte of payload.
+// leafSum is what is remembered of a leaf until the index comes: 24 bytes for each gigabyte of
+// payload.
 type leafSum struct {
 	start   int64
 	stream  int32
@@ -101,7 +101,7 @@ var scanPool = sync.Pool{New: func() any {
 	return &chunkBuffers{payload: make([]byte, 0, maxPayload), frame: make([]byte, 0, maxDataFrame+4096)}
 }}
 
-// fill reads len(p) bytes. An end inside is a truncated delta.
+// fill reads len(p) bytes. If the file ends before that, the error is ErrTruncated.
 func (s *scanner) fill(p []byte) error {
 	n, err := io.ReadFull(s.r, p)
 	s.sum.Write(p[:n])
@@ -115,8 +115,8 @@ func (s *scanner) fill(p []byte) error {
 	return err
 }
 
-// frame appends the next skippable frame to b. Its length was checked against
-// its type's bounds, and grows into memory only as bytes arrive.
+// frame appends the next skippable frame to b. Its length is checked against the bounds of its
+// type, and memory grows only as bytes arrive.
 func (s *scanner) frame(b []byte) (frameType, []byte, error) {
 	start := len(b)
 	b = append(b, make([]byte, frameHeadSize)...)
@@ -159,8 +159,7 @@ func (s *scanner) readHeader() error {
 	return err
 }
 
-// chunks reads all chunks and hands them on. It stops behind the first head of
-// a frame that is no table, which it leaves unread.
+// chunks reads all chunks and emits them. It stops before the first frame that is not a table.
 func (s *scanner) chunks(ctx context.Context, emit func(*scanned) error) error {
 	for {
 		next, err := s.r.Peek(4)
@@ -202,7 +201,7 @@ func (s *scanner) chunks(ctx context.Context, emit func(*scanned) error) error {
 	}
 }
 
-// count takes a chunk into the totals and into what the index must say.
+// count adds a chunk to the totals and to what the index must say.
 func (s *scanner) count(c *scanned) {
 	s.seq++
 	s.totals[c.table.stream].add(c.table)

@@ -9,7 +9,7 @@ import (
 	"cbt/sparse"
 )
 
-// SpotCheckError says that metadata called bytes unchanged that differ.
+// SpotCheckError says that bytes differ which metadata called unchanged.
 type SpotCheckError struct{ Off int64 }
 
 func (e *SpotCheckError) Error() string {
@@ -18,15 +18,14 @@ func (e *SpotCheckError) Error() string {
 
 const (
 	spotSize   = 256 << 10 // bytes compared at one place
-	spotWindow = 256 << 20 // bytes in which data is looked for
-	spotTries  = 4         // places looked at for each that is compared
+	spotWindow = 256 << 20 // bytes in which to look for data
+	spotTries  = 4         // places tried for each one that is compared
 )
 
-// SpotCheck compares a random sample of about the given number of bytes of
-// what changed does not name, or all of it if that is no more, and returns how
-// many bytes it compared. changed gives the changed extents of a range. In a
-// large image only places where data is stored count. The first difference is
-// a *SpotCheckError.
+// SpotCheck compares a random sample, of about budget bytes, of what changed does not name. It
+// compares all of that if the image is no larger than budget. In a larger image it compares only
+// places where data is stored. changed returns the changed extents of a range. SpotCheck returns
+// how many bytes it compared. For the first difference the error is a *SpotCheckError.
 func SpotCheck(ctx context.Context, old, img sparse.View, changed func(off, n int64) sparse.Seq, budget int64) (int64, error) {
 	s := &spotCheck{
 		old: sparse.Resize(old, img.Size()), img: img, changed: changed,
@@ -68,7 +67,7 @@ type spotCheck struct {
 	compared int64
 }
 
-// compare compares what changed does not name of the place at off.
+// compare compares the bytes at off, spotSize at most, that changed does not name.
 func (s *spotCheck) compare(ctx context.Context, off int64) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
@@ -97,8 +96,8 @@ func (s *spotCheck) compare(ctx context.Context, off int64) error {
 	return nil
 }
 
-// someData is a random place in the first data behind off, if there is any
-// near: looking for it further away could mean to read all of the metadata.
+// someData returns a random place in the first data after off. If none is near, ok is false: to
+// look further could mean reading all of the metadata.
 func (s *spotCheck) someData(off int64) (at int64, ok bool, err error) {
 	for e, err := range s.img.Extents(off, min(spotWindow, s.img.Size()-off)) {
 		if err != nil {

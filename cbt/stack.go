@@ -17,10 +17,9 @@ type Layer struct {
 
 func (l Layer) stream() *Stream { return &l.Delta.Header.Streams[l.Stream] }
 
-// Stack is the image at the end of a chain: a full stream, then the streams
-// whose bases follow one another. Which delta has a byte is looked up in maps
-// of the chain, which are made where the image is first read; so a long chain
-// reads like a short one. Where it is read on and on, the next chunks are
+// Stack is the image at the end of a chain: a full stream, then streams each of which builds on the
+// one before. Maps of the chain tell which delta has a byte. They are made where the image is first
+// read, so a long chain reads like a short one. Where reads go on in sequence, the next chunks are
 // decoded ahead. It is safe for concurrent use.
 type Stack struct {
 	full  Layer // the oldest
@@ -29,12 +28,12 @@ type Stack struct {
 	ahead readAhead
 }
 
-// NewStack is Stack of a new Cache.
+// NewStack returns a stack with a cache of its own. See Cache.Stack.
 func NewStack(layers ...Layer) (*Stack, error) { return NewCache().Stack(layers...) }
 
-// Stack checks that the layers, oldest first, are a chain: the first one full,
-// each one's base the point and size of the one before; another point is a
-// *WrongBaseError. It reads nothing.
+// Stack checks that the layers, oldest first, are a chain: the first is full, and the base of each
+// other one has the point and size of the one before. If a point differs the error is a
+// *WrongBaseError. Stack reads nothing.
 func (c *Cache) Stack(layers ...Layer) (*Stack, error) {
 	if len(layers) == 0 || !layers[0].stream().Full {
 		return nil, fmt.Errorf("a chain begins with a full delta")
@@ -65,7 +64,7 @@ func pointOrNone(p string) string {
 	return p
 }
 
-// links says whether next may follow prev in a chain.
+// links returns an error unless next may follow prev in a chain.
 func links(prev, next *Stream) error {
 	switch {
 	case next.Full:
@@ -78,7 +77,7 @@ func links(prev, next *Stream) error {
 	return nil
 }
 
-// Size is the image's size in bytes.
+// Size returns the image's size in bytes.
 func (s *Stack) Size() int64 { return s.last.stream().Size }
 
 // ReadAt implements io.ReaderAt.
@@ -99,13 +98,13 @@ func (s *Stack) ReadAt(p []byte, off int64) (int, error) {
 	return len(p), eof
 }
 
-// source is where a piece of the image comes from.
+// source says where a piece of the image comes from.
 type source struct {
 	stretch
 	region *region // nil: from the full delta
 }
 
-// pieces yields what makes up [off, off+n), which lies in the image.
+// pieces yields the pieces that make up [off, off+n), which must lie in the image.
 func (s *Stack) pieces(off, n int64) iter.Seq2[source, error] {
 	return func(yield func(source, error) bool) {
 		end := off + n
@@ -123,7 +122,7 @@ func (s *Stack) pieces(off, n int64) iter.Seq2[source, error] {
 			for i := r.find(off); off < min(end, r.hi); i++ {
 				x := r.runs[i]
 				if x.src == faulty && again < off && !isDamage(r.faults[x.at]) {
-					// It was not to be read when the map was made.
+					// It could not be read when the map was made.
 					s.forget(r)
 					again = off
 					break
@@ -161,13 +160,13 @@ func (s *Stack) read(p []byte, x source) error {
 	return x.region.chunks[x.src].delta.in(err)
 }
 
-// isDamage says that err will be the same whenever it is asked for.
+// isDamage reports whether err will be the same on every try.
 func isDamage(err error) bool {
 	var format *sparse.FormatError
 	return errors.As(err, &format)
 }
 
-// chunk lends the payload of the chunk that a piece of data comes from.
+// chunk lends the payload of the chunk that a data piece comes from.
 func (s *Stack) chunk(x source) (data []byte, giveBack func(), err error) {
 	c := &x.region.chunks[x.src]
 	var frame *dataFrame
@@ -235,7 +234,7 @@ func (s *Stack) Extents(off, n int64) sparse.Seq {
 	})
 }
 
-// baseExtents is what the full delta holds in [lo, hi).
+// baseExtents yields what the full delta holds in [lo, hi).
 func (s *Stack) baseExtents(lo, hi int64) sparse.Seq {
 	l := s.full
 	end := min(hi, s.last.base)
@@ -245,8 +244,8 @@ func (s *Stack) baseExtents(lo, hi int64) sparse.Seq {
 	return sparse.Fill(covering(l, lo, end), lo, hi-lo, sparse.Hole)
 }
 
-// covering is what a layer says about [lo, hi), with an error where it leaves a
-// byte free that it must cover.
+// covering yields what a layer says about [lo, hi), with an error at a byte that it must cover and
+// does not.
 func covering(l Layer, lo, hi int64) sparse.Seq {
 	return func(yield func(sparse.Extent, error) bool) {
 		due := max(lo, l.stream().growth())

@@ -10,23 +10,23 @@ import (
 	"cbt/sparse"
 )
 
-// sweep walks over all layers of a merge at once, from the first block of the
-// image to its last, and tells for each run of blocks which layers say
-// something about it. It holds one table of each layer.
+// sweep walks over all layers of a merge at once, from the first block of the image to its last.
+// For each run of blocks it tells which layers say something about it. It holds one table of each
+// layer.
 type sweep struct {
 	layers []Layer // oldest first
 	base   int64   // bytes of the image before the first layer; 0 if that is full
 	size   int64   // bytes of the image after the last one
-	bare   int64   // no layer needs to say anything about the bytes before this one
-	cut    []int64 // for each layer, the smallest size of it and all that follow
-	under  []int64 // for each layer, how much of the base is still there before it
+	bare   int64   // end of the bytes that no layer needs to say anything about
+	cut    []int64 // for each layer, the smallest size of it and of all later ones
+	under  []int64 // for each layer, how much of the base is left before it
 
 	at     []track
 	events events
 	active []uint64 // a bit for each layer that covers the block
 }
 
-// track is where one layer's parts are.
+// track is how far the parts of one layer have been read.
 type track struct {
 	part
 	lo, hi int64 // blocks
@@ -35,7 +35,7 @@ type track struct {
 	stop   func()
 }
 
-// event is a block at which a layer begins or ends to say something.
+// event is a block at which a part of a layer begins or ends.
 type event struct {
 	block int64
 	layer int
@@ -75,9 +75,9 @@ func newSweep(m *Merge) *sweep {
 	return s
 }
 
-// run emits ascending runs of blocks, which newest and oldest layer cover.
-// emit may look at these layers' tracks. A byte that no layer covers and the
-// base does not hold is an error.
+// run emits runs of blocks in ascending order, with the newest and the oldest layer that cover
+// each. emit may look at these layers' tracks. A byte that no layer covers and the base does not
+// hold is an error.
 func (s *sweep) run(emit func(lo, hi int64, newest, oldest int) error) error {
 	defer func() {
 		for i := range s.at {
@@ -121,7 +121,7 @@ func (s *sweep) run(emit func(lo, hi int64, newest, oldest int) error) error {
 	return s.covered(pos, s.size/BlockSize+1)
 }
 
-// advance takes the next part of a layer.
+// advance reads the next part of layer i.
 func (s *sweep) advance(i int) error {
 	c := &s.at[i]
 	p, err, ok := c.next()
@@ -136,23 +136,22 @@ func (s *sweep) advance(i int) error {
 	return nil
 }
 
-// between emits the run of blocks from lo to hi, in which nothing begins or
-// ends.
+// between emits the run of blocks from lo to hi, in which no part begins or ends.
 func (s *sweep) between(lo, hi int64, emit func(lo, hi int64, newest, oldest int) error) error {
 	newest, oldest := s.ends()
 	if newest < 0 {
 		return s.covered(lo, hi)
 	}
 	start, end := s.end(lo), s.end(hi)
-	// What was cut off after the newest layer, or never was in it, must have
-	// been covered by one that let the image grow.
+	// Bytes that were cut off after the newest layer, or that it never had, must be covered by a
+	// layer that let the image grow.
 	if limit := min(s.cut[newest], s.at[newest].end()); limit < end {
 		return uncovered(s.layers[len(s.layers)-1].stream(), max(limit, start), -1)
 	}
 	return emit(start, end, newest, oldest)
 }
 
-// covered says whether blocks that no layer covers need not be.
+// covered returns an error if blocks that no layer covers would have to be.
 func (s *sweep) covered(lo, hi int64) error {
 	if start, end := s.end(lo), s.end(hi); start < end && end > s.bare {
 		return uncovered(s.layers[len(s.layers)-1].stream(), max(s.bare, start), -1)
@@ -160,7 +159,7 @@ func (s *sweep) covered(lo, hi int64) error {
 	return nil
 }
 
-// end is the end of the image's part that lies before a block.
+// end returns the end of the part of the image that lies before a block.
 func (s *sweep) end(block int64) int64 {
 	if block > s.size/BlockSize {
 		return s.size
@@ -168,7 +167,7 @@ func (s *sweep) end(block int64) int64 {
 	return block * BlockSize
 }
 
-// ends are the newest and the oldest layer that cover the block.
+// ends returns the newest and the oldest layer that cover the current block, -1 if there is none.
 func (s *sweep) ends() (newest, oldest int) {
 	newest, oldest = -1, -1
 	for i, word := range s.active {
@@ -185,10 +184,9 @@ func (s *sweep) ends() (newest, oldest int) {
 
 var zeroBlock [BlockSize]byte
 
-// check is the CRC of what the block at off held at the base, if the oldest
-// layer that replaces it knows that. It looked at its own length of the block
-// and at what was left of the base then: where either was less than what the
-// merge replaces, its CRC says nothing about the rest.
+// check returns the CRC of what the block at off held at the base, if the oldest layer that
+// replaces it knows that. That layer's CRC covers its own length of the block, and what was left of
+// the base then. If either is less than the merge replaces, it says nothing about the rest.
 func (s *sweep) check(off int64, oldest int) (crc uint32, ok bool) {
 	p := &s.at[oldest].part
 	if !p.checked {

@@ -33,7 +33,7 @@ type extent struct {
 
 func (e extent) end() int64 { return e.off + e.n }
 
-// blocks is the number of blocks that e touches: one old CRC each.
+// blocks returns the number of blocks that e touches. Each has one old CRC if e is checked.
 func (e extent) blocks() int { return int((e.n + BlockSize - 1) / BlockSize) }
 
 // table is the decoded extent table of one chunk.
@@ -49,7 +49,7 @@ type table struct {
 func (t *table) start() int64 { return t.extents[0].off }
 func (t *table) end() int64   { return t.extents[len(t.extents)-1].end() }
 
-// appendFrame appends the table as the skippable frame with the given number.
+// appendFrame appends the table as the skippable frame with sequence number seq.
 func (t *table) appendFrame(b []byte, seq uint64) []byte {
 	b = beginFrame(b, tableFrame)
 	b = le.AppendUint32(b, uint32(t.stream))
@@ -75,9 +75,9 @@ func (t *table) appendFrame(b []byte, seq uint64) []byte {
 	return sealFrame(b, seq)
 }
 
-// decodeTable decodes and validates a table's body. off is the frame's place
-// in the file. Whether it fits its neighbours is for the caller. nil streams
-// are unknown ones: what only a header can refuse is accepted.
+// decodeTable decodes and validates a table's body. off is the frame's place in the file. The
+// caller must check that it fits its neighbours. If streams is nil the header is not known, and all
+// is accepted that only a header could refuse.
 func decodeTable(body []byte, streams []Stream, off int64) (*table, error) {
 	bad := func(field string, v any, msg string) (*table, error) {
 		return nil, &sparse.FormatError{Struct: "delta table", Field: field, Off: off, Value: v, Msg: msg}

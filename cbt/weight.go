@@ -1,13 +1,13 @@
 package cbt
 
-// Weight is what MergedSize wants to know of a delta.
+// Weight is what MergedSize needs to know about a delta.
 type Weight struct {
 	Streams []Stream
 	Totals  []Totals
 	Tables  int64 // bytes of the tables of all chunks
 }
 
-// Weight reads the index, 40 bytes for each chunk.
+// Weight reads the index, 40 bytes for each chunk, and returns the weight of d.
 func (d *Delta) Weight() (Weight, error) {
 	w := Weight{Streams: d.Header.Streams, Totals: d.Totals()}
 	for i := range d.root.leaves {
@@ -22,9 +22,8 @@ func (d *Delta) Weight() (Weight, error) {
 	return w, nil
 }
 
-// MergedSize is the most bytes that the merge of deltas, oldest first, can
-// have: as if nothing could be compressed and each extent were cut at both ends
-// of every other one.
+// MergedSize returns the most bytes that a merge of deltas, oldest first, can have. It assumes that
+// nothing can be compressed, and that each extent is cut at both ends of every other one.
 func MergedSize(line []Weight) int64 {
 	const perChunk, perStream = 256, 2 << 10 // frames and index; JSON
 	streams := line[len(line)-1].Streams

@@ -15,8 +15,8 @@ import (
 // ID is the SHA-256 of a delta up to its trailer.
 type ID [sha256.Size]byte
 
-// String returns the 64 lower-case hexadecimal digits of id, as all commands,
-// names of files and records write it.
+// String returns the 64 lower-case hexadecimal digits of id. All commands, file names and records
+// write an ID this way.
 func (id ID) String() string { return hex.EncodeToString(id[:]) }
 
 // Summary says what a delta holds.
@@ -27,8 +27,8 @@ type Summary struct {
 	Streams []Totals
 }
 
-// writer writes the parts of a delta in order. After an error it only
-// returns that error.
+// writer writes the parts of a delta in order. After an error it does nothing but return that
+// error.
 type writer struct {
 	w       io.Writer
 	sum     hash.Hash
@@ -70,8 +70,7 @@ func (w *writer) write(p []byte) {
 	w.err = err
 }
 
-// chunk writes a table and its data frame, which is empty if the table has no
-// payload.
+// chunk writes a table and its data frame. The frame is empty if the table has no payload.
 func (w *writer) chunk(t *table, data []byte) error {
 	if w.err != nil {
 		return w.err
@@ -144,7 +143,7 @@ type spill struct {
 	mem   []byte
 	file  *os.File
 	size  int64  // bytes in the file
-	tail  []byte // what comes behind them
+	tail  []byte // what follows the bytes in the file
 }
 
 const (
@@ -179,8 +178,8 @@ func (s *spill) flush() error {
 	return err
 }
 
-// read reads entries, which never straddle the end of the memory part: the
-// limit is no multiple of an entry, but append keeps entries whole.
+// read reads entries. The limit is not a multiple of an entry's size, but append keeps entries
+// whole, so none straddles the end of the part in memory.
 func (s *spill) read(p []byte, off int64) error {
 	n := 0
 	if off < int64(len(s.mem)) {
