@@ -12,7 +12,7 @@ import (
 	"cbt/sparse/sparsetest"
 )
 
-// img is an image in memory whose extents are honest but not tight.
+// img is an image in memory whose extents are true but not tight.
 type img []byte
 
 func (m img) Size() int64 { return int64(len(m)) }
@@ -42,7 +42,7 @@ func (m img) Extents(off, n int64) sparse.Seq {
 	})
 }
 
-// changedIn names every 512 bytes of new that differ from old, and a few more.
+// changedIn yields every 512 bytes of new that differ from old, and a few more.
 func changedIn(r *rand.Rand, old, new img) sparse.Seq {
 	seed := r.Uint64()
 	return func(yield func(sparse.Extent, error) bool) {
@@ -75,8 +75,8 @@ func newImg(r *rand.Rand, size int) img {
 	return m
 }
 
-// scribble writes runs of zeros, of one byte, of noise, and zeros up to the
-// last byte of a block.
+// scribble writes runs of zeros, of one byte and of noise, and zeros up to the last byte of a
+// block.
 func (m img) scribble(r *rand.Rand, times int) {
 	if len(m) == 0 {
 		return
@@ -116,8 +116,7 @@ func (m img) resized(r *rand.Rand) img {
 	return n
 }
 
-// history is a random chain of states and the deltas between them, the first
-// one full.
+// history is a random chain of states and the deltas between them. The first delta is full.
 type history struct {
 	states []img
 	files  [][]byte

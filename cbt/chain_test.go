@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// way makes a delta of which nothing is known but its header and its ID.
+// way makes a delta of which only header and ID are known.
 func way(id byte, from, to string, sizes ...int64) *Ends {
 	s := Stream{Name: "disk/0", To: to, Size: 8192, Full: from == ""}
 	if !s.Full {
@@ -27,7 +27,7 @@ func ids(steps []Step) (list []byte) {
 	return list
 }
 
-// stepsTo are the steps that a catalogue finds to the state after d.
+// stepsTo returns the IDs on the route that a catalogue finds to the state after d.
 func stepsTo(all []*Ends, d *Ends) ([]byte, error) {
 	r, err := NewCatalogue(all).Route(d, 0)
 	if err != nil {
@@ -108,7 +108,7 @@ func TestCatalogueChoosesRoutes(t *testing.T) {
 	}
 }
 
-// The catalogue against a search through all ways, on random graphs.
+// TestCatalogueModel compares the catalogue with a search through all ways, on random graphs.
 func TestCatalogueModel(t *testing.T) {
 	for seed := range uint64(500) {
 		r := rand.New(rand.NewPCG(seed, 3))
@@ -149,7 +149,8 @@ func TestCatalogueModel(t *testing.T) {
 	}
 }
 
-// machine makes a delta of several streams, from one point to another; an empty from is full.
+// machine makes a delta of several streams, from one point to another. A stream whose from is empty
+// is full.
 func machine(id byte, to string, from ...string) *Ends {
 	e := &Ends{ID: ID{id}}
 	for i, f := range from {

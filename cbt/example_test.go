@@ -11,15 +11,16 @@ import (
 	"cbt/sparse"
 )
 
-// write makes the delta that leads from the image old to the image new; old is nil for a full one. From and
-// to are the points: names of frozen contents, the same name for the same bytes for ever.
+// write makes the delta that leads from the image old to the image new. If old is nil the delta is
+// full. from and to are points: names of frozen contents. A name stands for the same bytes for
+// ever.
 func write(old, new []byte, from, to string) ([]byte, error) {
 	stream := cbt.Stream{Name: "disk/0", Size: int64(len(new)), To: to, Full: old == nil}
 	source := cbt.Source{New: sparse.Plain(bytes.NewReader(new), int64(len(new)))}
 	if old != nil {
 		stream.From = &cbt.Base{Point: from, Size: int64(len(old))}
 		source.Old = sparse.Plain(bytes.NewReader(old), int64(len(old)))
-		// Images that have metadata in common tell faster what changed: qcow2.Changed, lvm.Changed.
+		// For images with common metadata qcow2.Changed and lvm.Changed are faster.
 		source.Changed = sparse.Compare(source.Old, source.New, 0, stream.Size)
 	}
 	h := cbt.Header{Version: cbt.Version, Consistency: cbt.Crash, Streams: []cbt.Stream{stream}}
@@ -29,7 +30,7 @@ func write(old, new []byte, from, to string) ([]byte, error) {
 }
 
 func open(delta []byte) *cbt.Delta {
-	// Only Verify sees every byte.
+	// Only Verify checks every byte.
 	if _, _, err := cbt.Verify(context.Background(), bytes.NewReader(delta), cbt.VerifyOptions{}); err != nil {
 		log.Fatal(err)
 	}
@@ -56,7 +57,7 @@ func chain() (image []byte, deltas []*cbt.Delta) {
 	return tuesday, []*cbt.Delta{open(full), open(next)}
 }
 
-// Write makes a delta of what changed.
+// Write makes a delta of what has changed.
 func ExampleWrite() {
 	old := make([]byte, 1<<20)
 	now := bytes.Clone(old)

@@ -34,7 +34,7 @@ func smallest(t *testing.T) []byte {
 	return mustWrite(t, h, []Source{{New: m}}, Options{})
 }
 
-// parts of the smallest delta as the dump names them: label and length.
+// dumpLabels returns label and length of each part of the smallest delta, as the dump shows them.
 func dumpLabels(b []byte) []struct {
 	label string
 	n     int
@@ -138,7 +138,7 @@ func TestDataFrameHeader(t *testing.T) {
 	}
 }
 
-// lz4 -dc of a whole delta is its payload, and file knows it.
+// TestStockTools: lz4 -dc of a whole delta gives its payload, and file recognises it.
 func TestStockTools(t *testing.T) {
 	testtool.Need(t, "lz4")
 	testtool.Need(t, "file")
@@ -171,8 +171,8 @@ func TestStockTools(t *testing.T) {
 	}
 }
 
-// useful says what a reader that does not look at every byte makes of b: an
-// error, or the content.
+// useful returns what a reader that does not look at every byte makes of b: the content, or an
+// error.
 func useful(b []byte) (content []byte, err error) {
 	d, err := Open(bytes.NewReader(b), int64(len(b)))
 	if err != nil {
@@ -187,8 +187,8 @@ func useful(b []byte) (content []byte, err error) {
 	return content, err
 }
 
-// smallChain is a full delta and one with data, zeros, checks and growth, both
-// small enough to try every bit of them.
+// smallChain returns a full delta, and one with data, zeros, checks and growth. Both are small
+// enough to try every bit of them.
 func smallChain(t *testing.T) [][]byte {
 	old := img(bytes.Repeat([]byte("old "), 10000))
 	m := img(bytes.Repeat([]byte("old "), 11000))
@@ -216,7 +216,7 @@ func TestEveryFlippedBitIsFound(t *testing.T) {
 	}
 }
 
-// Reading at random must never give other bytes than those that were written.
+// Reads at random offsets must never give other bytes than those that were written.
 func TestFlippedBitsNeverChangeContent(t *testing.T) {
 	b := smallest(t)
 	want, err := useful(b)
@@ -324,7 +324,7 @@ func TestSameBytesWhateverTheWorkers(t *testing.T) {
 	}
 }
 
-// A chunk ends at 1 MiB of payload or when a 4,097th extent would come.
+// A chunk ends at 1 MiB of payload, or when a 4,097th extent would follow.
 func TestChunksCloseWhereTheSpecificationSays(t *testing.T) {
 	m := make(img, 12000*2*BlockSize)
 	zeros := sparse.Seq(func(yield func(sparse.Extent, error) bool) {

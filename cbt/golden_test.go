@@ -13,9 +13,8 @@ import (
 	"cbt/sparse"
 )
 
-// goldens are deltas of version 1 that every later version must read, with the
-// SHA-256 of what they lead to. They are never changed: a writer that writes
-// other bytes gets new ones beside them.
+// goldens are deltas of version 1, with the SHA-256 of what they lead to. Every later version must
+// read them. They are never changed: a writer that writes other bytes gets new ones in addition.
 var goldens = []struct {
 	file    string
 	chain   []string // oldest first
@@ -36,7 +35,7 @@ var goldens = []struct {
 	}},
 }
 
-// named is a delta that says of which machine and disks it is.
+// named makes a delta that names its machine and disks.
 func named(t *testing.T) []byte {
 	h := Header{Version: Version, Consistency: Crash, Machine: "vm1"}
 	var src []Source
@@ -48,7 +47,7 @@ func named(t *testing.T) []byte {
 	return mustWrite(t, h, src, Options{})
 }
 
-// severalStreams is a delta of two disks and a machine's RAM.
+// severalStreams makes a delta of two disks and a machine's RAM.
 func severalStreams(t *testing.T) []byte {
 	at := time.Date(2026, 11, 22, 20, 0, 0, 123456000, time.UTC)
 	h := Header{Version: Version, Consistency: Full, Instant: &at}

@@ -56,7 +56,7 @@ func TestHeaderJSONIsUnambiguous(t *testing.T) {
 	if err != nil || h.Machine != "vm1" || h.Streams[0].Source != "file:1" {
 		t.Errorf("machine and source: %+v, %v", h, err)
 	}
-	// What a later version may add is ignored.
+	// Keys that a later version may add are ignored.
 	if _, err := decodeHeader([]byte(strings.Replace(goodHeader, `"cbt":1`, `"cbt":1,"new-key":{"a":[1,2]}`, 1))); err != nil {
 		t.Error(err)
 	}

@@ -77,7 +77,7 @@ func TestMergeIsItsPartsInTurn(t *testing.T) {
 		sizes := h.states[from : to+1]
 		keptChecks(t, d, h.deltas[from+1:to+1], slices.IsSortedFunc(sizes, func(a, b img) int { return len(a) - len(b) }))
 
-		// Through a chain, too, and whatever is merged first.
+		// Through a chain too, whichever part is merged first.
 		full, _ := mustMerge(t, Options{}, h.deltas[:from+1]...)
 		both, b := mustMerge(t, Options{Workers: 2}, full, d)
 		_, all := mustMerge(t, Options{Workers: 5}, h.deltas[:to+1]...)
@@ -101,9 +101,9 @@ func TestMergeIsItsPartsInTurn(t *testing.T) {
 	}
 }
 
-// keptChecks compares which blocks of a merge are checked with what the first
-// of the parts that has the block says. Where the image shrank on the way a
-// check may be lost, for its block was not looked at as far as it is now.
+// keptChecks compares which blocks of a merge are checked with what the first part that has the
+// block says. If the image shrank on the way a check may be lost, because less of its block was
+// looked at than there is now.
 func keptChecks(t *testing.T, d *Delta, parts []*Delta, grows bool) {
 	t.Helper()
 	first := map[int64]bool{}
@@ -171,8 +171,8 @@ func TestMergeOfOne(t *testing.T) {
 	}
 }
 
-// More than one window, more than one chunk in each: the same bytes with any
-// number of workers.
+// More than one window, with more than one chunk in each: the bytes are the same with any number of
+// workers.
 func TestMergeDoesNotDependOnWorkers(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 23))
 	h := newHistory(t, r, 8, 20<<20)
@@ -188,8 +188,8 @@ func TestMergeDoesNotDependOnWorkers(t *testing.T) {
 	}
 }
 
-// The kept checks find a wrong base: each byte of it that a checked block of
-// the merge replaces.
+// The checks that were kept find a wrong base: each wrong byte that a checked block of the merge
+// replaces.
 func TestMergeKeepsTheOldestChecks(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 24))
 	base := newImg(r, 60000)
@@ -229,7 +229,7 @@ func TestMergeKeepsTheOldestChecks(t *testing.T) {
 	}
 }
 
-// Streams come, go, and are full: each goes back along its own path.
+// Streams come, go, and become full: each follows its own path back.
 func TestMergeOfStreams(t *testing.T) {
 	r := rand.New(rand.NewPCG(5, 25))
 	states := map[string][]img{}
@@ -355,8 +355,8 @@ func TestMergeIsStable(t *testing.T) {
 
 const mergedSum = "1e0456623b1acdc878e430091e22a4072c60ed82ecb8dd232f60da2e114aa967"
 
-// A block that grew behind the base's end and is then cut: what was looked at
-// was more of the block than there is now.
+// A block that grew past the base's end and was then cut: more of it was looked at than there is
+// now.
 func TestMergeOfABlockThatIsCut(t *testing.T) {
 	base := img(bytes.Repeat([]byte{7}, 5000))
 	states := []img{base, append(bytes.Clone(base), bytes.Repeat([]byte{8}, 3000)...), append(bytes.Clone(base), bytes.Repeat([]byte{8}, 1000)...)}

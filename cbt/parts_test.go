@@ -208,8 +208,8 @@ func TestHeaderValidation(t *testing.T) {
 	}
 }
 
-// A delta whose checksums are right may still leave out what it must cover:
-// reading it at random must not invent zeros.
+// A delta with right checksums may still leave out what it must cover. Reads at random offsets must
+// not invent zeros for that.
 func TestUncoveredBytesAreNotZeros(t *testing.T) {
 	for name, c := range map[string]struct {
 		stream  Stream

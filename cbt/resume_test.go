@@ -8,14 +8,14 @@ import (
 	"testing"
 )
 
-// half is a target of which an interrupted WriteTo wrote random parts.
+// half returns a target to which an interrupted WriteTo wrote random parts.
 func half(t *testing.T, r *rand.Rand, m *Merge, before, after img) *target {
 	t.Helper()
 	tg := &target{img: bytes.Clone(before)}
 	if r.IntN(8) > 0 && len(tg.img) < len(after) {
 		_ = tg.Truncate(after.Size())
 	}
-	// What a cut in a block leaves is a mixture of its sectors.
+	// A cut inside a block leaves a mixture of sectors.
 	unit := 512 << r.IntN(5)
 	for off := 0; off < min(len(tg.img), len(after)); off += unit {
 		if end := min(off+unit, len(tg.img), len(after)); r.IntN(2) == 0 {
@@ -72,7 +72,7 @@ func TestCheckHalf(t *testing.T) {
 			if _, err := m.CheckHalfBlind(t.Context(), wrong.img); err != nil {
 				blind++
 			}
-			// Whatever passed is completed to the right image.
+			// If the check passes, the target can be completed to the right image.
 			if err == nil {
 				if _, err := m.WriteTo(t.Context(), wrong, ApplyOptions{}); err != nil || !bytes.Equal(wrong.img, after) {
 					t.Fatalf("seed %d: byte %d altered: completed to something else (%v)", seed, at, err)

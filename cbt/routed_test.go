@@ -52,8 +52,8 @@ func newNetwork(t *testing.T, r *rand.Rand, n, size int) *network {
 	return w
 }
 
-// damage returns a delta with the same ends, of which each of some parts is other
-// than it was. Header, index and trailer stay.
+// damage returns a delta with the same ends in which some parts have other bytes. Header, index and
+// trailer stay.
 func (w *network) damage(r *rand.Rand, d *Delta, times int) *Delta {
 	b := bytes.Clone(w.files[d.ends])
 	var at []int64
@@ -88,8 +88,8 @@ func (w *network) routes(deltas []*Delta, passed func(*Ends, error)) Routes {
 	}
 }
 
-// One damaged delta that others lead past is never noticed in the bytes, whichever
-// it is; what is said is said once.
+// One damaged delta with a way around it never shows in the bytes, whichever it is. It is reported
+// once.
 func TestRoutedPassesOneDamagedDelta(t *testing.T) {
 	for seed := range uint64(12) {
 		r := rand.New(rand.NewPCG(seed, 41))
@@ -138,8 +138,8 @@ func endsOf(deltas []*Delta) (list []*Ends) {
 	return list
 }
 
-// Many damaged deltas: no byte is ever another one, and a block that some route
-// gives is given, whatever is damaged elsewhere.
+// Many damaged deltas: no byte is ever wrong, and every block that some route gives is given,
+// whatever is damaged elsewhere.
 func TestRoutedGivesWhatAnyRouteHas(t *testing.T) {
 	given, lost := 0, 0
 	for seed := range uint64(30) {
@@ -174,7 +174,7 @@ func TestRoutedGivesWhatAnyRouteHas(t *testing.T) {
 					lost++
 				}
 			}
-			// Extents say nothing wrong either, and end where nothing is known.
+			// Extents say nothing wrong either. They end where nothing is known.
 			pos := int64(0)
 			for e, err := range v.Extents(0, v.Size()) {
 				if err != nil {
@@ -194,7 +194,7 @@ func TestRoutedGivesWhatAnyRouteHas(t *testing.T) {
 	}
 }
 
-// anyRoute tries every route to the point of d for one block, through stacks.
+// anyRoute tries every route to the point of d for one block, with stacks.
 func anyRoute(deltas []*Delta, d *Delta, off, n int64) bool {
 	var walk func(last *Delta, chain []Layer) bool
 	walk = func(last *Delta, chain []Layer) bool {
@@ -223,7 +223,7 @@ func anyRoute(deltas []*Delta, d *Delta, off, n int64) bool {
 	return false
 }
 
-// What cannot be opened is passed over too, and what no route leads to says so.
+// Deltas that cannot be opened are passed over too. If no route leads there the error says so.
 func TestRoutedOpens(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 43))
 	w := newNetwork(t, r, 4, 50000)

@@ -9,8 +9,8 @@ import (
 	"cbt/sparse"
 )
 
-// salvage collects the pieces of a damaged delta, compares them with what the
-// whole one says, and counts the bytes in each state.
+// salvage collects the pieces of a damaged delta, compares them with what the whole one says, and
+// counts the bytes of each kind.
 func salvage(t *testing.T, damaged []byte, whole *Delta, states []img) (Salvaged, map[PieceKind]int64) {
 	t.Helper()
 	var said []map[int64]sparse.Kind // of each stream, by block
@@ -126,8 +126,8 @@ func TestSalvageOfWhatIsWhole(t *testing.T) {
 	}
 }
 
-// TestSalvageOfDamage destroys parts of a delta: what is called sure is right,
-// and not much more is lost than was destroyed.
+// TestSalvageOfDamage destroys parts of a delta. What is called sure must be right, and not much
+// more may be lost than was destroyed.
 func TestSalvageOfDamage(t *testing.T) {
 	r := rand.New(rand.NewPCG(2, 2))
 	b, d, m := patches(t, r)
@@ -160,15 +160,15 @@ func TestSalvageOfDamage(t *testing.T) {
 			bad, what = bad[500:len(bad)-500], "holes, neither header nor index"
 		}
 		s, n := salvage(t, bad, d, []img{m})
-		// A hole spoils the chunk that it begins in and the ones it reaches.
+		// A hole spoils the chunk in which it begins and those into which it reaches.
 		if least := want.Data - int64(holes+2)*2*maxPayload; n[PieceData] < least {
 			t.Errorf("round %d, %s: %d of %d bytes salvaged, want %d: %+v", round, what, n[PieceData], want.Data, least, s)
 		}
 	}
 }
 
-// TestSalvageOfADiskThatHoldsADelta: chunks of the delta on the disk are not
-// taken for those of the delta of the disk.
+// TestSalvageOfADiskThatHoldsADelta: chunks of the delta on the disk are not taken for chunks of
+// the disk's own delta.
 func TestSalvageOfADiskThatHoldsADelta(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 3))
 	var inner []byte
@@ -184,7 +184,7 @@ func TestSalvageOfADiskThatHoldsADelta(t *testing.T) {
 			h.Streams = append(h.Streams, Stream{Name: "disk/" + point(i), Size: m.Size(), To: point(i), Full: true})
 			src, states = append(src, Source{New: m}), append(states, m)
 		}
-		if size > 64<<10 { // the other one has small chunks, so that many fit into one of this
+		if size > 64<<10 { // the other delta has small chunks, so that many fit into one of this
 			copy(states[5][4096:], inner)
 		}
 		return mustWrite(t, h, src, Options{}), states
@@ -207,7 +207,7 @@ func TestSalvageOfADiskThatHoldsADelta(t *testing.T) {
 		if n[PieceData] < 30<<20 {
 			t.Errorf("chunk %d: %+v %v", chunk, s, n)
 		}
-		// Where what follows is gone, all that tells them apart is that they are unsure.
+		// Where what follows is gone, only being unsure tells them apart.
 		bad = bad[:ref.off+(400<<10)]
 		salvage(t, bad, d, states)
 		Salvage(context.Background(), bytes.NewReader(bad), int64(len(bad)), func(p Piece) error {

@@ -28,7 +28,7 @@ func TestSameEffect(t *testing.T) {
 			continue
 		}
 
-		// The same extents, one other byte.
+		// The same extents, with one byte different.
 		m := img(bytes.Clone(h.states[3]))
 		var at int64 = -1
 		for p, err := range d.parts(0, 0, d.Header.Streams[0].Size) {
@@ -69,7 +69,7 @@ func TestSameEffect(t *testing.T) {
 	}
 }
 
-// No merge is larger than what was said before.
+// No merge is larger than predicted.
 func TestMergedSize(t *testing.T) {
 	for seed := range uint64(60) {
 		r := rand.New(rand.NewPCG(seed, 32))
@@ -89,7 +89,7 @@ func TestMergedSize(t *testing.T) {
 	}
 }
 
-// What a merge will have is known from the tables, nearly.
+// The tables nearly tell what a merge will have.
 func TestEstimate(t *testing.T) {
 	ctx := context.Background()
 	for seed := range uint64(60) {

@@ -15,7 +15,7 @@ import (
 	"cbt/sparse/sparsetest"
 )
 
-// tiny limits put the borders of regions everywhere.
+// tiny returns limits that put borders of regions everywhere.
 func tiny(r *rand.Rand) limits {
 	return limits{pieces: r.IntN(8), tables: r.IntN(4), leaves: r.IntN(2), span: 2 * BlockSize << r.IntN(4)}
 }
@@ -31,8 +31,7 @@ func stackWith(t *testing.T, l limits, layers []Layer) *Stack {
 	return s
 }
 
-// regionsOf counts the regions of a stack that were not cut, and of those the
-// ones in its cache.
+// regionsOf counts the regions of a stack that were not halved.
 func regionsOf(s *Stack) (all int) {
 	var count func(*span)
 	count = func(at *span) {
@@ -66,7 +65,7 @@ func TestStackModel(t *testing.T) {
 		if all, err := io.ReadAll(io.NewSectionReader(s, 0, s.Size())); err != nil || !bytes.Equal(all, want) {
 			t.Fatalf("seed %d: the whole image: %v, or it differs", seed, err)
 		}
-		// Maps of chains that begin alike, made of each other.
+		// Maps of chains that begin alike are made from each other.
 		shared := NewCache()
 		if seed%3 == 0 {
 			shared.limits = tiny(r)
@@ -81,7 +80,7 @@ func TestStackModel(t *testing.T) {
 				t.Fatalf("seed %d: state %d: %d, %v, or it differs", seed, i, n, err)
 			}
 		}
-		// The extents are those of one region.
+		// The extents are those of a single region.
 		whole, err := sparse.Collect(stackWith(t, defaultLimits, layersOf(h.deltas)).Extents(0, s.Size()))
 		if err != nil {
 			t.Fatal(err)
@@ -102,7 +101,7 @@ func TestStackModel(t *testing.T) {
 	}
 }
 
-// What a shrinking cut off stays cut off, whatever follows.
+// Bytes that a shrinking cut off stay cut off, whatever follows.
 func TestStackOfShrinkingAndGrowing(t *testing.T) {
 	sizes := []int64{50000, 10001, 50000, 8192, 8193, 60000, 0, 3 * BlockSize, BlockSize - 1, 70000}
 	for zeros := range 2 {
@@ -140,7 +139,7 @@ func TestStackOfShrinkingAndGrowing(t *testing.T) {
 	}
 }
 
-// broken fails where told to, and counts reads.
+// broken fails where it is told to, and counts reads.
 type broken struct {
 	io.ReaderAt
 	lo, hi int64 // of the file
@@ -165,8 +164,8 @@ func (b *broken) ReadAt(p []byte, off int64) (int, error) {
 	return b.ReaderAt.ReadAt(p, off)
 }
 
-// chunky is a chain of a full delta and one of 8 chunks of 1 MiB, 3 MiB apart,
-// each with an old CRC for every other block, so that the tables are needed.
+// chunky is a chain of a full delta and one of 8 chunks of 1 MiB, 3 MiB apart. Each has an old CRC
+// for every other block, so that the tables are needed.
 func chunky(t *testing.T) (want img, layers []Layer, file *broken, raw []byte) {
 	t.Helper()
 	r := rand.New(rand.NewPCG(5, 5))
@@ -201,8 +200,8 @@ func chunky(t *testing.T) (want img, layers []Layer, file *broken, raw []byte) {
 	return want, layers, file, raw
 }
 
-// Damage keeps only that from being read which needs it, for good; a failing
-// disk does so only while it fails.
+// Damage makes unreadable only what needs the damaged part, and for good. A failing disk does so
+// only while it fails.
 func TestStackReadsAroundFaults(t *testing.T) {
 	for _, l := range []limits{defaultLimits, {span: 1 << 20}} {
 		want, layers, file, raw := chunky(t)
@@ -245,7 +244,7 @@ func TestStackReadsAroundFaults(t *testing.T) {
 	}
 }
 
-// Many readers make one map.
+// Many readers share the making of one map.
 func TestStackReadsTablesOnce(t *testing.T) {
 	want, layers, file, _ := chunky(t)
 	s := stackWith(t, defaultLimits, layers)
@@ -267,7 +266,7 @@ func TestStackReadsTablesOnce(t *testing.T) {
 	}
 }
 
-// Chunks of which the index says everything are not looked at in vain.
+// Chunks about which the index says everything are not read in vain.
 func TestStackOfDenseDeltasReadsNoTables(t *testing.T) {
 	r := rand.New(rand.NewPCG(6, 6))
 	m := make(img, 20<<20)
@@ -288,7 +287,7 @@ func TestStackOfDenseDeltasReadsNoTables(t *testing.T) {
 	if n = file.reads.Load() - n; n != 1 {
 		t.Errorf("%d reads for the extents, want 1", n)
 	}
-	// From front to back each chunk is decoded once: a table and a payload.
+	// Read from front to back, each chunk is decoded once: a table and a payload.
 	p := make([]byte, 128<<10)
 	n = file.reads.Load()
 	for off := int64(0); off < m.Size(); off += int64(len(p)) {
@@ -299,13 +298,13 @@ func TestStackOfDenseDeltasReadsNoTables(t *testing.T) {
 	if n = file.reads.Load() - n; n != 40 {
 		t.Errorf("%d reads of 20 chunks, want 40", n)
 	}
-	// What was started ends by itself.
+	// Goroutines that were started end by themselves.
 	for range readersAhead {
 		s.cache.ahead <- struct{}{}
 	}
 }
 
-// A delta of 3 million extents, none of which joins another: the maps stay small.
+// A delta of 3 million extents that cannot be joined: the maps stay small.
 func TestStackOfManyExtentsIsBounded(t *testing.T) {
 	const tables, stride = 800, 2 * BlockSize
 	size := int64(tables * maxExtents * stride)
@@ -365,7 +364,7 @@ func TestStackOfManyExtentsIsBounded(t *testing.T) {
 	runtime.KeepAlive(s)
 }
 
-// Leaves that overlap each other are refused, though each is whole.
+// Leaves that overlap each other are refused, though each by itself is whole.
 func TestOverlappingLeaves(t *testing.T) {
 	var b bytes.Buffer
 	size := int64(2*leafEntries) * BlockSize
