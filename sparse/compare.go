@@ -10,17 +10,16 @@ import (
 	"cbt/internal/ordered"
 )
 
-// Compare reads the images a and b and says where they differ: the extents of
-// b in those 4 KiB blocks of [off, off+n), counted from offset 0 of the image,
-// that hold different bytes, neighbours joined. Only blocks are read where one
-// of the two has Data.
+// Compare reads the images a and b and yields where they differ: the extents of b in those 4 KiB
+// blocks of [off, off+n) that hold different bytes. Blocks count from offset 0 of the image.
+// Neighbours are joined. A block is read only where one of the two has Data.
 //
-// The range may reach up to the larger of the two sizes. What only b has is
-// different, read or not; what only a has yields nothing.
+// The range may reach up to the larger of the two sizes. What only b has counts as different, read
+// or not; what only a has yields nothing.
 //
-// GOMAXPROCS goroutines read ahead, each at most 1 MiB of either image; they
-// end when the loop over the sequence does. A failed or short read, and a
-// panic of a view in one of them, ends the sequence as its error.
+// GOMAXPROCS goroutines read ahead, each at most 1 MiB of either image. They end when the loop over
+// the sequence does. A failed or short read ends the sequence as its error, and so does a panic of
+// a view in one of them.
 func Compare(a, b View, off, n int64) Seq {
 	if err := CheckRange(off, n, max(a.Size(), b.Size())); err != nil {
 		return Fail(err)
@@ -41,7 +40,7 @@ func Compare(a, b View, off, n int64) Seq {
 	})
 }
 
-// differing is the blocks of r, which both have, whose bytes differ.
+// differing yields the blocks of r, which both images have, whose bytes differ.
 func differing(a, b View, r Extent) Seq {
 	return func(yield func(Extent, error) bool) {
 		ctx, cancel := context.WithCancel(context.Background())
@@ -76,8 +75,7 @@ func differing(a, b View, r Extent) Seq {
 	}
 }
 
-// comparison is a part of one chunk: within it, each side has data all along
-// or none.
+// comparison is a part of one chunk. In all of it a side has data, or in none of it.
 type comparison struct {
 	off, n int64
 	data   [2]bool
@@ -104,7 +102,7 @@ func compareAll(ctx context.Context, a, b View, r Extent, found func([]Extent) e
 		}, found)
 }
 
-// differ compares block by block. A side without data is nil.
+// differ compares p and q block by block. A side without data is nil.
 func (c comparison) differ(p, q []byte) (diff []Extent) {
 	if p == nil {
 		p, q = q, nil
@@ -130,7 +128,7 @@ func (c comparison) differ(p, q []byte) (diff []Extent) {
 	return diff
 }
 
-// planComparison goes through the data of both sides at once.
+// planComparison walks through the data of both sides at once and emits what to compare.
 func planComparison(views [2]View, r Extent, emit func(comparison) error) error {
 	var side [2]cursor
 	for i, v := range views {
@@ -170,10 +168,10 @@ func planComparison(views [2]View, r Extent, emit func(comparison) error) error 
 // cursor is a place in a sequence.
 type cursor struct {
 	next func() (Extent, error, bool)
-	at   Extent // of no length at first, and beyond everything in the end
+	at   Extent // empty at first, past everything in the end
 }
 
-// skipTo goes on to the first extent that ends behind pos.
+// skipTo goes on to the first extent that ends after pos.
 func (c *cursor) skipTo(pos int64) error {
 	for c.at.End() <= pos {
 		e, err, ok := c.next()
@@ -188,7 +186,7 @@ func (c *cursor) skipTo(pos int64) error {
 	return nil
 }
 
-// dataBlocks is the data of v inside r, widened to whole blocks.
+// dataBlocks yields the data of v inside r, widened to whole blocks.
 func dataBlocks(v View, r Extent) Seq {
 	return Coalesce(func(yield func(Extent, error) bool) {
 		pos := r.Off

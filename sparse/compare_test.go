@@ -14,7 +14,7 @@ import (
 	"cbt/sparse"
 )
 
-// differences is what Compare must yield, worked out block by block.
+// differences returns what Compare must yield, worked out block by block.
 func differences(a, b *memView, off, n int64) []sparse.Extent {
 	var diff []sparse.Extent
 	both, end := min(a.Size(), b.Size()), min(off+n, b.Size())
@@ -36,7 +36,7 @@ func differences(a, b *memView, off, n int64) []sparse.Extent {
 	return diff
 }
 
-// related is another view that shares much of its content with m.
+// related returns another view that shares much of its content with m.
 func related(m *memView, size, unit int64, rnd *rand.Rand) *memView {
 	r := newMemView(size, unit, rnd.Uint64())
 	for i, e := range r.extents {
@@ -168,7 +168,7 @@ func (o *oftenOther) ReadAt(p []byte, off int64) (int, error) {
 	return n, err
 }
 
-// TestCompareBreak leaves the loop at once: the readers stop.
+// TestCompareBreak leaves the loop at once. The readers must stop.
 func TestCompareBreak(t *testing.T) {
 	a, b := &bigView{delay: 50 * time.Millisecond}, &oftenOther{}
 	before := runtime.NumGoroutine()

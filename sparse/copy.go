@@ -12,42 +12,40 @@ import (
 )
 
 const (
-	// blockSize is the grain, counted from offset 0 of the image, at which
-	// contents are looked at: what is zero, what differs.
+	// blockSize is the unit, counted from offset 0 of the image, in which contents are compared and
+	// checked for zeros.
 	blockSize = 4 << 10
 
 	// chunkSize is how much one goroutine reads at once.
 	chunkSize = 1 << 20
 
-	// zeroSize is how much is zeroed between two looks at the context.
+	// zeroSize is how much is zeroed between two checks of the context.
 	zeroSize = 256 << 20
 )
 
-// CopyOptions say how to copy. The zero value overwrites whatever the target
-// holds.
+// CopyOptions says how to copy. The zero value overwrites whatever the target holds.
 type CopyOptions struct {
 	// Workers is the number of goroutines that read and write; 0 means
 	// GOMAXPROCS.
 	Workers int
 
-	// Fresh says that the target reads as zeros already, all over the
-	// image's size: zeros are left out.
+	// Fresh says that the target already reads as zeros over the whole size of the image, so zeros
+	// are left out.
 	Fresh bool
 
-	// Compare reads the target first and writes only the 4 KiB blocks that
-	// differ. It excludes Fresh.
+	// Compare reads the target first and writes only the 4 KiB blocks that differ. It cannot be
+	// used with Fresh.
 	Compare bool
 
-	// Progress, if not nil, is called by the goroutine that called Copy,
-	// with the bytes of the image that are done so far: never fewer than
-	// before, and all of them in the end.
+	// Progress, if not nil, is called by the goroutine that called Copy, with the number of bytes
+	// of the image done so far. The number never falls, and in the end it is the size of the image.
 	Progress func(done int64)
 }
 
-// CopyStats count bytes. Written, Zeroed and Skipped add up to the size of the
-// image once all of it is copied.
+// CopyStats counts bytes. Written, Zeroed and Skipped add up to the size of the image once all of
+// it is copied.
 type CopyStats struct {
-	Read    int64 // of the image
+	Read    int64 // from the image
 	Written int64 // as data
 	Zeroed  int64 // with Target.Zero
 	Skipped int64 // left as the target had them
@@ -60,17 +58,16 @@ func (s *CopyStats) add(t CopyStats) {
 	s.Skipped += t.Skipped
 }
 
-// Copy makes the first src.Size() bytes of dst hold src, and leaves what dst
-// has behind them. It neither grows dst, which must be large enough, nor
-// syncs it. Only Data extents are read; 4 KiB blocks among them that hold
-// nothing but zeros are treated as holes, so that dst becomes sparse.
+// Copy makes the first src.Size() bytes of dst hold src, and leaves what dst has after them. It
+// neither grows dst, which must be large enough, nor syncs it. Only Data extents are read. Those of
+// their 4 KiB blocks that hold only zeros are treated as holes, so that dst becomes sparse.
 //
-// Ranges are read and written out of order. Each worker holds at most 1 MiB of
-// the image, and as much of the target with Compare: that bounds the memory,
-// whatever the size of the image. The first error, in the order of the image,
-// ends the copy and is returned, with the count of what was done until then;
-// a short read is one, and so is a panic of src or dst. After an error dst is
-// undefined. When ctx is done, Copy returns its cause.
+// Ranges are read and written out of order. Each worker holds at most 1 MiB of the image, and as
+// much of the target with Compare. That bounds the memory, whatever the size of the image.
+//
+// The first error, in the order of the image, ends the copy. It is returned with the counts up to
+// then. A short read is an error, and so is a panic of src or dst. After an error the content of
+// dst is undefined. When ctx is done, Copy returns its cause.
 func Copy(ctx context.Context, dst Target, src View, opt CopyOptions) (CopyStats, error) {
 	var total CopyStats
 	size := src.Size()
@@ -125,7 +122,7 @@ func (c *copier) plan(size int64, emit func(Extent) error) error {
 	return nil
 }
 
-// jobLen is how much of e is one job: up to the next multiple of a step.
+// jobLen returns how much of e is one job: up to the next multiple of a step.
 func (c *copier) jobLen(e Extent) int64 {
 	step := int64(chunkSize)
 	if e.Kind.ReadsZero() && !c.opt.Compare {
@@ -164,7 +161,7 @@ func (c *copier) extent(e Extent) (s CopyStats, err error) {
 	return s, c.blocks(want, have, e.Off, e.Len, &s)
 }
 
-// A verdict is what becomes of a block.
+// A verdict is what is done with a block.
 type verdict int
 
 const (
@@ -173,8 +170,7 @@ const (
 	toWrite
 )
 
-// judge decides on a block that shall hold want, zeros if nil, and holds have,
-// unknown if nil.
+// judge decides on a block that must hold want (nil: zeros) and holds have (nil: unknown).
 func (c *copier) judge(want, have []byte) verdict {
 	zero := want == nil || IsZero(want)
 	switch {
@@ -188,8 +184,7 @@ func (c *copier) judge(want, have []byte) verdict {
 	return toWrite
 }
 
-// blocks judges each block of [off, off+n) and puts runs of one verdict at
-// once.
+// blocks judges each block of [off, off+n), and carries out runs of one verdict at once.
 func (c *copier) blocks(want, have []byte, off, n int64, s *CopyStats) error {
 	part := func(p []byte, from, to int64) []byte {
 		if p == nil {
@@ -232,7 +227,7 @@ func (c *copier) put(v verdict, p []byte, off, n int64, s *CopyStats) error {
 	return nil
 }
 
-// buffers are handed from worker to worker, made when first needed.
+// buffers are handed from worker to worker. Their memory is allocated when first needed.
 type buffers chan *buffer
 
 type buffer [2][]byte

@@ -21,7 +21,7 @@ import (
 
 const block = 4096
 
-// blocksOf counts the bytes of the 4 KiB blocks of an image for which is holds.
+// blocksOf counts the bytes of those 4 KiB blocks of an image for which is returns true.
 func blocksOf(size int64, is func(off, end int64) bool) (n int64) {
 	for off := int64(0); off < size; off += block {
 		if end := min(off+block, size); is(off, end) {
@@ -40,7 +40,7 @@ func TestCopy(t *testing.T) {
 			} {
 				t.Run(fmt.Sprintf("%d/%d/%+v", size, unit, opt), func(t *testing.T) {
 					src := newMemView(size, unit, uint64(size))
-					// The target is a little longer, and like the image in parts.
+					// The target is a little longer, and partly like the image.
 					old := noise(size+5000, 77)
 					if opt.Fresh {
 						clear(old[:size])
@@ -93,8 +93,8 @@ func TestCopy(t *testing.T) {
 	}
 }
 
-// checkWrites wants no zero block written, nothing written twice, and the
-// counts right.
+// checkWrites fails if a zero block was written, if anything was written twice, or if the counts
+// are wrong.
 func checkWrites(t *testing.T, src *memView, dst *memTarget, stats sparse.CopyStats) {
 	t.Helper()
 	all := slices.Concat(dst.writes, dst.zeros)
@@ -222,7 +222,7 @@ func TestCopyErrors(t *testing.T) {
 	}
 }
 
-// eofFrom says that an image ends at an offset where it should not.
+// eofFrom makes an image end at an offset where it should not.
 func eofFrom(end int64) func(off, n int64) error {
 	return func(off, n int64) error {
 		if off+n > end {
@@ -232,7 +232,7 @@ func eofFrom(end int64) func(off, n int64) error {
 	}
 }
 
-// noGoroutines waits for those that end to end.
+// noGoroutines waits for goroutines that are about to end.
 func noGoroutines(t *testing.T, before int) {
 	t.Helper()
 	for range 200 {
@@ -274,7 +274,7 @@ func TestCopyCancel(t *testing.T) {
 	}
 }
 
-// bigView is size bytes of data that costs no memory.
+// bigView is 1 GiB of data that takes no memory.
 type bigView struct {
 	memView
 	delay time.Duration // of every read
@@ -316,7 +316,7 @@ func (b *bigTarget) Truncate(int64) error                     { return nil }
 func (b *bigTarget) Sync() error                              { return nil }
 func (b *bigTarget) WriteAt(p []byte, off int64) (int, error) { return len(p), nil }
 
-// allocated is the bytes that do allocates, freed or not.
+// allocated returns how many bytes do allocates, freed or not.
 func allocated(do func()) int64 {
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
@@ -338,7 +338,7 @@ func TestCopyMemory(t *testing.T) {
 		if compare {
 			limit *= 2
 		}
-		// The rest is what a job costs, a thousand times.
+		// The rest is what a thousand jobs cost.
 		if limit += 1 << 20; used > limit {
 			t.Errorf("compare %t: a copy of 1 GiB allocated %d bytes, want %d at most", compare, used, limit)
 		}
@@ -348,7 +348,7 @@ func TestCopyMemory(t *testing.T) {
 	}
 }
 
-// TestCopyZeros zeroes in pieces, so that it can be cancelled in between.
+// TestCopyZeros zeroes in steps, so that it can be cancelled between them.
 func TestCopyZeros(t *testing.T) {
 	const size = 1<<40 + 5
 	dst := &bigTarget{size: size}

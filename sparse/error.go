@@ -7,21 +7,19 @@ import (
 )
 
 var (
-	// ErrUnrelated says that the metadata of two images tell nothing about what
-	// changed between them, so that only comparing their bytes does. The
-	// Changed functions of all formats return errors that wrap it.
+	// ErrUnrelated says that the metadata of two images tell nothing about what changed between
+	// them, so only a comparison of their bytes does. The Changed functions of all formats return
+	// errors that wrap it.
 	ErrUnrelated = errors.New("no common metadata")
 
-	// ErrChanged says that something is no longer what it was when it was
-	// opened, so that what was read of it must not be used. The Recheck methods
-	// of all formats return errors that wrap it.
+	// ErrChanged says that something is no longer what it was when it was opened, so what was read
+	// from it must not be used. The Recheck methods of all formats return errors that wrap it.
 	ErrChanged = errors.New("changed while it was read")
 )
 
-// FormatError says that bytes of an image, a volume or a delta break their
-// format: which structure, which field of it, where (byte offset in the file
-// that holds the structure) and which value. Every parser returns this type
-// for bad input, so that one errors.As tells damage from a failing disk.
+// FormatError says that bytes of an image, a volume or a delta break their format. It names the
+// structure, the field, the byte offset in the file that holds the structure, and the value. Every
+// parser returns this type for bad input, so that one errors.As tells damage from a failing disk.
 type FormatError struct {
 	Struct string // "qcow2 header", "L2 table", "delta trailer"
 	Field  string // "cluster_bits"; empty if the whole structure is meant
@@ -31,7 +29,7 @@ type FormatError struct {
 	Err    error  // cause, may be nil
 }
 
-// Error is one line: structure, offset, field, value, reason.
+// Error returns one line: structure, offset, field, value, reason.
 func (e *FormatError) Error() string {
 	var b strings.Builder
 	b.WriteString(e.Struct)

@@ -9,7 +9,7 @@ import (
 	"cbt/sparse"
 )
 
-// What a file stores and where it has holes is known without reading it.
+// A file shows what it stores and where it has holes without being read.
 func ExampleOpenRaw() {
 	f, err := os.CreateTemp("", "disk")
 	if err != nil {

@@ -10,7 +10,7 @@ import (
 	"cbt/sparse"
 )
 
-// Copy makes a file hold an image; what holds only zeros becomes holes.
+// Copy makes a file hold an image. Blocks of zeros become holes.
 func ExampleCopy() {
 	image := make([]byte, 1<<20)
 	copy(image[512<<10:], "some bytes in the middle")
@@ -41,7 +41,7 @@ func ExampleCopy() {
 	// read 1048576 written 4096 skipped 1044480
 }
 
-// Sequences of extents are combined without being kept in memory.
+// Sequences of extents are combined without being held in memory.
 func ExampleOverlay() {
 	top := sparse.Of(sparse.Extent{Off: 4096, Len: 4096, Kind: sparse.Zero})
 	bottom := sparse.Of(sparse.Extent{Off: 0, Len: 16384, Kind: sparse.Data})

@@ -1,5 +1,5 @@
-// Package sparse is the ground floor: what a run of bytes of a disk holds,
-// known without reading it, and files, devices and copies that keep it so.
+// Package sparse is the ground floor. It describes what runs of bytes of a disk hold, known without
+// reading them. Its files, devices and copies keep disks sparse.
 //
 // Offsets and lengths are bytes, always int64: no image is larger than
 // 2^63-1 bytes.
@@ -10,7 +10,7 @@ import (
 	"iter"
 )
 
-// Kind says what an extent reads as and whether anything is stored for it.
+// Kind says what an extent reads as, and whether anything is stored for it.
 type Kind uint8
 
 const (
@@ -43,7 +43,7 @@ type Extent struct {
 	Kind     Kind
 }
 
-// End is the offset of the first byte after e.
+// End returns the offset of the first byte after e.
 func (e Extent) End() int64 { return e.Off + e.Len }
 
 func (e Extent) String() string {
@@ -56,8 +56,7 @@ func (e Extent) Clip(lo, hi int64) Extent {
 	return Extent{Off: start, Len: max(0, end-start), Kind: e.Kind}
 }
 
-// Seq is a sequence of extents in ascending order, none of them empty, none
-// overlapping the one before. An error comes once, as the last element, with
-// the zero Extent. A Seq can be ranged over more than once, unless the
-// function that returns it says otherwise.
+// Seq is a sequence of extents in ascending order. None is empty, and none overlaps the one before.
+// An error comes once, as the last element, with the zero Extent. A Seq can be ranged over more
+// than once unless the function that returns it says otherwise.
 type Seq = iter.Seq2[Extent, error]

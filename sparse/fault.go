@@ -2,15 +2,15 @@ package sparse
 
 import "fmt"
 
-// FaultKind says how bad a finding of a check is. The zero FaultKind is none.
+// FaultKind says how bad a finding of a check is. The zero FaultKind is not a finding.
 type FaultKind uint8
 
 const (
-	// Corruption is metadata that contradict themselves or the format.
+	// Corruption is metadata that contradicts itself or the format.
 	Corruption FaultKind = iota + 1
-	// Leak is space that is counted as used and is not: nothing is lost.
+	// Leak is space that counts as used but is not. Nothing is lost.
 	Leak
-	// Note is something that a reader should know and that is no fault.
+	// Note is something that a reader should know but that is not a fault.
 	Note
 )
 
@@ -26,5 +26,5 @@ func (k FaultKind) String() string {
 	return fmt.Sprintf("FaultKind(%d)", uint8(k))
 }
 
-// MarshalText makes the kind its name in JSON.
+// MarshalText writes the kind as its name, for JSON.
 func (k FaultKind) MarshalText() ([]byte, error) { return []byte(k.String()), nil }

@@ -7,9 +7,9 @@ import (
 	"os"
 )
 
-// Plain is the image of size bytes that r holds from offset 0: one Data
-// extent. It is safe for concurrent use if r is. Where r ends before size
-// reads fail with io.ErrUnexpectedEOF.
+// Plain returns the image of size bytes that r holds from offset 0, as one Data extent. It is safe
+// for concurrent use if r is. If r ends before size, reads past its end fail with
+// io.ErrUnexpectedEOF.
 func Plain(r io.ReaderAt, size int64) View { return &plain{r, size} }
 
 type plain struct {
@@ -28,8 +28,8 @@ func (v *plain) Extents(off, n int64) Seq {
 	return Fill(Of(), off, n, Data)
 }
 
-// readInside reads from the first size bytes of r. That they end there is
-// io.EOF; that r ends before is not.
+// readInside reads from the first size bytes of r. Their end is io.EOF. If r ends before that, the
+// error is io.ErrUnexpectedEOF.
 func readInside(r io.ReaderAt, p []byte, off, size int64) (int, error) {
 	p, eof := ClipRead(p, off, size)
 	if len(p) == 0 {
@@ -42,26 +42,26 @@ func readInside(r io.ReaderAt, p []byte, off, size int64) (int, error) {
 	return n, err
 }
 
-// Raw is the View of a regular file or a block device, safe for concurrent
-// use. It is meant for what nobody writes to: its size is that of the moment
-// it was opened, a file that has become shorter since fails with
-// io.ErrUnexpectedEOF, and what was written since may be missing from Extents.
+// Raw is the View of a regular file or a block device. It is safe for concurrent use. It is meant
+// for files that nobody writes to. Its size is that at the moment it was opened. If the file has
+// become shorter since, reads fail with io.ErrUnexpectedEOF. Data written since may be missing from
+// Extents.
 //
-// A file's holes are those that its filesystem reports, which need not be all;
-// where it reports none, and on block devices, everything is Data. Space that
-// is allocated but not written may be called either.
+// A file's holes are those that its filesystem reports, which need not be all. If it reports none,
+// and on block devices, everything is Data. Space that is allocated but not written may be called
+// either.
 type Raw struct {
 	f    *os.File
 	size int64
 	maps bool // the filesystem tells data from holes
 }
 
-// OpenRaw looks at f, which must be a regular file or a block device open for
-// reading; anything else is refused. The caller closes f when he is done with
-// the view. The file offset of f moves about.
+// OpenRaw opens the view of f, which must be a regular file or a block device open for reading.
+// Anything else is refused. The caller closes f when done with the view. The file offset of f
+// moves.
 //
-// A regular file is synced, because a filesystem may report a hole where data
-// waits to be written (openzfs#15526).
+// A regular file is synced, because a filesystem may report a hole where data waits to be written
+// (openzfs#15526).
 func OpenRaw(f *os.File) (*Raw, error) {
 	size, device, err := fileSize(f)
 	if err != nil {
@@ -76,13 +76,13 @@ func OpenRaw(f *os.File) (*Raw, error) {
 	return v, nil
 }
 
-// Size is the size of the file or device in bytes when it was opened.
+// Size returns the size of the file or device in bytes when it was opened.
 func (v *Raw) Size() int64 { return v.size }
 
-// ReadAt is io.ReaderAt.
+// ReadAt implements io.ReaderAt.
 func (v *Raw) ReadAt(p []byte, off int64) (int, error) { return readInside(v.f, p, off, v.size) }
 
-// Extents is Data and Hole as the filesystem reports them at this moment.
+// Extents yields Data and Hole as the filesystem reports them at this moment.
 func (v *Raw) Extents(off, n int64) Seq {
 	if err := CheckRange(off, n, v.size); err != nil {
 		return Fail(err)
@@ -113,7 +113,7 @@ func (v *Raw) seek(pos, end int64) Seq {
 	}
 }
 
-// fileSize is the size of a regular file or a block device, and which it is.
+// fileSize returns the size of a regular file or a block device, and whether it is a device.
 func fileSize(f *os.File) (size int64, device bool, err error) {
 	fi, err := f.Stat()
 	if err != nil {

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// deviceSize is the size of a block device in bytes, which for the kernel is
-// where its end is (block/fops.c: blkdev_llseek).
+// deviceSize returns the size of a block device in bytes. For the kernel that is where its end is
+// (block/fops.c: blkdev_llseek).
 func deviceSize(f *os.File) (int64, error) {
 	size, err := f.Seek(0, io.SeekEnd)
 	if err != nil {
@@ -20,9 +20,8 @@ func deviceSize(f *os.File) (int64, error) {
 	return size, err
 }
 
-// syncForMap writes f back, so that what nextData says of it holds, and
-// reports whether its filesystem can say anything. A filesystem mounted
-// read-only has nothing to write back.
+// syncForMap writes f back, so that what nextData says about it is true. It reports whether the
+// filesystem can tell data from holes. A filesystem mounted read-only has nothing to write back.
 func syncForMap(f *os.File) (bool, error) {
 	switch err := f.Sync(); {
 	case err == nil || errors.Is(err, unix.EROFS):
@@ -45,12 +44,12 @@ func unsupported(err error) bool {
 	return errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS)
 }
 
-// nextData is the first run of data [data, hole) at or behind pos, which is
-// inside the image; both are the image's size if there is none.
+// nextData returns the first run of data [data, hole) at or after pos, which must be inside the
+// image. If there is none both are the image's size.
 func (v *Raw) nextData(pos int64) (data, hole int64, err error) {
 	data, err = v.f.Seek(pos, unix.SEEK_DATA)
 	if errors.Is(err, unix.ENXIO) {
-		// A hole up to the end of the file, wherever that is by now.
+		// A hole up to the end of the file, wherever that is now.
 		return v.size, v.size, v.stillLong()
 	}
 	if err != nil {
@@ -66,14 +65,14 @@ func (v *Raw) nextData(pos int64) (data, hole int64, err error) {
 		return 0, 0, err
 	}
 	if hole <= data {
-		// Somebody punched a hole between the two calls. To call a byte
-		// data is never wrong, and goes on.
+		// Somebody punched a hole between the two calls. It is never wrong to call a byte data, and
+		// it makes progress.
 		hole = data + 1
 	}
 	return data, hole, nil
 }
 
-// stillLong fails if the file has become shorter than the image.
+// stillLong returns an error if the file has become shorter than the image.
 func (v *Raw) stillLong() error {
 	fi, err := v.f.Stat()
 	if err == nil && fi.Size() < v.size {
@@ -82,7 +81,7 @@ func (v *Raw) stillLong() error {
 	return err
 }
 
-// flagsForTarget refuses a descriptor that positioned writes do not work on.
+// flagsForTarget refuses a descriptor on which positioned writes do not work.
 func flagsForTarget(f *os.File) error {
 	var flags int
 	err := control(f, func(fd int) (err error) {
@@ -100,17 +99,16 @@ func flagsForTarget(f *os.File) error {
 	return nil
 }
 
-// punchHole makes a range of a regular file a hole, if the filesystem can.
+// punchHole makes a range of a regular file a hole. ok is false if the filesystem cannot.
 func punchHole(f *os.File, off, n int64) (ok bool, err error) {
 	return fallocate(f, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, n)
 }
 
-// zeroDevice has the kernel zero a range of a block device, which must be
-// aligned to its blocks. For ZERO_RANGE the kernel neither discards nor
-// unmaps (block/fops.c: blkdev_fallocate, BLKDEV_ZERO_NOUNMAP), and where the
-// device has no command for it, it writes zeros itself. It does not where
-// somebody else has the device open exclusively and pages of the range are
-// dirty (EBUSY).
+// zeroDevice has the kernel zero a range of a block device, which must be aligned to its blocks.
+// For ZERO_RANGE the kernel neither discards nor unmaps (block/fops.c: blkdev_fallocate,
+// BLKDEV_ZERO_NOUNMAP). If the device has no command for it, the kernel writes zeros itself. It
+// refuses (EBUSY) while somebody else has the device open exclusively and pages of the range are
+// dirty.
 func zeroDevice(f *os.File, off, n int64) (ok bool, err error) {
 	return fallocate(f, unix.FALLOC_FL_ZERO_RANGE|unix.FALLOC_FL_KEEP_SIZE, off, n)
 }
@@ -126,7 +124,7 @@ func fallocate(f *os.File, mode uint32, off, n int64) (ok bool, err error) {
 	return false, fmt.Errorf("%s: fallocate of %d bytes at %d: %w", f.Name(), n, off, err)
 }
 
-// deviceBlock is the logical block size of a block device in bytes.
+// deviceBlock returns the logical block size of a block device in bytes.
 func deviceBlock(f *os.File) (int64, error) {
 	var size uint32
 	err := control(f, func(fd int) (err error) {
@@ -139,8 +137,7 @@ func deviceBlock(f *os.File) (int64, error) {
 	return int64(size), nil
 }
 
-// control calls do with the descriptor of f, again for as long as a signal
-// interrupts it.
+// control calls do with the descriptor of f, again if a signal interrupts it.
 func control(f *os.File, do func(fd int) error) error {
 	c, err := f.SyscallConn()
 	if err != nil {

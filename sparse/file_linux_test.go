@@ -16,10 +16,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// systemMaps says whether files have holes that OpenRaw can see.
+// systemMaps is true if files have holes that OpenRaw can see.
 const systemMaps = true
 
-// filesystems are those to test on, each with what to make it with.
+// filesystems lists the filesystems to test on, each with the command that makes it.
 var filesystems = []struct {
 	name, mkfs string
 	args       []string
@@ -111,8 +111,7 @@ func TestTargetFilesystems(t *testing.T) {
 	})
 }
 
-// TestTargetDevice works on a device that holds noise and, at its end, what
-// no page can hold a whole number of.
+// TestTargetDevice works on a device that holds noise. Its end does not lie on a page boundary.
 func TestTargetDevice(t *testing.T) {
 	for _, sector := range []string{"512", "4096"} {
 		t.Run(sector, func(t *testing.T) {
@@ -151,8 +150,8 @@ func TestTargetDevice(t *testing.T) {
 	}
 }
 
-// TestTargetDeviceHeld zeroes what was just written to a device, while somebody
-// else has it open exclusively, and while the target itself has.
+// TestTargetDeviceHeld zeroes what was just written to a device, while somebody else has it open
+// exclusively and while the target itself has.
 func TestTargetDeviceHeld(t *testing.T) {
 	disk := filepath.Join(t.TempDir(), "disk")
 	if err := os.WriteFile(disk, noise(4<<20, 1), 0o600); err != nil {
@@ -229,7 +228,7 @@ func TestRefusedFIFO(t *testing.T) {
 	}
 }
 
-// TestRawReadOnlyMount has nothing to sync, and may say so.
+// TestRawReadOnlyMount: a read-only filesystem has nothing to sync, and its error is no failure.
 func TestRawReadOnlyMount(t *testing.T) {
 	if _, ok := testtool.Find("mkfs.ext4"); !ok {
 		t.Skip("mkfs.ext4 is not installed")

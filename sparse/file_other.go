@@ -8,8 +8,7 @@ import (
 	"os"
 )
 
-// Elsewhere than on linux a file is all data, zeros are written, and block
-// devices are refused.
+// On systems other than linux a file is all data, zeros are written, and block devices are refused.
 
 func deviceSize(f *os.File) (int64, error) {
 	return 0, fmt.Errorf("%s: a block device: %w on this system", f.Name(), errors.ErrUnsupported)

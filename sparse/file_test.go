@@ -14,7 +14,7 @@ import (
 	"cbt/sparse/sparsetest"
 )
 
-// noise is n bytes without a zero among them.
+// noise returns n bytes, none of them zero.
 func noise(n int64, seed uint64) []byte {
 	p := make([]byte, n)
 	rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8), byte(seed >> 16), byte(seed >> 24)}).Read(p)
@@ -28,8 +28,8 @@ func noise(n int64, seed uint64) []byte {
 	}
 }
 
-// writeSparse writes the data extents of want, of unit bytes each, into a new
-// file and leaves the rest a hole.
+// writeSparse writes the data extents of want, of unit bytes each, into a new file. The rest stays
+// a hole.
 func writeSparse(t *testing.T, path string, want []byte, unit int64) *os.File {
 	t.Helper()
 	f, err := os.Create(path)
@@ -50,7 +50,7 @@ func writeSparse(t *testing.T, path string, want []byte, unit int64) *os.File {
 	return f
 }
 
-// mottled is size bytes of which some units are noise, the rest zeros.
+// mottled returns size bytes in which some units are noise and the rest zeros.
 func mottled(size, unit int64, seed uint64) []byte {
 	p := make([]byte, size)
 	rnd := rand.New(rand.NewPCG(seed, 8))
@@ -80,7 +80,7 @@ func TestRawFile(t *testing.T) {
 	for _, size := range []int64{0, 1, 4096, 190, 1<<20 + 17, 3 << 20} {
 		want := mottled(size, 64<<10, uint64(size))
 		path := filepath.Join(t.TempDir(), "disk.raw")
-		// The writer's descriptor stays open, and what it wrote unsynced.
+		// The writer's descriptor stays open, and its data unsynced.
 		writeSparse(t, path, want, 64<<10)
 		v, _ := openRaw(t, path)
 		sparsetest.View(t, v, want)
@@ -103,8 +103,8 @@ func TestRawOfOneByteShorterReader(t *testing.T) {
 	}
 }
 
-// TestRawCutShort takes bytes away from an open view: that must not look like
-// zeros, nor like the end.
+// TestRawCutShort makes a file shorter while a view of it is open. That must look neither like
+// zeros nor like the end.
 func TestRawCutShort(t *testing.T) {
 	for name, want := range map[string][]byte{"data": noise(1<<20, 1), "holes": mottled(1<<20, 64<<10, 4), "hole": make([]byte, 1<<20)} {
 		t.Run(name, func(t *testing.T) {
@@ -175,7 +175,7 @@ func TestRawFailingFile(t *testing.T) {
 	}
 }
 
-// wantExtents is the map of a file with data where a unit is not all zeros.
+// wantExtents returns the map of a file with data in each unit that is not all zeros.
 func wantExtents(want []byte, unit int64) []sparse.Extent {
 	var all []sparse.Extent
 	size := int64(len(want))

@@ -9,7 +9,7 @@ import (
 	"cbt/sparse"
 )
 
-// memView is an image in memory, with faults on demand.
+// memView is an image in memory that fails on demand.
 type memView struct {
 	data    []byte
 	extents []sparse.Extent
@@ -18,8 +18,8 @@ type memView struct {
 	fail func(off, n int64) error
 	// failExtents is where Extents ends with errTest, if above 0.
 	failExtents int64
-	// short makes reads across this offset end there without an error, as
-	// no reader should; 0 for never.
+	// short, if above 0, makes reads across this offset end there without an error, as no reader
+	// should.
 	short int64
 
 	readers, mostReaders, longestRead, readBytes atomic.Int64
@@ -73,8 +73,8 @@ func (m *memView) Extents(off, n int64) sparse.Seq {
 	}
 }
 
-// newMemView has extents of the three kinds, a multiple of unit long, and data
-// extents some of whose blocks are zeros.
+// newMemView returns a view with extents of all three kinds, each a multiple of unit long. Some
+// blocks of data extents are zeros.
 func newMemView(size, unit int64, seed uint64) *memView {
 	m := &memView{data: make([]byte, size)}
 	rnd := rand.New(rand.NewPCG(seed, 3))

@@ -5,10 +5,10 @@ import (
 	"math"
 )
 
-// Missing is what is not at hand: a file that nobody has, or that was left out
-// on purpose. It is as large as an image can be, as nothing tells its size.
-// Extents calls all of it Data, so that nobody takes it for zeros, and reading
-// any of it is a *MissingError. what names it in the error.
+// Missing returns a view of bytes that are not available: of a file that nobody has, or that was
+// left out on purpose. It is as large as an image can be, because nothing tells its size. Extents
+// calls all of it Data, so that nobody takes it for zeros. Reading any of it is a *MissingError,
+// which names what.
 func Missing(what string) View { return &missing{what} }
 
 // IsMissing reports whether v was made by Missing.
@@ -19,7 +19,7 @@ func IsMissing(v View) bool {
 
 // MissingError says that bytes are not known.
 type MissingError struct {
-	What     string // that has them
+	What     string // what holds them
 	Off, Len int64  // bytes of the image
 }
 

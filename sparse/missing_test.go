@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// What is missing must never be taken for zeros.
+// Missing bytes must never be taken for zeros.
 func TestMissing(t *testing.T) {
 	v := Missing("the other half")
 	if !IsMissing(v) || IsMissing(Zeros(1)) || IsMissing(nil) {

@@ -5,7 +5,7 @@ import (
 	"math"
 )
 
-// Of is the sequence of the given extents, which must already ascend.
+// Of returns the sequence of the given extents, which must be in ascending order.
 func Of(extents ...Extent) Seq {
 	return func(yield func(Extent, error) bool) {
 		for _, e := range extents {
@@ -16,12 +16,12 @@ func Of(extents ...Extent) Seq {
 	}
 }
 
-// Fail is the sequence that holds only err.
+// Fail returns a sequence that holds only err.
 func Fail(err error) Seq {
 	return func(yield func(Extent, error) bool) { yield(Extent{}, err) }
 }
 
-// Collect gathers a sequence into memory: for tests and short sequences.
+// Collect gathers a sequence into memory. Use it for tests and short sequences.
 func Collect(s Seq) ([]Extent, error) {
 	var all []Extent
 	for e, err := range s {
@@ -33,7 +33,7 @@ func Collect(s Seq) ([]Extent, error) {
 	return all, nil
 }
 
-// Total is the number of bytes that the extents of s cover.
+// Total returns the number of bytes that the extents of s cover.
 func Total(s Seq) (int64, error) {
 	var n int64
 	for e, err := range s {
@@ -45,7 +45,7 @@ func Total(s Seq) (int64, error) {
 	return n, nil
 }
 
-// Coalesce joins neighbours of one kind that touch.
+// Coalesce joins extents of one kind that touch.
 func Coalesce(s Seq) Seq {
 	return func(yield func(Extent, error) bool) {
 		var run Extent
@@ -74,8 +74,8 @@ func Coalesce(s Seq) Seq {
 	}
 }
 
-// Clip keeps what lies in [off, off+n). Of what follows it takes no more from
-// s than one extent, and nothing if an extent reaches the end of the range.
+// Clip keeps what lies in [off, off+n). Past the range it takes at most one extent from s, and none
+// if an extent reaches the end of the range.
 func Clip(s Seq, off, n int64) Seq {
 	return func(yield func(Extent, error) bool) {
 		end := rangeEnd(off, n)
@@ -97,7 +97,7 @@ func Clip(s Seq, off, n int64) Seq {
 	}
 }
 
-// rangeEnd is off+n, or the largest offset there is.
+// rangeEnd returns off+n, or the largest possible offset if that overflows.
 func rangeEnd(off, n int64) int64 {
 	if end := off + n; end >= off || n < 0 {
 		return end
@@ -105,8 +105,8 @@ func rangeEnd(off, n int64) int64 {
 	return math.MaxInt64
 }
 
-// Fill clips s to [off, off+n) and covers what it leaves free there with
-// extents of the given kind, which are not joined with those of s.
+// Fill clips s to [off, off+n) and fills the gaps with extents of the given kind. These are not
+// joined with those of s.
 func Fill(s Seq, off, n int64, kind Kind) Seq {
 	return func(yield func(Extent, error) bool) {
 		pos, end := off, rangeEnd(off, n)
@@ -129,14 +129,14 @@ func Fill(s Seq, off, n int64, kind Kind) Seq {
 	}
 }
 
-// Freed returns the extents of new in [off, off+n), which is inside both images,
-// that are not Data where old's are: what old stores there reads as zeros in new.
+// Freed returns the extents of new in [off, off+n) that are not Data where old's are: what old
+// stores there reads as zeros in new. The range must be inside both images.
 func Freed(old, new View, off, n int64) Seq {
 	zeros := Select(new.Extents(off, n), func(e Extent) bool { return e.Kind != Data })
 	return Intersect(zeros, Select(old.Extents(off, n), func(e Extent) bool { return e.Kind == Data }))
 }
 
-// Invert is what s leaves free of [off, off+n), as extents of the given kind.
+// Invert returns the gaps of s in [off, off+n), as extents of the given kind.
 func Invert(s Seq, off, n int64, kind Kind) Seq {
 	return func(yield func(Extent, error) bool) {
 		pos, end := off, rangeEnd(off, n)
@@ -169,9 +169,8 @@ func Select(s Seq, keep func(Extent) bool) Seq {
 	}
 }
 
-// Intersect is the part of a that b covers too, with the kinds of a. The
-// kinds of b do not matter. An error of one behind the end of the other may
-// not be met.
+// Intersect returns the parts of a that b covers too, with the kinds of a. The kinds of b do not
+// matter. An error of one sequence that comes after the end of the other may be missed.
 func Intersect(a, b Seq) Seq {
 	return func(yield func(Extent, error) bool) {
 		next, stop := iter.Pull2(b)
@@ -202,14 +201,14 @@ func Intersect(a, b Seq) Seq {
 	}
 }
 
-// Overlay is top where top has extents and bottom elsewhere, and so the union
-// of two sets of extents. Neighbours are not joined: Coalesce does that.
+// Overlay returns top where top has extents, and bottom elsewhere. So it is the union of two sets
+// of extents. Neighbours are not joined: Coalesce does that.
 func Overlay(top, bottom Seq) Seq {
 	return func(yield func(Extent, error) bool) {
 		next, stop := iter.Pull2(bottom)
 		defer stop()
 		low, err, ok := next()
-		// below yields what bottom has before limit, from pos on.
+		// below yields what bottom has between pos and limit.
 		pos := int64(0)
 		below := func(limit int64) bool {
 			for ok && err == nil && low.Off < limit {

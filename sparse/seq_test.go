@@ -13,8 +13,7 @@ import (
 
 var errTest = errors.New("test")
 
-// units is the model of a sequence: a kind for every byte, 0 where no extent
-// is.
+// units is the model of a sequence: a kind for every byte, 0 where there is no extent.
 type units [64]sparse.Kind
 
 func (u *units) paint(e sparse.Extent) {
@@ -23,7 +22,7 @@ func (u *units) paint(e sparse.Extent) {
 	}
 }
 
-// randomExtents may leave gaps and may leave neighbours of one kind unjoined.
+// randomExtents may leave gaps, and neighbours of one kind that are not joined.
 func randomExtents(rnd *rand.Rand) []sparse.Extent {
 	var all []sparse.Extent
 	most := int64(1 + rnd.IntN(20))
@@ -48,14 +47,14 @@ func model(all []sparse.Extent) (u units) {
 	return u
 }
 
-// operation is one function of the algebra and what it does to the model.
+// operation is a function of the algebra, and what it does to the model.
 type operation struct {
 	name  string
 	do    func(a, b sparse.Seq) sparse.Seq
 	model func(a, b units) units
 }
 
-// randomOperations closes over random arguments.
+// randomOperations returns the operations with random arguments.
 func randomOperations(rnd *rand.Rand) []operation {
 	off := rnd.Int64N(70)
 	n := rnd.Int64N(70)
@@ -63,7 +62,7 @@ func randomOperations(rnd *rand.Rand) []operation {
 		off, n = min(off, 64), max(0, 64-off)
 	}
 	inside := func(i int) bool { return int64(i) >= off && int64(i) < off+n }
-	// Beyond the model there is nothing in a, so Fill and Invert stay inside.
+	// Past the model a has nothing, so Fill and Invert stay inside it.
 	fillN := max(0, min(n, 64-off))
 	kind := sparse.Kind(1 + rnd.IntN(3))
 	each := func(f func(i int, a, b sparse.Kind) sparse.Kind) func(a, b units) units {
@@ -127,7 +126,7 @@ func randomOperations(rnd *rand.Rand) []operation {
 	}
 }
 
-// failingAfter yields the first k extents, then errTest.
+// failingAfter returns a sequence of the first k extents followed by errTest.
 func failingAfter(all []sparse.Extent, k int) sparse.Seq {
 	return func(yield func(sparse.Extent, error) bool) {
 		for _, e := range all[:k] {
@@ -139,7 +138,7 @@ func failingAfter(all []sparse.Extent, k int) sparse.Seq {
 	}
 }
 
-// gather collects a sequence and demands what every Seq promises.
+// gather collects a sequence and checks what every Seq promises.
 func gather(t *testing.T, s sparse.Seq) (all []sparse.Extent, err error) {
 	t.Helper()
 	pos := int64(0)
@@ -197,8 +196,8 @@ func TestAlgebra(t *testing.T) {
 	}
 }
 
-// checkFailing wants a sequence with a failing input to be right as far as it
-// goes, and to end early only with that input's error.
+// checkFailing checks a sequence with a failing input: it must be right as far as it goes, and may
+// end early only with that input's error.
 func checkFailing(t *testing.T, input string, s sparse.Seq, want units) {
 	t.Helper()
 	got, err := gather(t, s)
@@ -223,7 +222,7 @@ func checkFailing(t *testing.T, input string, s sparse.Seq, want units) {
 	}
 }
 
-// TestAlgebraMeetsErrors has the errors that no operation can leave out.
+// TestAlgebraMeetsErrors has the errors that no operation may skip.
 func TestAlgebraMeetsErrors(t *testing.T) {
 	good := []sparse.Extent{{Off: 0, Len: 10, Kind: sparse.Data}, {Off: 20, Len: 10, Kind: sparse.Hole}}
 	bad := failingAfter(good, 2)
@@ -252,7 +251,7 @@ func TestAlgebraMeetsErrors(t *testing.T) {
 	}
 }
 
-// TestClipStops does not ask for more once the range is full.
+// TestClipStops: Clip asks for no more once the range is full.
 func TestClipStops(t *testing.T) {
 	s := failingAfter([]sparse.Extent{{Off: 0, Len: 10, Kind: sparse.Data}, {Off: 10, Len: 10, Kind: sparse.Hole}}, 2)
 	for _, r := range [][2]int64{{0, 20}, {0, 10}, {5, 15}, {3, 0}} {
@@ -277,7 +276,7 @@ func TestWholeRange(t *testing.T) {
 	}
 }
 
-// TestCoalesceJoins wants nothing left to join, and empty extents gone.
+// TestCoalesceJoins: nothing is left to join, and empty extents are gone.
 func TestCoalesceJoins(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(20, 2))
 	for range 2000 {

@@ -6,20 +6,20 @@ import (
 	"sort"
 )
 
-// Set is a set of bytes of an image, kept as runs that do not touch, at 16 to
-// 32 bytes of memory each. Runs may be added in any order at about the same
-// cost. The zero Set is empty. It is not safe for concurrent use.
+// Set is a set of bytes of an image, kept as runs that do not touch. Each run takes 16 to 32 bytes
+// of memory. Runs may be added in any order at about the same cost. The zero Set is empty. It is
+// not safe for concurrent use.
 type Set struct {
-	leaves [][]run // none empty; all runs ascend
+	leaves [][]run // none is empty; all runs ascend
 }
 
 // run is the bytes [lo, hi).
 type run struct{ lo, hi int64 }
 
-// maxLeaf bounds what adding a run in the middle has to move.
+// maxLeaf bounds how many runs are moved when one is added in the middle.
 const maxLeaf = 1024
 
-// at is the first run that ends behind or at off: its leaf and its place there.
+// at returns leaf and index of the first run that ends at or after off.
 func (s *Set) at(off int64) (leaf, i int) {
 	leaf = sort.Search(len(s.leaves), func(k int) bool {
 		l := s.leaves[k]
@@ -47,7 +47,7 @@ func (s *Set) Add(lo, hi int64) {
 		i = len(s.leaves[first])
 	}
 	r := run{lo, hi}
-	last, j := first, i // behind the last run that r touches
+	last, j := first, i // past the last run that r touches
 	for ; last < len(s.leaves); last, j = last+1, 0 {
 		l := s.leaves[last]
 		for j < len(l) && l[j].lo <= r.hi {
@@ -74,8 +74,8 @@ func (s *Set) Add(lo, hi int64) {
 	}
 }
 
-// Without yields the runs of [lo, hi) that are not in the set, ascending, each
-// as its start and its end. The set must not be added to meanwhile.
+// Without yields start and end of each run of [lo, hi) that is not in the set, in ascending order.
+// Nothing may be added to the set meanwhile.
 func (s *Set) Without(lo, hi int64) iter.Seq2[int64, int64] {
 	return func(yield func(int64, int64) bool) {
 		leaf, i := s.at(lo)

@@ -33,7 +33,7 @@ func TestSetAgreesWithModel(t *testing.T) {
 	}
 }
 
-// Every second byte from both ends, so that leaves split and then join.
+// Adds every second byte from both ends, so that leaves split and then join.
 func TestSetOfManyRuns(t *testing.T) {
 	const n = 50000
 	var set sparse.Set

@@ -7,38 +7,35 @@ import (
 	"sync/atomic"
 )
 
-// Target is what an image is written to. Writes and zeroing reach inside
-// [0, Size()) only: Truncate comes first. Calls for ranges that do not overlap
-// may run concurrently, but nothing beside Truncate.
+// Target is what an image is written to. Writing and zeroing work only inside [0, Size()), so
+// Truncate comes first. Calls for ranges that do not overlap may run concurrently, but nothing may
+// run beside Truncate.
 type Target interface {
 	io.ReaderAt
 	io.WriterAt
 
-	// Size is in bytes; for a device, its own.
+	// Size returns bytes; for a device, its own size.
 	Size() int64
 
-	// Truncate makes a file exactly size bytes long, what is added reading as
-	// zeros. A device cannot change: Truncate fails if it is smaller than
-	// size, and does nothing otherwise.
+	// Truncate makes a file exactly size bytes long. Bytes that are added read as zeros. A device
+	// cannot change its size: Truncate fails if it is too small and does nothing otherwise.
 	Truncate(size int64) error
 
-	// Zero makes [off, off+n) read as zeros, whatever was there before. If it
-	// fails, part of the range may have become zeros.
+	// Zero makes [off, off+n) read as zeros, whatever was there before. After an error part of the
+	// range may be zeros.
 	Zero(off, n int64) error
 
-	// Sync returns when all that was written survives a loss of power.
+	// Sync returns once all that was written survives a loss of power.
 	Sync() error
 }
 
-// OpenTarget makes a target of f, which must be a regular file or a block
-// device, open for reading and writing and not for appending; anything else is
-// refused. The caller closes f.
+// OpenTarget returns a target that writes to f. f must be a regular file or a block device, open
+// for reading and writing and not for appending. Anything else is refused. The caller closes f.
 //
-// In a file Zero punches holes. On a device it has the kernel write zeros
-// (fallocate with FALLOC_FL_ZERO_RANGE, linux 4.9) and never discards: whether
-// a discarded block reads as zeros is up to the device. So a device that
-// allocates on demand, such as a thin volume, allocates what is zeroed. Where
-// the system can do neither, zeros are written.
+// In a file Zero punches holes. On a device it has the kernel write zeros (fallocate with
+// FALLOC_FL_ZERO_RANGE, linux 4.9). It never discards, because only the device decides whether a
+// discarded block reads as zeros. So a device that allocates on demand, such as a thin volume,
+// allocates what is zeroed. If the system can do neither, zeros are written.
 func OpenTarget(f *os.File) (Target, error) {
 	if err := flagsForTarget(f); err != nil {
 		return nil, err
@@ -56,8 +53,8 @@ func OpenTarget(f *os.File) (Target, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Not finer than a page, so that the device's cache has no page of which
-	// the kernel zeroes one part while another is written.
+	// Not finer than a page. Otherwise the kernel might zero one part of a page in the device's
+	// cache while another part is written.
 	return &deviceTarget{file, max(block, 4096)}, nil
 }
 
@@ -89,8 +86,7 @@ func (t *targetFile) check(what string, off, n int64) error {
 	return nil
 }
 
-// zeroRange zeroes a range with the given system call, or by writing zeros
-// where that cannot be done.
+// zeroRange zeroes a range with the given system call, or by writing zeros if that is not possible.
 func (t *targetFile) zeroRange(call func(f *os.File, off, n int64) (bool, error), off, n int64) error {
 	if n == 0 {
 		return nil

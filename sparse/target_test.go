@@ -36,8 +36,7 @@ func newTarget(t *testing.T, content []byte) (sparse.Target, string) {
 	return openTarget(t, path), path
 }
 
-// exerciseTarget does random writes and zeroing, and keeps account of what
-// must be there.
+// exerciseTarget writes and zeroes at random, and keeps a record of what must be there.
 func exerciseTarget(t *testing.T, target sparse.Target, want []byte, path string, ops int) {
 	t.Helper()
 	rnd := rand.New(rand.NewPCG(11, uint64(len(want))))

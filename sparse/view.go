@@ -5,13 +5,15 @@ import (
 	"io"
 )
 
-// View is the content of a disk at one instant, flattened: backing files and
-// external origins are resolved before anyone sees it.
+// View is the content of a disk at one instant, flattened: backing files and external origins are
+// resolved before anyone sees it.
 //
-// ReadAt follows io.ReaderAt, reading holes and zero extents as zeros, and is
-// safe for concurrent use; at the end of the image it returns what there is
-// and io.EOF. Extents covers [off, off+n) completely and exactly, ascending,
-// neighbours of one kind joined; a range that is not inside [0, Size()] gives
+// ReadAt follows io.ReaderAt, reads holes and zero extents as zeros, and is safe for concurrent
+// use. At the end of the image it returns what there is and io.EOF.
+//
+// Extents covers [off, off+n) completely and exactly, in ascending order, with neighbours of one
+// kind joined. A range that is not inside [0, Size()] gives an error. What Extents calls Zero or
+// Hole, ReadAt reads as zeros.
 // an error. What Extents calls Zero or Hole, ReadAt reads as zeros.
 type View interface {
 	io.ReaderAt
@@ -19,8 +21,8 @@ type View interface {
 	Extents(off, n int64) Seq
 }
 
-// CheckRange says whether [off, off+n) lies inside an image of the given
-// size, without overflowing.
+// CheckRange returns an error unless [off, off+n) lies inside an image of the given size. It does
+// not overflow.
 func CheckRange(off, n, size int64) error {
 	if off < 0 || n < 0 || off > size || n > size-off {
 		return fmt.Errorf("range of %d bytes at offset %d is outside an image of %d bytes", n, off, size)
@@ -28,9 +30,8 @@ func CheckRange(off, n, size int64) error {
 	return nil
 }
 
-// ClipRead clips a read of len(p) bytes at off to an image of the given size
-// and returns the bytes to fill and the error to return once they are:
-// io.EOF if the image ends first.
+// ClipRead clips a read of len(p) bytes at off to an image of the given size. It returns the bytes
+// to fill, and the error to return once they are filled: io.EOF if the image ends first.
 func ClipRead(p []byte, off, size int64) ([]byte, error) {
 	if off < 0 {
 		return nil, fmt.Errorf("read at negative offset %d", off)
@@ -47,7 +48,7 @@ func ClipRead(p []byte, off, size int64) ([]byte, error) {
 	return p, nil
 }
 
-// Zeros is an image of n bytes with nothing stored.
+// Zeros returns an image of n bytes with nothing stored.
 func Zeros(n int64) View { return zeros(n) }
 
 type zeros int64
@@ -67,8 +68,8 @@ func (z zeros) Extents(off, n int64) Seq {
 	return Fill(Of(), off, n, Hole)
 }
 
-// Resize is v seen at another size in bytes: cut, or followed by a hole. It is as
-// safe for concurrent use as v.
+// Resize returns v at another size in bytes: cut off, or followed by a hole. It is as safe for
+// concurrent use as v.
 func Resize(v View, size int64) View {
 	if v.Size() == size {
 		return v
@@ -109,8 +110,8 @@ func (r *resized) Extents(off, n int64) Seq {
 	return Coalesce(Fill(r.v.Extents(inside.Off, inside.Len), off, n, Hole))
 }
 
-// ReadFull reads len(p) bytes at off. An end before that is
-// io.ErrUnexpectedEOF, an end right behind them no error.
+// ReadFull reads len(p) bytes at off. If r ends before that, the error is io.ErrUnexpectedEOF. An
+// end right after them is not an error.
 func ReadFull(r io.ReaderAt, p []byte, off int64) (int, error) {
 	n, err := r.ReadAt(p, off)
 	switch {

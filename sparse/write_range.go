@@ -9,14 +9,14 @@ import (
 	"cbt/internal/ordered"
 )
 
-// rangeChunk is how much is read at once.
+// rangeChunk is how many bytes are read at once.
 const rangeChunk = 1 << 20
 
 var zeroChunk [64 << 10]byte
 
-// WriteRange writes the bytes [off, off+n) of v to w, in order. It reads ahead
-// with as many goroutines as there are processors, and holds a few MiB. progress is told
-// of the bytes of each write. If ctx ends, its cause is returned.
+// WriteRange writes the bytes [off, off+n) of v to w, in order. It reads ahead with as many
+// goroutines as there are processors, and holds a few MiB. It calls progress with the number of
+// bytes of each write. If ctx ends, its cause is returned.
 func WriteRange(ctx context.Context, w io.Writer, v View, off, n int64, progress func(n int64)) error {
 	buffers := sync.Pool{New: func() any { return new([rangeChunk]byte) }}
 	type chunk struct {

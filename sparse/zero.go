@@ -5,10 +5,10 @@ import (
 	"io"
 )
 
-// IsZero reports whether every byte of p is zero. It is true of no bytes.
+// IsZero reports whether every byte of p is zero. It is true for an empty p.
 func IsZero(p []byte) bool {
-	// The first byte is zero, and each of the others is what its predecessor
-	// is: memory compared with itself, one byte further on.
+	// The first byte is zero, and each other byte equals the one before it: memory compared with
+	// itself, shifted by one byte.
 	return len(p) == 0 || p[0] == 0 && bytes.Equal(p[1:], p[:len(p)-1])
 }
 
@@ -27,7 +27,7 @@ func writeZeros(w io.WriterAt, off, n int64) error {
 	return nil
 }
 
-// writeFull does not trust a writer that writes less without an error.
+// writeFull turns a short write without an error into io.ErrShortWrite.
 func writeFull(w io.WriterAt, p []byte, off int64) error {
 	n, err := w.WriteAt(p, off)
 	if err == nil && n != len(p) {

@@ -18,7 +18,7 @@ func TestIsZeroEveryByte(t *testing.T) {
 	for _, n := range lengths {
 		for start := range 9 {
 			p := buf[start : start+n : start+n]
-			// What lies around p does not count.
+			// Bytes around p do not count.
 			buf[start+n] = 1
 			if start > 0 {
 				buf[start-1] = 1
