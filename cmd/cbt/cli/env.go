@@ -57,6 +57,7 @@ type stickyWriter struct {
 	ctx context.Context
 	w   io.Writer
 	err error
+	own []byte // what is being written
 
 	mu  sync.Mutex // of what follows
 	sum hash.Hash  // of what was written; nil: nobody asked
@@ -99,6 +100,8 @@ func (s *stickyWriter) writeUntilDone(p []byte) (int, error) {
 		n   int
 		err error
 	}
+	s.own = append(s.own[:0], p...) // the caller's is used again if this write is given up
+	p = s.own
 	written := make(chan result, 1)
 	go func() {
 		var r result
