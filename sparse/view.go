@@ -14,7 +14,6 @@ import (
 // Extents covers [off, off+n) completely and exactly, in ascending order, with neighbours of one
 // kind joined. A range that is not inside [0, Size()] gives an error. What Extents calls Zero or
 // Hole, ReadAt reads as zeros.
-// an error. What Extents calls Zero or Hole, ReadAt reads as zeros.
 type View interface {
 	io.ReaderAt
 	Size() int64
