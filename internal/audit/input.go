@@ -8,7 +8,6 @@ import (
 	"hash"
 	"io"
 	"os"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -185,10 +184,7 @@ func (u *Recorder) bytes(kind, path string, content []byte, st infile.Stat) erro
 	if u == nil {
 		return nil
 	}
-	real, err := filepath.EvalSymlinks(path)
-	if err == nil {
-		real, err = filepath.Abs(real)
-	}
+	real, err := infile.RealPath(path)
 	if err != nil {
 		real = ""
 	}

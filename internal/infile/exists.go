@@ -7,6 +7,7 @@ import (
 	"syscall"
 )
 
+// IsDir reports whether path is a directory, or a link to one.
 func IsDir(path string) bool {
 	info, err := os.Stat(path)
 	return err == nil && info.IsDir()

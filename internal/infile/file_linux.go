@@ -74,7 +74,7 @@ func StatOf(f *os.File) (Stat, error) {
 	return st, err
 }
 
-// TimesOf is what statFile says of the times, by one system call.
+// TimesOf is what StatOf says of the times, by one system call.
 func TimesOf(f *os.File) (Stamp, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {

@@ -6,18 +6,14 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 )
 
 // Open opens path for reading after judge (nil: anything goes) had its
 // say on its real path. Without O_PATH and /proc the name is resolved first
 // and the opened file compared with it.
 func Open(path string, judge func(real string) error) (*Input, error) {
-	real, err := filepath.EvalSymlinks(path)
+	real, err := RealPath(path)
 	if err != nil {
-		return nil, err
-	}
-	if real, err = filepath.Abs(real); err != nil {
 		return nil, err
 	}
 	before, err := os.Lstat(real)
@@ -66,7 +62,7 @@ func StatOf(f *os.File) (Stat, error) {
 	return st, err
 }
 
-// TimesOf is what statFile says of the times.
+// TimesOf is what StatOf says of the times.
 func TimesOf(f *os.File) (Stamp, error) {
 	info, err := f.Stat()
 	if err != nil {

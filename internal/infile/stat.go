@@ -26,6 +26,7 @@ type ID struct {
 	block    bool
 }
 
+// Identity returns what tells the open file apart from others.
 func (s Stat) Identity() ID {
 	if s.Block { // one device may have many nodes
 		return ID{dev: s.Rdev, block: true}
@@ -82,11 +83,13 @@ func (s Stat) AppendIdentity(b []byte) []byte {
 	return AppendTime(b, s.Btime)
 }
 
+// AppendString appends s with its length before it, as points and identities have it.
 func AppendString(b []byte, s string) []byte {
 	b = binary.BigEndian.AppendUint64(b, uint64(len(s)))
 	return append(b, s...)
 }
 
+// AppendTime appends the seconds and nanoseconds of t, as points and identities have it.
 func AppendTime(b []byte, t time.Time) []byte {
 	b = binary.BigEndian.AppendUint64(b, uint64(t.Unix()))
 	return binary.BigEndian.AppendUint32(b, uint32(t.Nanosecond()))

@@ -37,6 +37,7 @@ type Entry struct {
 	Denied bool `json:"-"` // Error is that this user may not read it
 }
 
+// Stream is one stream of an Entry, as its header has it.
 type Stream struct {
 	Name string `json:"name"`
 	Size int64  `json:"size"`
@@ -73,6 +74,8 @@ func ReadEntries(ctx context.Context, u *audit.Recorder, dir string, names []str
 	return list, err
 }
 
+// ReadEntry reads the ends of the delta at path, which lies below dir. What cannot be read is
+// noted in the entry.
 func ReadEntry(u *audit.Recorder, dir, path string) *Entry {
 	o := NewFiles(&audit.Reading{Audit: u}, report.None{}, nil)
 	defer o.Close()

@@ -154,20 +154,12 @@ func Names(dir string) ([]string, error) {
 
 // isAlias says whether a link leads to another delta of its directory.
 func isAlias(path string) bool {
-	real, err := filepath.EvalSymlinks(path)
+	real, err := infile.RealPath(path)
 	if err != nil || !strings.HasSuffix(real, Suffix) {
 		return false
 	}
-	dir, err := filepath.EvalSymlinks(filepath.Dir(path))
-	if err != nil {
-		return false
-	}
-	if filepath.IsAbs(real) != filepath.IsAbs(dir) { // one link was absolute
-		if dir, err = filepath.Abs(dir); err == nil {
-			real, err = filepath.Abs(real)
-		}
-	}
-	return err == nil && filepath.Dir(real) == filepath.Clean(dir)
+	dir, err := infile.RealPath(filepath.Dir(path))
+	return err == nil && filepath.Dir(real) == dir
 }
 
 // DirError is what all commands say of a directory that is missing, and of what is
